@@ -1,0 +1,477 @@
+//! [`Event`]: a named flag that any number of requests, instances, processes and machines share.
+//!
+//! The contract is that of Python's [`asyncio.Event`]: [`set`](Event::set), [`clear`](Event::clear),
+//! [`is_set`](Event::is_set) and [`wait`](Event::wait). What is kept is not a flag but a [`Generation`]: how many times
+//! the flag has changed. Even is clear, odd is set, and it never goes back.
+//!
+//! ```
+//! # use loopless::event::Generation;
+//! let fresh = Generation::default();
+//! assert!(!fresh.is_set());
+//! assert!(fresh.next().is_set());
+//! assert!(fresh.next() > fresh);
+//! ```
+//!
+//! # Why a generation
+//!
+//! - From generation g there is only one place to go, g + 1. Writers cannot disagree about where, only about who was
+//!   first, and nobody needs to know that: a writer that reads more than g afterwards knows that its transition
+//!   happened. So the answer of a compare-and-swap, which Spin's backends get wrong, is never used (Spin 4.1: with
+//!   Redis every swap answers that it failed).
+//! - A set that is followed at once by a clear (a *pulse*) changes the generation by two. A waiter that compares
+//!   generations sees it; one that polls a flag does not.
+//!
+//! # What is stored
+//!
+//! One value an event, under `event/<name>`; no value means generation 0. A number can be written in two ways, and
+//! the value keeps the one that it was born with: decimal text, or eight little-endian bytes.
+//!
+//! The reason is the birth of the value. On Spin's SQLite store, a compare-and-swap from *no value* is a blind write: a
+//! writer that was held up between its look and its swap would set a much newer generation back to 1. The one
+//! operation that creates a value atomically on every backend is `increment`, by 0. It leaves a value that exists as
+//! it is, so it may arrive as late as it likes. SQLite's host writes it as eight bytes (and panics where it finds a
+//! value of any other length, so the length has to stay), Redis and DynamoDB as decimal text. From then on, each swap
+//! starts from a value that is present, where every backend is exact.
+//!
+//! # What waiting costs
+//!
+//! State crosses requests; futures never do. A waiter sleeps on its own timer and looks at the generation. What
+//! the waiters of an instance share is the last reading of each event: see [`Event::wait`].
+//!
+//! [`asyncio.Event`]: https://docs.python.org/3/library/asyncio-sync.html#asyncio.Event
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::store::{self, Store};
+
+/// How often a transition is tried before it fails with [`Error::Contended`].
+const ATTEMPTS: u32 = 8;
+
+/// The pause after the first attempt that changed nothing. It doubles from try to try.
+const BACKOFF: Duration = Duration::from_millis(2);
+
+/// How far apart the readings of a young wait are.
+const FIRST_INTERVAL: Duration = Duration::from_millis(5);
+
+/// How far apart the readings of an old wait are.
+const LAST_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The shortest pause between two looks, for a store that takes longer to read than a poll interval.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+
+/// How many times an event has changed. Even: clear. Odd: set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(i64);
+
+impl Generation {
+    /// Whether the event is set in this generation.
+    pub fn is_set(self) -> bool {
+        self.0 % 2 == 1
+    }
+
+    /// The generation after one transition.
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How [`Event::wait`] ended, with the newest generation it saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// The event was set at some time during the wait. The generation says whether it still was at the last look.
+    Set(Generation),
+    /// The time was up, and no look had seen a set.
+    TimedOut(Generation),
+}
+
+impl Waited {
+    /// The newest generation that the wait saw.
+    pub fn generation(self) -> Generation {
+        match self {
+            Self::Set(generation) | Self::TimedOut(generation) => generation,
+        }
+    }
+}
+
+/// Why an operation on an event failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The store failed. A transition may have happened all the same; trying again is safe.
+    Store(store::Error),
+    /// The store answered, but every attempt at a transition left the generation where it was. Try again later.
+    Contended,
+    /// The event's key holds something that no event wrote. It is left alone; somebody has to look at it.
+    NotAGeneration {
+        /// The key in the store.
+        key: String,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(error) => write!(f, "The key-value store failed: {error}"),
+            Self::Contended => write!(
+                f,
+                "The event did not change in {ATTEMPTS} attempts, though the store answered each of them"
+            ),
+            Self::NotAGeneration { key } => write!(
+                f,
+                "The key {key:?} of the key-value store holds a value that is not the generation of an event"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Store(error) => Some(error),
+            Self::Contended | Self::NotAGeneration { .. } => None,
+        }
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// The events of one instance: a store, a clock, and the last reading of each event.
+///
+/// All of it may be lost at any time, with the instance, and nothing is: the truth is in the store.
+#[derive(Debug)]
+pub struct Events<S, C> {
+    store: S,
+    clock: C,
+    readings: Mutex<HashMap<String, Reading>>,
+}
+
+/// The last reading of an event in this instance.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reading {
+    /// When the newest read was sent to the store.
+    began: Duration,
+    /// Whether that read has still to come back.
+    is_under_way: bool,
+    /// The newest generation that any read of this instance has seen.
+    newest: Generation,
+}
+
+impl<S: Store, C: Clock> Events<S, C> {
+    /// Events kept in `store`, with waits timed by `clock`.
+    pub fn new(store: S, clock: C) -> Self {
+        Self {
+            store,
+            clock,
+            readings: Mutex::default(),
+        }
+    }
+
+    /// The event called `name`. It need not exist: an event that nobody has set is clear.
+    pub fn named(&self, name: &str) -> Event<'_, S, C> {
+        Event {
+            events: self,
+            key: format!("event/{name}"),
+        }
+    }
+
+    /// Readings are plain values, complete at every step: a panic elsewhere cannot have left one half written.
+    fn readings(&self) -> MutexGuard<'_, HashMap<String, Reading>> {
+        self.readings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One named event: `asyncio.Event` for requests that share nothing but a store.
+///
+/// Every method is linearizable over all that use the same store, on every backend that Spin has for it but Azure's
+/// (which keeps a number where no `get` can read it).
+#[derive(Debug)]
+pub struct Event<'a, S, C> {
+    events: &'a Events<S, C>,
+    key: String,
+}
+
+impl<S: Store, C: Clock> Event<'_, S, C> {
+    /// The event's generation now. One read of the store.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] and [`Error::NotAGeneration`].
+    pub async fn generation(&self) -> Result<Generation, Error> {
+        Ok(self.read().await?.generation())
+    }
+
+    /// Whether the event is set now. One read of the store.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] and [`Error::NotAGeneration`].
+    pub async fn is_set(&self) -> Result<bool, Error> {
+        Ok(self.generation().await?.is_set())
+    }
+
+    /// Sets the event: every wait that is under way anywhere ends, also if a clear follows at once.
+    ///
+    /// Setting a set event changes nothing: a hundred calls at the same time make one transition. Returns a generation
+    /// that the event had after it was set.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Contended`] after a bounded number of attempts, [`Error::Store`] where the store failed at the last
+    /// of them, [`Error::NotAGeneration`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is done, the event may or may not be set. Calling it again is safe.
+    pub async fn set(&self) -> Result<Generation, Error> {
+        self.transition(true).await
+    }
+
+    /// Clears the event. The mirror of [`set`](Self::set), in errors and cancel safety too.
+    pub async fn clear(&self) -> Result<Generation, Error> {
+        self.transition(false).await
+    }
+
+    /// Waits until the event is set, for `timeout` at the longest.
+    ///
+    /// A wait on a set event returns at once, after one read. Otherwise it ends soon after a set that completes
+    /// while it waits, even if a clear follows at once. It never says [`Waited::Set`] without a set, and it is over
+    /// one poll interval after `timeout` at the latest (later only if the store keeps its first read waiting longer).
+    ///
+    /// # Cost
+    ///
+    /// The first read is this wait's own. After that, the waits on an event in an instance share one stream of reads:
+    /// whoever wakes up first when a reading is due reads, the others take what it found. Readings are about 5 ms apart
+    /// at first, and grow rarer with the age of the wait: from 2 s on, there are at most 10 a second.
+    ///
+    /// # Errors
+    ///
+    /// A store that fails is asked again until the time is up. [`Error::Store`] says that no read ever succeeded.
+    /// [`Error::NotAGeneration`] ends the wait at once.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping a wait changes nothing, for the event and for other waits.
+    pub async fn wait(&self, timeout: Duration) -> Result<Waited, Error> {
+        let clock = &self.events.clock;
+        let started = clock.now();
+        let deadline = started.saturating_add(timeout);
+
+        // The start of a wait must be current: a reading that is a moment old could hide a clear, and the wait would
+        // return for a set that was over before it began.
+        let start = loop {
+            match self.generation().await {
+                Ok(generation) if generation.is_set() => return Ok(Waited::Set(generation)),
+                Ok(generation) => break generation,
+                Err(Error::Store(error)) => {
+                    let now = clock.now();
+                    if now >= deadline {
+                        return Err(error.into());
+                    }
+                    let pause = interval(now.saturating_sub(started));
+                    clock.sleep(pause.min(deadline - now)).await;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+
+        let give_up = deadline.saturating_add(interval(timeout));
+        loop {
+            let now = clock.now();
+            let is_last = now >= deadline;
+            let mut reading = self.last_reading();
+            let is_stale = if is_last {
+                // An older reading could miss a set that completed just before the deadline.
+                reading.began < deadline
+            } else {
+                now >= self.due(reading, started)
+            };
+            if is_stale {
+                match before(clock, give_up, self.read()).await {
+                    Some(Ok(_) | Err(Error::Store(_))) => reading = self.last_reading(),
+                    Some(Err(error)) => return Err(error),
+                    None => return Ok(Waited::TimedOut(start)),
+                }
+            }
+            if reading.newest > start {
+                return Ok(Waited::Set(reading.newest));
+            }
+            if is_last && (!reading.is_under_way || now >= give_up) {
+                return Ok(Waited::TimedOut(start));
+            }
+            let pause = if reading.is_under_way {
+                FIRST_INTERVAL
+            } else {
+                let next = self.due(reading, started).min(deadline);
+                next.saturating_sub(clock.now()).max(SHORTEST_PAUSE)
+            };
+            clock.sleep(pause).await;
+        }
+    }
+
+    /// Brings the event to a generation that is set, or clear, by at most one transition.
+    async fn transition(&self, set: bool) -> Result<Generation, Error> {
+        let Events { store, clock, .. } = self.events;
+        let mut stored = self.read().await?;
+        let mut failure = None;
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 {
+                clock.sleep(BACKOFF * 2_u32.pow(attempt - 1)).await;
+            }
+            let from = stored.generation();
+            if from.is_set() == set {
+                return Ok(from);
+            }
+            // Whatever these two answer, only the read after them counts.
+            let mut asked = Ok(());
+            if stored.value.is_none() {
+                asked = store.create(&self.key).await;
+                if asked.is_ok() {
+                    stored = self.read().await?;
+                }
+            }
+            if let Some(old) = &stored.value {
+                asked = store.swap(&self.key, old, &stored.successor()).await;
+            }
+            match self.read().await {
+                Ok(after) if after.generation() > from => return Ok(after.generation()),
+                Ok(after) => {
+                    failure = asked.err();
+                    stored = after;
+                }
+                Err(Error::Store(error)) => failure = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(failure.map_or(Error::Contended, Error::Store))
+    }
+
+    /// Reads the store, now, and leaves what it says for the waits of this instance.
+    async fn read(&self) -> Result<Stored, Error> {
+        let Events { store, clock, .. } = self.events;
+        let began = clock.now();
+        {
+            let mut readings = self.events.readings();
+            let reading = readings.entry(self.key.clone()).or_default();
+            reading.began = began;
+            reading.is_under_way = true;
+        }
+
+        let value = store.get(&self.key).await;
+
+        let mut readings = self.events.readings();
+        let reading = readings.entry(self.key.clone()).or_default();
+        reading.is_under_way &= reading.began > began;
+        let stored = Stored::parse(value?).ok_or_else(|| Error::NotAGeneration {
+            key: self.key.clone(),
+        })?;
+        reading.newest = reading.newest.max(stored.generation());
+        Ok(stored)
+    }
+
+    /// The last reading of this event in this instance.
+    fn last_reading(&self) -> Reading {
+        self.events
+            .readings()
+            .get(&self.key)
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// When a wait that began at `started` wants a newer reading than `reading`.
+    ///
+    /// The jitter keeps instances from reading in step. It depends on nothing but the event and the reading, so that
+    /// the waits of one instance agree.
+    fn due(&self, reading: Reading, started: Duration) -> Duration {
+        let mut hasher = DefaultHasher::new();
+        (&self.key, reading.began).hash(&mut hasher);
+        let interval = interval(reading.began.saturating_sub(started));
+        let jitter = interval / 4 * (hasher.finish() % 1024) as u32 / 1024;
+        reading.began.saturating_add(interval + jitter)
+    }
+}
+
+/// How far apart readings are when a wait is `age` old, before jitter.
+fn interval(age: Duration) -> Duration {
+    (age / 20).clamp(FIRST_INTERVAL, LAST_INTERVAL)
+}
+
+/// What `future` gives, or `None` if it has given nothing by `deadline`.
+async fn before<T>(clock: &impl Clock, deadline: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    let mut timer = pin!(clock.sleep(deadline.saturating_sub(clock.now())));
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending => timer.as_mut().poll(cx).map(|()| None),
+    })
+    .await
+}
+
+/// An event's value as the store has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stored {
+    value: Option<Vec<u8>>,
+    number: Number,
+}
+
+/// A number in one of the two ways in which stores write what `increment` counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Number {
+    /// Decimal text: Redis, DynamoDB.
+    Text(i64),
+    /// Eight bytes, the lowest first: SQLite.
+    Bytes(i64),
+}
+
+impl Stored {
+    /// Reads a value. `None` for one that no event wrote.
+    fn parse(value: Option<Vec<u8>>) -> Option<Self> {
+        let number = match &value {
+            None => Number::Text(0),
+            Some(value) => Number::parse(value)?,
+        };
+        Some(Self { value, number })
+    }
+
+    fn generation(&self) -> Generation {
+        let (Number::Text(number) | Number::Bytes(number)) = self.number;
+        Generation(number)
+    }
+
+    /// The value after one transition, written as this one is.
+    fn successor(&self) -> Vec<u8> {
+        let next = self.generation().next().0;
+        match self.number {
+            Number::Text(_) => next.to_string().into_bytes(),
+            Number::Bytes(_) => next.to_le_bytes().to_vec(),
+        }
+    }
+}
+
+impl Number {
+    fn parse(value: &[u8]) -> Option<Self> {
+        // Eight digits are text. As bytes they would be a number beyond 3 * 10^18, which no event reaches.
+        if !value.is_empty() && value.iter().all(u8::is_ascii_digit) {
+            let text = std::str::from_utf8(value).ok()?;
+            return text.parse().ok().map(Self::Text);
+        }
+        let number = i64::from_le_bytes(value.try_into().ok()?);
+        (number >= 0).then_some(Self::Bytes(number))
+    }
+}

@@ -1,0 +1,56 @@
+//! Problem documents (RFC 9457): every error that a client sees is one.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::event;
+
+/// An error as a client sees it: a status, and a sentence that says what happened and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    status: StatusCode,
+    detail: String,
+}
+
+impl Problem {
+    /// A problem with this status. `detail` is for people.
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            detail: detail.into(),
+        }
+    }
+}
+
+impl From<event::Error> for Problem {
+    fn from(error: event::Error) -> Self {
+        let status = match error {
+            event::Error::Store(_) | event::Error::Contended => StatusCode::SERVICE_UNAVAILABLE,
+            event::Error::NotAGeneration { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, format!("{error}."))
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let document = json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason(),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        let mut response = (self.status, document.to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            // What fails here fails for a moment: a store that restarts, or many writers at once.
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

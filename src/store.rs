@@ -1,0 +1,52 @@
+//! What an event needs of a key-value store, and nothing more.
+
+use std::fmt;
+use std::future::Future;
+
+/// A host's key-value store, as far as events need it.
+///
+/// Three operations, each on one key. Two of them write, and neither says what it did: a swap's answer cannot be
+/// believed on every backend (see [`crate::event`]), so the trait has no place for one. Whoever wants to know reads.
+///
+/// # Cancel safety
+///
+/// A dropped future may or may not have reached the store. Nothing here depends on which.
+pub trait Store: Send + Sync {
+    /// The value of `key`, or `None` where it has none.
+    fn get(&self, key: &str) -> impl Future<Output = Result<Option<Vec<u8>>, Error>> + Send;
+
+    /// Gives `key` the number 0, in whatever way this store writes numbers, if it has no value. A value that is
+    /// there stays as it is, however late the call arrives.
+    fn create(&self, key: &str) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Replaces `old` by `new` if `key` holds `old` now.
+    ///
+    /// `Ok` says only that the store was asked: another value there, or a lost race, is `Ok` too.
+    fn swap(
+        &self,
+        key: &str,
+        old: &[u8],
+        new: &[u8],
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+/// A store that did not do what it was asked, in the host's words.
+///
+/// What it was asked may have happened all the same. The caller can read, and try again a little later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error(String);
+
+impl Error {
+    /// An error that says `what` went wrong.
+    pub fn new(what: impl Into<String>) -> Self {
+        Self(what.into())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Error {}
