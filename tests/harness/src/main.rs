@@ -1,1 +1,214 @@
-fn main() {}
+//! `loopless-host`: serves a Spin HTTP component of WASI 0.3 on this machine.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anstream::{eprintln, println};
+use anstyle::{AnsiColor, Style};
+use anyhow::Context;
+use clap::Parser;
+use loopless_host::console::{Console, Line, Output};
+use loopless_host::store::{Memory, Quirks, Sqlite};
+use loopless_host::{GRACE, Harness, Reuse, Server, component, is_variable_name};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Serves the component over HTTP. Without options: builds it first, and keeps its store in .loopless/.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    /// The address and port to listen on
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9009")]
+    listen: SocketAddr,
+
+    /// Where the key-value store is kept: `memory`, or `sqlite:` and the path of a file
+    #[arg(long, value_name = "STORE", default_value_t = Backend::default())]
+    store: Backend,
+
+    /// A built component to serve, instead of building this project's
+    #[arg(long, value_name = "PATH")]
+    component: Option<PathBuf>,
+
+    /// Whose compare-and-swap the component meets: exact, spin-sqlite or spin-redis
+    #[arg(long, value_name = "QUIRKS", default_value_t)]
+    quirks: Quirks,
+
+    /// Gives a Spin variable a value; may be repeated
+    #[arg(long = "variable", value_name = "NAME=VALUE", value_parser = variable)]
+    variables: Vec<(String, String)>,
+
+    /// How many requests an instance serves before it is dropped
+    #[arg(long, value_name = "N", default_value_t = Reuse::default().requests, value_parser = at_least_one)]
+    max_instance_reuse_count: usize,
+
+    /// How many requests an instance serves at the same time
+    #[arg(long, value_name = "N", default_value_t = Reuse::default().concurrent_requests, value_parser = at_least_one)]
+    max_instance_concurrent_reuse_count: usize,
+
+    /// How long an instance without work is kept, such as 1s or 500ms
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
+    idle_instance_timeout: Duration,
+
+    /// How long a request may take, such as 30s; without this, as long as it likes
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    request_timeout: Option<Duration>,
+}
+
+/// Where the store is kept.
+#[derive(Clone, Debug)]
+enum Backend {
+    Memory,
+    Sqlite(PathBuf),
+}
+
+impl Default for Backend {
+    fn default() -> Self {
+        Self::Sqlite(".loopless/store.db".into())
+    }
+}
+
+impl FromStr for Backend {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "memory" => Ok(Self::Memory),
+            Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
+            _ => Err("expected memory or sqlite:PATH".into()),
+        }
+    }
+}
+
+impl std::fmt::Display for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Memory => f.write_str("memory"),
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+        }
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".into()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    if !is_variable_name(name) {
+        return Err(format!(
+            "{name:?} is no name for a Spin variable: lower-case letters, digits and underscores, a letter first"
+        ));
+    }
+    Ok((name.into(), value.into()))
+}
+
+const BOLD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
+const RED: Style = AnsiColor::Red.on_default().bold();
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = tokio::runtime::Runtime::new()
+        .context("cannot start the runtime")
+        .and_then(|runtime| {
+            let result = runtime.block_on(run(arguments));
+            // What instances still do in the background ends here.
+            runtime.shutdown_background();
+            result
+        });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{RED}error:{RED:#} {}", one_line(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error and its causes, on one line.
+fn one_line(error: &anyhow::Error) -> String {
+    format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let stopped = stop_signal()?;
+    let console = Console::new(print);
+    let mut builder = Harness::builder()
+        .quirks(arguments.quirks)
+        .reuse(Reuse {
+            requests: arguments.max_instance_reuse_count,
+            concurrent_requests: arguments.max_instance_concurrent_reuse_count,
+            idle: arguments.idle_instance_timeout,
+            request_timeout: arguments.request_timeout,
+        })
+        .console(console);
+    for (name, value) in arguments.variables {
+        builder = builder.variable(name, value);
+    }
+    builder = match &arguments.store {
+        Backend::Memory => builder.store(Memory::default()),
+        Backend::Sqlite(path) => builder.store(Sqlite::open(path)?),
+    };
+    let path = match arguments.component {
+        Some(path) => path,
+        None => build().await?,
+    };
+    let harness = builder.component(path).start().await?;
+    let server = Server::bind(arguments.listen, harness).await?;
+    println!("{BOLD}Serving{BOLD:#} {} (store: {})", server.url(""), arguments.store);
+    println!("{DIM}Ctrl-C stops it.{DIM:#}");
+
+    stopped.await;
+    eprintln!("Stopping: running requests have {} s to finish", GRACE.as_secs());
+    if !server.shut_down().await {
+        eprintln!("Some requests did not finish in time and were cut off");
+    }
+    Ok(())
+}
+
+/// Builds this project's component. cargo shows how far it is.
+async fn build() -> anyhow::Result<PathBuf> {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .context("the project has no directory")?;
+    eprintln!("Building the component in release mode (the first time takes a minute)");
+    tokio::task::spawn_blocking(move || component::build(project)).await?
+}
+
+/// Resolves at the first Ctrl-C or SIGTERM. A second one ends the process at once.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = interrupt.recv() => std::process::exit(130),
+                _ = terminate.recv() => std::process::exit(143),
+            }
+        });
+    })
+}
+
+/// Prints what an instance printed, where it printed it, marked with the instance's number.
+fn print(line: Line) {
+    let Line {
+        instance,
+        output,
+        text,
+    } = line;
+    match output {
+        Output::Stdout => println!("{DIM}[component {instance}]{DIM:#} {text}"),
+        Output::Stderr => eprintln!("{DIM}[component {instance}]{DIM:#} {text}"),
+    }
+}

@@ -1,0 +1,22 @@
+//! The interfaces that Spin has and WASI has not, generated from the component's own `wit/`.
+
+wasmtime::component::bindgen!({
+    path: "../../wit",
+    inline: "
+        package loopless:host;
+
+        world host {
+            import spin:key-value/key-value@3.0.0;
+            import spin:variables/variables@3.0.0;
+            import wasi:keyvalue/store@0.2.0-draft2;
+            import wasi:keyvalue/atomics@0.2.0-draft2;
+        }
+    ",
+    world: "loopless:host/host",
+    imports: { default: async | trappable },
+    with: {
+        "spin:key-value/key-value.store": crate::keyvalue::Handle,
+        "wasi:keyvalue/store.bucket": crate::keyvalue::Handle,
+        "wasi:keyvalue/atomics.cas": crate::keyvalue::Cas,
+    },
+});

@@ -1,0 +1,129 @@
+//! Building a cargo package as a component.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail, ensure};
+
+/// What Rust calls the components of WASI 0.2 and 0.3.
+pub const TARGET: &str = "wasm32-wasip2";
+
+/// Builds the library of the cargo package in `directory` as a component, in release mode, and returns its path.
+///
+/// cargo decides whether there is anything to do, and shows its progress on standard error. Where the target is
+/// missing, it is installed with rustup, and that is said.
+///
+/// # Errors
+///
+/// An error that says which command failed, and what to do where that is known.
+pub fn build(directory: &Path) -> anyhow::Result<PathBuf> {
+    ensure!(
+        directory.join("Cargo.toml").is_file(),
+        "there is no Cargo.toml in {}: run this from a checkout, or name a built component",
+        directory.display()
+    );
+    install_target(directory)?;
+
+    let directory = directory.canonicalize()?;
+    let manifest = directory.join("Cargo.toml");
+    let mut cargo = cargo_command(&directory);
+    cargo
+        .args(["build", "--release", "--lib", "--target", TARGET])
+        // In a workspace, cargo would build the other default members too.
+        .args(["--package", &package(&directory)?])
+        .args(["--message-format", "json-render-diagnostics"])
+        .stdout(Stdio::piped());
+    let mut child = cargo.spawn().context("cannot run cargo")?;
+    let mut component = None;
+    if let Some(stdout) = child.stdout.take() {
+        for message in BufReader::new(stdout).lines() {
+            component = artifact(&message?, &manifest).or(component);
+        }
+    }
+    let status = child.wait().context("cannot wait for cargo")?;
+    ensure!(
+        status.success(),
+        "cargo could not build the component ({status}); its messages are above"
+    );
+    component.with_context(|| {
+        format!(
+            "cargo built no component: the library in {} needs crate-type = [\"cdylib\"]",
+            directory.display()
+        )
+    })
+}
+
+/// The specification of the package in `directory`, as cargo wants it.
+fn package(directory: &Path) -> anyhow::Result<String> {
+    let output = cargo_command(directory)
+        .arg("pkgid")
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run cargo")?;
+    ensure!(
+        output.status.success(),
+        "cargo does not know the package in {}; its messages are above",
+        directory.display()
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// The component that a message of cargo's reports for the package with this manifest.
+fn artifact(message: &str, manifest: &Path) -> Option<PathBuf> {
+    let message: serde_json::Value = serde_json::from_str(message).ok()?;
+    let is_ours = message["reason"] == "compiler-artifact"
+        && message["manifest_path"].as_str().map(Path::new) == Some(manifest);
+    let files = message["filenames"].as_array().filter(|_| is_ours)?;
+    files
+        .iter()
+        .filter_map(|file| file.as_str())
+        .find(|file| file.ends_with(".wasm"))
+        .map(PathBuf::from)
+}
+
+/// cargo, without what an outer cargo says of the package that it runs: to a build it would look like a change.
+fn cargo_command(directory: &Path) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(directory);
+    for (name, _) in std::env::vars_os() {
+        let is_of_package = name.to_str().is_some_and(|name| {
+            name.starts_with("CARGO_PKG_")
+                || name.starts_with("CARGO_MANIFEST_")
+                || name.starts_with("CARGO_BIN_")
+                || name.starts_with("CARGO_CFG_")
+        });
+        if is_of_package {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
+}
+
+/// Makes sure that the toolchain of `directory` can build for [`TARGET`].
+fn install_target(directory: &Path) -> anyhow::Result<()> {
+    let libraries = Command::new("rustc")
+        .args(["--print", "target-libdir", "--target", TARGET])
+        .current_dir(directory)
+        .output()
+        .context("cannot run rustc")?;
+    let libraries = String::from_utf8_lossy(&libraries.stdout);
+    if Path::new(libraries.trim()).is_dir() {
+        return Ok(());
+    }
+    eprintln!("The Rust target {TARGET} is missing: running `rustup target add {TARGET}`");
+    let installed = Command::new("rustup")
+        .args(["target", "add", TARGET])
+        .current_dir(directory)
+        .status();
+    match installed {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => bail!(
+            "rustup failed ({status}); when the network is back, type: rustup target add {TARGET}"
+        ),
+        Err(error) => bail!(
+            "cannot run rustup ({error}); install the target {TARGET} the way you installed Rust, \
+             or get rustup from https://rustup.rs and type: rustup target add {TARGET}"
+        ),
+    }
+}

@@ -1,0 +1,159 @@
+//! What guests print, line by line.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+
+/// Where a guest printed a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// A line that a guest printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// The number of the instance that printed it: 1 is the first that the host made.
+    pub instance: u64,
+    /// Where it was printed.
+    pub output: Output,
+    /// The line, without its end.
+    pub text: String,
+}
+
+/// Takes the lines that guests print.
+#[derive(Clone)]
+pub struct Console(Arc<dyn Fn(Line) + Send + Sync>);
+
+impl Console {
+    /// Hands each line to `take`, which must not block.
+    pub fn new(take: impl Fn(Line) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(take))
+    }
+
+    /// Prints on an instance's behalf.
+    pub(crate) fn print(&self, instance: u64, output: Output, text: &str) {
+        for line in text.split('\n') {
+            (self.0)(Line {
+                instance,
+                output,
+                text: line.into(),
+            });
+        }
+    }
+
+    /// The stream for one output of one instance.
+    pub(crate) fn stream(&self, instance: u64, output: Output) -> Stream {
+        Stream {
+            console: self.clone(),
+            instance,
+            output,
+            partial: Vec::new(),
+        }
+    }
+}
+
+impl fmt::Debug for Console {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Console")
+    }
+}
+
+/// One output of one instance, cut into lines.
+pub(crate) struct Stream {
+    console: Console,
+    instance: u64,
+    output: Output,
+    partial: Vec<u8>,
+}
+
+impl Stream {
+    fn take(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            if byte == b'\n' {
+                self.end_line();
+            } else {
+                self.partial.push(byte);
+            }
+        }
+    }
+
+    fn end_line(&mut self) {
+        let text = String::from_utf8_lossy(&self.partial).into_owned();
+        self.partial.clear();
+        self.console.print(self.instance, self.output, &text);
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if !self.partial.is_empty() {
+            self.end_line();
+        }
+    }
+}
+
+impl IsTerminal for Stream {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Stream {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(self.console.stream(self.instance, self.output))
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.console.stream(self.instance, self.output))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.take(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[async_trait::async_trait]
+impl Pollable for Stream {
+    async fn ready(&mut self) {}
+}
+
+impl OutputStream for Stream {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.take(&bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(64 * 1024)
+    }
+}

@@ -1,0 +1,271 @@
+//! Instances of a component: what they are made from, how long they live, and what they see of the host.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use wasmtime::component::{Component, GuestTaskId, Linker, ResourceTable};
+use wasmtime::{Cache, Config, Engine, StoreContextMut};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::handler::{
+    HandlerState, Instance, Proxy, ShouldAccept, WorkerExpiration, WorkerState, WorkerStatus,
+};
+use wasmtime_wasi_http::p3::bindings::ServicePre;
+use wasmtime_wasi_http::{
+    Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+};
+
+use crate::bindings;
+use crate::console::{Console, Output};
+use crate::keyvalue::{self, KeyValue};
+use crate::store::{Quirks, Store};
+use crate::variables::{self, Variables};
+
+/// When the host gives a request to an instance that has served others, and when it drops an instance.
+///
+/// The defaults are Spin's (4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reuse {
+    /// How many requests an instance serves in its life.
+    pub requests: usize,
+    /// How many of them at the same time.
+    pub concurrent_requests: usize,
+    /// How long an instance without work is kept.
+    pub idle: Duration,
+    /// How long a request may take, and the work that it leaves behind. `None`: as long as they like.
+    pub request_timeout: Option<Duration>,
+}
+
+impl Default for Reuse {
+    fn default() -> Self {
+        Self {
+            requests: 128,
+            concurrent_requests: 16,
+            idle: Duration::from_secs(1),
+            request_timeout: None,
+        }
+    }
+}
+
+/// The state of one instance.
+pub struct Guest {
+    table: ResourceTable,
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    hooks: NoOutgoingRequests,
+    keyvalue: KeyValue,
+    variables: Variables,
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl WasiHttpView for Guest {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            hooks: &mut self.hooks,
+            table: &mut self.table,
+            ctx: &mut self.http,
+        }
+    }
+}
+
+/// Guests may not send requests, as on Spin where `allowed_outbound_hosts` is empty.
+struct NoOutgoingRequests;
+
+impl WasiHttpHooks for NoOutgoingRequests {
+    fn send_request(
+        &mut self,
+        _: http::Request<WasiBody>,
+        _: Option<RequestOptions>,
+        _: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Box<
+        dyn Future<
+                Output = Result<
+                    (
+                        http::Response<WasiBody>,
+                        Box<dyn Future<Output = Result<(), Error>> + Send>,
+                    ),
+                    Error,
+                >,
+            > + Send,
+    > {
+        Box::new(async { Err(Error::HttpRequestDenied) })
+    }
+}
+
+/// A component, compiled and linked: instances can be made of it.
+#[derive(Clone)]
+pub struct Program(ServicePre<Guest>);
+
+impl Program {
+    /// Compiles the component at `path`, and checks that this host has all that it imports.
+    pub fn load(path: &std::path::Path) -> wasmtime::Result<Self> {
+        let mut config = Config::new();
+        config.wasm_component_model_async(true);
+        // Wasmtime's own cache of this user: compiling takes seconds in a debug build of this host. Where there is
+        // no place for a cache, it is only slower.
+        config.cache(Cache::from_file(None).ok());
+        let engine = Engine::new(&config)?;
+        let component = Component::from_file(&engine, path)?;
+
+        let mut linker = Linker::<Guest>::new(&engine);
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        wasmtime_wasi::p3::add_to_linker(&mut linker)?;
+        wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+        bindings::spin::key_value::key_value::add_to_linker::<_, keyvalue::Data>(
+            &mut linker,
+            Guest::keyvalue,
+        )?;
+        bindings::wasi::keyvalue::store::add_to_linker::<_, keyvalue::Data>(
+            &mut linker,
+            Guest::keyvalue,
+        )?;
+        bindings::wasi::keyvalue::atomics::add_to_linker::<_, keyvalue::Data>(
+            &mut linker,
+            Guest::keyvalue,
+        )?;
+        bindings::spin::variables::variables::add_to_linker::<_, variables::Data>(
+            &mut linker,
+            |guest| &mut guest.variables,
+        )?;
+        Ok(Self(ServicePre::new(linker.instantiate_pre(&component)?)?))
+    }
+}
+
+impl Guest {
+    fn keyvalue(&mut self) -> keyvalue::View<'_> {
+        keyvalue::View {
+            keyvalue: &mut self.keyvalue,
+            table: &mut self.table,
+        }
+    }
+}
+
+/// Makes the instances of one host.
+pub struct Instances {
+    pub program: Program,
+    pub reuse: Reuse,
+    pub store: Arc<dyn Store>,
+    pub quirks: Quirks,
+    pub variables: Variables,
+    pub console: Console,
+    pub made: AtomicU64,
+}
+
+impl HandlerState for Instances {
+    type StoreData = Guest;
+    type WorkerExpiration = Expiration;
+    type WorkerState = Worker;
+
+    async fn instantiate(&self) -> wasmtime::Result<Instance<Guest, Expiration, Worker>> {
+        let number = self.made.fetch_add(1, Ordering::Relaxed) + 1;
+        let guest = Guest {
+            table: ResourceTable::new(),
+            wasi: WasiCtxBuilder::new()
+                .stdout(self.console.stream(number, Output::Stdout))
+                .stderr(self.console.stream(number, Output::Stderr))
+                .build(),
+            http: WasiHttpCtx::new(),
+            hooks: NoOutgoingRequests,
+            keyvalue: KeyValue::new(self.store.clone(), self.quirks),
+            variables: self.variables.clone(),
+        };
+        let Program(program) = &self.program;
+        let mut store = wasmtime::Store::new(program.engine(), guest);
+        let proxy = Proxy::P3(program.instantiate_async(&mut store).await?);
+        Ok(Instance {
+            store,
+            proxy,
+            view: Guest::http,
+            expiration: Expiration {
+                reuse: self.reuse,
+                timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            },
+            state: Worker {
+                reuse: self.reuse,
+                console: self.console.clone(),
+                instance: number,
+            },
+        })
+    }
+}
+
+/// When an instance is dropped.
+pub struct Expiration {
+    reuse: Reuse,
+    timer: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl WorkerExpiration for Expiration {
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        status: WorkerStatus,
+        since: Instant,
+    ) -> Poll<()> {
+        let limit = match status {
+            WorkerStatus::Idle => Some(self.reuse.idle),
+            WorkerStatus::Requests | WorkerStatus::PostReturn => self.reuse.request_timeout,
+        };
+        let Some(deadline) = limit.and_then(|limit| since.checked_add(limit)) else {
+            return Poll::Pending;
+        };
+        let deadline = deadline.into();
+        if self.timer.deadline() != deadline {
+            self.timer.as_mut().reset(deadline);
+        }
+        self.timer.as_mut().poll(cx)
+    }
+}
+
+/// Which requests an instance takes.
+pub struct Worker {
+    reuse: Reuse,
+    console: Console,
+    instance: u64,
+}
+
+impl WorkerState for Worker {
+    type StoreData = Guest;
+    type RequestData = ();
+
+    fn should_accept_request(&self, concurrent: usize, total: usize) -> ShouldAccept {
+        if total >= self.reuse.requests {
+            ShouldAccept::Never
+        } else if concurrent >= self.reuse.concurrent_requests {
+            ShouldAccept::No
+        } else {
+            ShouldAccept::Yes
+        }
+    }
+
+    fn on_request_start(
+        &self,
+        _: StoreContextMut<'_, Guest>,
+        (): (),
+        _: GuestTaskId,
+    ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
+        match self.reuse.request_timeout {
+            Some(timeout) => Box::pin(tokio::time::sleep(timeout)),
+            None => Box::pin(std::future::pending()),
+        }
+    }
+
+    fn drop(&self, store: wasmtime::Store<Guest>, result: wasmtime::Result<()>) {
+        drop(store);
+        if let Err(error) = result {
+            self.console
+                .print(self.instance, Output::Stderr, &format!("{error:?}"));
+        }
+    }
+}

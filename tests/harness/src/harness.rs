@@ -1,0 +1,320 @@
+//! [`Harness`]: a host in a test, in one line.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context;
+use bytes::Bytes;
+use http::uri::{Authority, Scheme};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use http_body::Body;
+use http_body_util::{BodyExt, Full};
+use wasmtime_wasi_http::WasiBody;
+use wasmtime_wasi_http::handler::{ExpirationError, InstantiationError, ProxyHandler};
+
+use crate::component;
+use crate::console::{Console, Line};
+use crate::guest::{Instances, Program, Reuse};
+use crate::server::Server;
+use crate::store::{Memory, Quirks, Store};
+use crate::variables::Variables;
+
+/// The authority of requests that name none.
+const AUTHORITY: Authority = Authority::from_static("localhost");
+
+/// A host with one component: requests in, responses out.
+///
+/// Clones are the same host. Instances are made, reused and dropped as Spin does.
+#[derive(Clone)]
+pub struct Harness {
+    handler: ProxyHandler<Instances>,
+    lines: Arc<Mutex<Vec<Line>>>,
+}
+
+/// How a [`Harness`] is set up. See [`Harness::builder`].
+#[derive(Debug)]
+pub struct Builder {
+    component: Option<PathBuf>,
+    store: Arc<dyn Store>,
+    quirks: Quirks,
+    reuse: Reuse,
+    variables: BTreeMap<String, String>,
+    console: Option<Console>,
+}
+
+impl Harness {
+    /// Starts a host in this process, without a socket, on the component of the package under test and an empty
+    /// store in memory.
+    ///
+    /// The component is built when it is first needed, once for all tests of a process.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::start`].
+    pub async fn start() -> anyhow::Result<Self> {
+        Self::builder().start().await
+    }
+
+    /// A host that differs from [`Harness::start`].
+    pub fn builder() -> Builder {
+        Builder {
+            component: None,
+            store: Arc::new(Memory::default()),
+            quirks: Quirks::default(),
+            reuse: Reuse::default(),
+            variables: BTreeMap::new(),
+            console: None,
+        }
+    }
+
+    /// Sends a request and waits for the whole response.
+    ///
+    /// A request that names no host goes to `localhost`. Where the component fails, the response is the host's: a
+    /// problem document with status 500, 503 or 504.
+    pub async fn send(&self, request: Request<impl Into<Bytes>>) -> Response<Bytes> {
+        let request = request.map(|body| Full::new(body.into()));
+        let (parts, body) = self.handle(request).await.into_parts();
+        match body.collect().await {
+            Ok(body) => Response::from_parts(parts, body.to_bytes()),
+            Err(error) => problem(
+                StatusCode::BAD_GATEWAY,
+                &format!("The response broke off: {error}."),
+            )
+            .map(Bytes::from),
+        }
+    }
+
+    /// Sends `GET path` and waits for the whole response.
+    pub async fn get(&self, path: &str) -> Response<Bytes> {
+        self.send(request("GET", path, "")).await
+    }
+
+    /// Sends `POST path` with this body and waits for the whole response.
+    pub async fn post(&self, path: &str, body: impl Into<Bytes>) -> Response<Bytes> {
+        self.send(request("POST", path, body)).await
+    }
+
+    /// Serves HTTP on a free port of 127.0.0.1.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no free port.
+    pub async fn serve(&self) -> anyhow::Result<Server> {
+        Server::bind(SocketAddr::from(([127, 0, 0, 1], 0)), self.clone()).await
+    }
+
+    /// What the component has printed so far.
+    pub fn lines(&self) -> Vec<Line> {
+        self.lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// How many instances have been made.
+    pub fn instances(&self) -> u64 {
+        self.handler.state().made.load(Ordering::Relaxed)
+    }
+
+    /// Gives a request to an instance. The response's body may still be on its way.
+    pub async fn handle<B>(&self, request: Request<B>) -> Response<WasiBody>
+    where
+        B: Body<Data = Bytes, Error: Into<wasmtime_wasi_http::Error>> + Send + 'static,
+    {
+        let request = match absolute(request) {
+            Ok(request) => request,
+            Err(detail) => return whole(problem(StatusCode::BAD_REQUEST, detail)),
+        };
+        let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+        match self.handler.handle((), request).await {
+            Ok(response) => response,
+            Err(error) => whole(failure(&error)),
+        }
+    }
+}
+
+impl std::fmt::Debug for Harness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Harness")
+    }
+}
+
+impl Builder {
+    /// The component to run, built already. Without this, it is the package under test, which cargo names in
+    /// `CARGO_MANIFEST_DIR`.
+    pub fn component(mut self, path: impl Into<PathBuf>) -> Self {
+        self.component = Some(path.into());
+        self
+    }
+
+    /// The store called `default`. Without this, an empty one in memory.
+    pub fn store(mut self, store: impl Store) -> Self {
+        self.store = Arc::new(store);
+        self
+    }
+
+    /// Whose `wasi:keyvalue` the component meets. Without this, an exact one.
+    pub fn quirks(mut self, quirks: Quirks) -> Self {
+        self.quirks = quirks;
+        self
+    }
+
+    /// When instances are reused and dropped. Without this, as Spin does.
+    pub fn reuse(mut self, reuse: Reuse) -> Self {
+        self.reuse = reuse;
+        self
+    }
+
+    /// Gives a Spin variable its value.
+    pub fn variable(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.variables.insert(name.into(), value.into());
+        self
+    }
+
+    /// Where the component's lines go, besides [`Harness::lines`]. Without this, nowhere.
+    pub fn console(mut self, console: Console) -> Self {
+        self.console = Some(console);
+        self
+    }
+
+    /// Starts the host.
+    ///
+    /// # Errors
+    ///
+    /// Where the component does not build, does not load, or imports what this host does not have.
+    pub async fn start(self) -> anyhow::Result<Harness> {
+        let component = self.component;
+        let program = tokio::task::spawn_blocking(move || program(component)).await??;
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let console = match self.console {
+            Some(console) => console,
+            None => {
+                let lines = lines.clone();
+                Console::new(move |line| {
+                    lines
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push(line);
+                })
+            }
+        };
+        Ok(Harness {
+            handler: ProxyHandler::new(Instances {
+                program,
+                reuse: self.reuse,
+                store: self.store,
+                quirks: self.quirks,
+                variables: Variables(Arc::new(self.variables)),
+                console,
+                made: AtomicU64::new(0),
+            }),
+            lines,
+        })
+    }
+}
+
+/// The program at `component`, or the package under test. Built and compiled once in a process.
+fn program(component: Option<PathBuf>) -> anyhow::Result<Program> {
+    static PROGRAMS: Mutex<Option<HashMap<Option<PathBuf>, Program>>> = Mutex::new(None);
+
+    let mut programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
+    let programs = programs.get_or_insert_default();
+    if let Some(program) = programs.get(&component) {
+        return Ok(program.clone());
+    }
+    let path = match &component {
+        Some(path) => path.clone(),
+        None => {
+            let package = std::env::var_os("CARGO_MANIFEST_DIR")
+                .context("no component was named, and no cargo is running a test")?;
+            component::build(Path::new(&package))?
+        }
+    };
+    let program = Program::load(&path)
+        .map_err(anyhow::Error::from)
+        .with_context(|| format!("cannot load the component {}", path.display()))?;
+    programs.insert(component, program.clone());
+    Ok(program)
+}
+
+/// A request with this method, path and body.
+fn request<B>(method: &str, path: &str, body: B) -> Request<B> {
+    let mut request = Request::new(body);
+    if let (Ok(method), Ok(uri)) = (method.parse(), path.parse()) {
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+    }
+    request
+}
+
+/// Guests want a scheme and an authority, which HTTP/1.1 leaves out of the request line.
+fn absolute<B>(mut request: Request<B>) -> Result<Request<B>, &'static str> {
+    let mut parts = request.uri().clone().into_parts();
+    let host = match request.headers().get(header::HOST) {
+        None => None,
+        Some(host) => match Authority::try_from(host.as_bytes()) {
+            Ok(host) => Some(host),
+            Err(_) => return Err("The Host header is not the name of a host."),
+        },
+    };
+    parts.authority = Some(parts.authority.or(host).unwrap_or(AUTHORITY));
+    parts.scheme = Some(Scheme::HTTP);
+    if parts.path_and_query.is_none() {
+        parts.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
+    }
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| "The request's target is no URI.")?;
+    Ok(request)
+}
+
+/// What a client sees where the component gave no response.
+fn failure(error: &wasmtime::Error) -> Response<String> {
+    if error.is::<ExpirationError>() {
+        problem(
+            StatusCode::GATEWAY_TIMEOUT,
+            "The component did not answer within the host's request timeout.",
+        )
+    } else if error.is::<InstantiationError<()>>() {
+        let mut response = problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The host could not make an instance of the component.",
+        );
+        let headers = response.headers_mut();
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        response
+    } else {
+        problem(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "The component failed. The host's log says how.",
+        )
+    }
+}
+
+/// A problem document (RFC 9457) of the host's own.
+fn problem(status: StatusCode, detail: &str) -> Response<String> {
+    let document = serde_json::json!({
+        "type": "about:blank",
+        "title": status.canonical_reason(),
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    let mut response = Response::new(document.to_string());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn whole(response: Response<String>) -> Response<WasiBody> {
+    response.map(|body| {
+        Full::from(body)
+            .map_err(|never| match never {})
+            .boxed_unsync()
+    })
+}

@@ -1,0 +1,326 @@
+//! `spin:key-value@3.0.0` and the store and atomics of `wasi:keyvalue`, over one [`Store`].
+
+use std::sync::Arc;
+
+use wasmtime::component::{Accessor, FutureReader, HasData, Resource, ResourceTable, StreamReader};
+
+use crate::bindings::spin::key_value::key_value as spin;
+use crate::bindings::wasi::keyvalue::{atomics, store as wasi};
+use crate::store::{Error, Numbers, Quirks, Store};
+
+/// The one label that guests may open.
+pub const LABEL: &str = "default";
+
+/// How many compare-and-swap handles Spin has room for in an instance.
+const SPIN_CAS_SLOTS: usize = 256;
+
+/// An open store, in either interface.
+#[derive(Debug)]
+pub struct Handle;
+
+/// A compare-and-swap that has not been swapped yet.
+#[derive(Debug)]
+pub struct Cas {
+    key: String,
+    /// What [`current`](atomics::HostCas::current) saw. A swap without it is a blind write, on every host.
+    seen: Option<Option<Vec<u8>>>,
+}
+
+/// One instance's part of the key-value host.
+#[derive(Debug)]
+pub struct KeyValue {
+    store: Arc<dyn Store>,
+    quirks: Quirks,
+    cas_slots: usize,
+}
+
+impl KeyValue {
+    pub fn new(store: Arc<dyn Store>, quirks: Quirks) -> Self {
+        Self {
+            store,
+            quirks,
+            cas_slots: 0,
+        }
+    }
+
+    fn numbers(&self) -> Numbers {
+        match self.quirks {
+            Quirks::Exact => self.store.numbers(),
+            Quirks::SpinSqlite => Numbers::Bytes,
+            Quirks::SpinRedis => Numbers::Text,
+        }
+    }
+
+    /// Swaps as the host does that this one stands in for. Returns the answer, true or not.
+    async fn swap(&self, cas: &Cas, new: &[u8]) -> Result<bool, Error> {
+        let applied = match &cas.seen {
+            None => self.store.set(&cas.key, new).await.map(|()| true),
+            Some(None) if self.quirks == Quirks::SpinSqlite => {
+                self.store.set(&cas.key, new).await.map(|()| true)
+            }
+            Some(old) => self.store.swap(&cas.key, old.as_deref(), new).await,
+        }?;
+        Ok(applied && self.quirks != Quirks::SpinRedis)
+    }
+}
+
+/// What the key-value interfaces borrow from an instance's state.
+pub struct View<'a> {
+    pub keyvalue: &'a mut KeyValue,
+    pub table: &'a mut ResourceTable,
+}
+
+/// Names [`View`] to the linker.
+pub struct Data;
+
+impl HasData for Data {
+    type Data<'a> = View<'a>;
+}
+
+fn spin_error(error: Error) -> spin::Error {
+    spin::Error::Other(error.0)
+}
+
+fn wasi_error(error: Error) -> wasi::Error {
+    wasi::Error::Other(error.0)
+}
+
+fn store_of<T>(accessor: &Accessor<T, Data>) -> Arc<dyn Store> {
+    accessor.with(|mut access| access.get().keyvalue.store.clone())
+}
+
+impl spin::Host for View<'_> {}
+
+impl spin::HostStore for View<'_> {
+    async fn drop(&mut self, handle: Resource<Handle>) -> wasmtime::Result<()> {
+        self.table.delete(handle)?;
+        Ok(())
+    }
+}
+
+impl<T: Send> spin::HostStoreWithStore<T> for Data {
+    async fn open(
+        accessor: &Accessor<T, Self>,
+        label: String,
+    ) -> wasmtime::Result<Result<Resource<Handle>, spin::Error>> {
+        if label != LABEL {
+            return Ok(Err(spin::Error::AccessDenied));
+        }
+        if let Err(error) = store_of(accessor).open().await {
+            return Ok(Err(spin_error(error)));
+        }
+        Ok(Ok(accessor.with(|mut access| access.get().table.push(Handle))?))
+    }
+
+    async fn get(
+        accessor: &Accessor<T, Self>,
+        _: Resource<Handle>,
+        key: String,
+    ) -> wasmtime::Result<Result<Option<Vec<u8>>, spin::Error>> {
+        Ok(store_of(accessor).get(&key).await.map_err(spin_error))
+    }
+
+    async fn set(
+        accessor: &Accessor<T, Self>,
+        _: Resource<Handle>,
+        key: String,
+        value: Vec<u8>,
+    ) -> wasmtime::Result<Result<(), spin::Error>> {
+        Ok(store_of(accessor)
+            .set(&key, &value)
+            .await
+            .map_err(spin_error))
+    }
+
+    async fn delete(
+        accessor: &Accessor<T, Self>,
+        _: Resource<Handle>,
+        key: String,
+    ) -> wasmtime::Result<Result<(), spin::Error>> {
+        Ok(store_of(accessor).delete(&key).await.map_err(spin_error))
+    }
+
+    async fn exists(
+        accessor: &Accessor<T, Self>,
+        _: Resource<Handle>,
+        key: String,
+    ) -> wasmtime::Result<Result<bool, spin::Error>> {
+        let value = store_of(accessor).get(&key).await;
+        Ok(value.map(|value| value.is_some()).map_err(spin_error))
+    }
+
+    async fn get_keys(
+        accessor: &Accessor<T, Self>,
+        _: Resource<Handle>,
+    ) -> wasmtime::Result<(StreamReader<String>, FutureReader<Result<(), spin::Error>>)> {
+        let (keys, end) = match store_of(accessor).keys().await {
+            Ok(keys) => (keys, Ok(())),
+            Err(error) => (Vec::new(), Err(spin_error(error))),
+        };
+        accessor.with(|mut access| {
+            let keys = StreamReader::new(&mut access, keys)?;
+            let end = FutureReader::new(&mut access, async { wasmtime::error::Ok(end) })?;
+            Ok((keys, end))
+        })
+    }
+}
+
+impl wasi::Host for View<'_> {
+    async fn open(
+        &mut self,
+        identifier: String,
+    ) -> wasmtime::Result<Result<Resource<Handle>, wasi::Error>> {
+        if identifier != LABEL {
+            return Ok(Err(wasi::Error::AccessDenied));
+        }
+        if let Err(error) = self.keyvalue.store.open().await {
+            return Ok(Err(wasi_error(error)));
+        }
+        Ok(Ok(self.table.push(Handle)?))
+    }
+}
+
+impl wasi::HostBucket for View<'_> {
+    async fn get(
+        &mut self,
+        _: Resource<Handle>,
+        key: String,
+    ) -> wasmtime::Result<Result<Option<Vec<u8>>, wasi::Error>> {
+        Ok(self.keyvalue.store.get(&key).await.map_err(wasi_error))
+    }
+
+    async fn set(
+        &mut self,
+        _: Resource<Handle>,
+        key: String,
+        value: Vec<u8>,
+    ) -> wasmtime::Result<Result<(), wasi::Error>> {
+        let set = self.keyvalue.store.set(&key, &value).await;
+        Ok(set.map_err(wasi_error))
+    }
+
+    async fn delete(
+        &mut self,
+        _: Resource<Handle>,
+        key: String,
+    ) -> wasmtime::Result<Result<(), wasi::Error>> {
+        Ok(self.keyvalue.store.delete(&key).await.map_err(wasi_error))
+    }
+
+    async fn exists(
+        &mut self,
+        _: Resource<Handle>,
+        key: String,
+    ) -> wasmtime::Result<Result<bool, wasi::Error>> {
+        let value = self.keyvalue.store.get(&key).await;
+        Ok(value.map(|value| value.is_some()).map_err(wasi_error))
+    }
+
+    async fn list_keys(
+        &mut self,
+        _: Resource<Handle>,
+        cursor: Option<String>,
+    ) -> wasmtime::Result<Result<wasi::KeyResponse, wasi::Error>> {
+        if cursor.is_some() {
+            // As Spin answers: a list is always whole.
+            return Ok(Err(wasi::Error::Other(
+                "list_keys: cursor not supported".into(),
+            )));
+        }
+        let keys = self.keyvalue.store.keys().await;
+        Ok(keys
+            .map(|keys| wasi::KeyResponse { keys, cursor: None })
+            .map_err(wasi_error))
+    }
+
+    async fn drop(&mut self, handle: Resource<Handle>) -> wasmtime::Result<()> {
+        self.table.delete(handle)?;
+        Ok(())
+    }
+}
+
+impl View<'_> {
+    fn push_cas(&mut self, key: String) -> wasmtime::Result<Result<Resource<Cas>, wasi::Error>> {
+        let is_spin = self.keyvalue.quirks != Quirks::Exact;
+        if is_spin && self.keyvalue.cas_slots >= SPIN_CAS_SLOTS {
+            return Ok(Err(wasi::Error::Other(
+                "too many compare_and_swaps opened".into(),
+            )));
+        }
+        self.keyvalue.cas_slots += 1;
+        Ok(Ok(self.table.push(Cas { key, seen: None })?))
+    }
+}
+
+impl atomics::HostCas for View<'_> {
+    async fn new(
+        &mut self,
+        _: Resource<Handle>,
+        key: String,
+    ) -> wasmtime::Result<Result<Resource<Cas>, wasi::Error>> {
+        self.push_cas(key)
+    }
+
+    async fn current(
+        &mut self,
+        cas: Resource<Cas>,
+    ) -> wasmtime::Result<Result<Option<Vec<u8>>, wasi::Error>> {
+        let key = self.table.get(&cas)?.key.clone();
+        let current = self.keyvalue.store.get(&key).await;
+        if let Ok(value) = &current {
+            self.table.get_mut(&cas)?.seen = Some(value.clone());
+        }
+        Ok(current.map_err(wasi_error))
+    }
+
+    async fn drop(&mut self, cas: Resource<Cas>) -> wasmtime::Result<()> {
+        self.table.delete(cas)?;
+        self.keyvalue.cas_slots -= 1;
+        Ok(())
+    }
+}
+
+impl atomics::Host for View<'_> {
+    async fn increment(
+        &mut self,
+        _: Resource<Handle>,
+        key: String,
+        delta: i64,
+    ) -> wasmtime::Result<Result<i64, wasi::Error>> {
+        let KeyValue { store, quirks, .. } = &*self.keyvalue;
+        if *quirks == Quirks::SpinSqlite
+            && let Ok(Some(value)) = store.get(&key).await
+            && value.len() != size_of::<i64>()
+        {
+            wasmtime::bail!("the host panics: the number under {key:?} has an incorrect length");
+        }
+        let sum = store.increment(&key, delta, self.keyvalue.numbers()).await;
+        Ok(sum.map_err(wasi_error))
+    }
+
+    async fn swap(
+        &mut self,
+        cas: Resource<Cas>,
+        value: Vec<u8>,
+    ) -> wasmtime::Result<Result<(), atomics::CasError>> {
+        let cas = self.table.delete(cas)?;
+        if self.keyvalue.quirks == Quirks::Exact {
+            self.keyvalue.cas_slots -= 1;
+        }
+        match self.keyvalue.swap(&cas, &value).await {
+            Ok(true) => Ok(Ok(())),
+            // A failed swap comes with a handle for the next try, which knows the current value.
+            Ok(false) => match self.push_cas(cas.key)? {
+                Ok(next) => {
+                    let again = Resource::new_borrow(next.rep());
+                    Ok(Err(match atomics::HostCas::current(self, again).await? {
+                        Ok(_) => atomics::CasError::CasFailed(next),
+                        Err(error) => atomics::CasError::StoreError(error),
+                    }))
+                }
+                Err(error) => Ok(Err(atomics::CasError::StoreError(error))),
+            },
+            Err(error) => Ok(Err(atomics::CasError::StoreError(wasi_error(error)))),
+        }
+    }
+}

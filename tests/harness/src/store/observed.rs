@@ -1,0 +1,109 @@
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use super::{Error, Numbers, Store};
+
+/// What a store can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "named as the methods of `Store`")]
+pub enum Operation {
+    Open,
+    Get,
+    Set,
+    Delete,
+    Keys,
+    Swap,
+    Increment,
+}
+
+/// A store that counts what it is asked, and that fails when a test tells it to.
+///
+/// Clones are the same store: keep one, give the host the other.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    inner: Arc<dyn Store>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    counts: HashMap<Operation, u64>,
+    failure: Option<String>,
+}
+
+impl Observed {
+    /// Observes `inner`.
+    pub fn new(inner: impl Store) -> Self {
+        Self {
+            inner: Arc::new(inner),
+            state: Arc::default(),
+        }
+    }
+
+    /// How often `operation` was asked for, failures included.
+    pub fn count(&self, operation: Operation) -> u64 {
+        self.state().counts.get(&operation).copied().unwrap_or(0)
+    }
+
+    /// From now on, everything fails with this message and does nothing.
+    pub fn fail(&self, message: &str) {
+        self.state().failure = Some(message.into());
+    }
+
+    /// Ends what [`fail`](Self::fail) began.
+    pub fn recover(&self) {
+        self.state().failure = None;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn asked(&self, operation: Operation) -> Result<&dyn Store, Error> {
+        let mut state = self.state();
+        *state.counts.entry(operation).or_default() += 1;
+        match &state.failure {
+            Some(message) => Err(Error(message.clone())),
+            None => Ok(&*self.inner),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Observed {
+    async fn open(&self) -> Result<(), Error> {
+        self.asked(Operation::Open)?.open().await
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
+        self.asked(Operation::Get)?.get(key).await
+    }
+
+    async fn set(&self, key: &str, value: &[u8]) -> Result<(), Error> {
+        self.asked(Operation::Set)?.set(key, value).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), Error> {
+        self.asked(Operation::Delete)?.delete(key).await
+    }
+
+    async fn keys(&self) -> Result<Vec<String>, Error> {
+        self.asked(Operation::Keys)?.keys().await
+    }
+
+    async fn swap(&self, key: &str, old: Option<&[u8]>, new: &[u8]) -> Result<bool, Error> {
+        self.asked(Operation::Swap)?.swap(key, old, new).await
+    }
+
+    async fn increment(&self, key: &str, delta: i64, numbers: Numbers) -> Result<i64, Error> {
+        self.asked(Operation::Increment)?
+            .increment(key, delta, numbers)
+            .await
+    }
+
+    fn numbers(&self) -> Numbers {
+        self.inner.numbers()
+    }
+}
