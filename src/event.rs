@@ -52,7 +52,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::store::{self, Store};
 
-/// How often a transition is tried before it fails with [`Error::Contended`].
+/// How often the store is asked for a transition before it fails with [`Error::Contended`].
 const ATTEMPTS: u32 = 8;
 
 /// The pause after the first attempt that changed nothing. It doubles from try to try.
@@ -330,34 +330,32 @@ impl<S: Store, C: Clock> Event<'_, S, C> {
         let Events { store, clock, .. } = self.events;
         let mut stored = self.read().await?;
         let mut failure = None;
-        for attempt in 0..ATTEMPTS {
-            if attempt > 0 {
-                clock.sleep(BACKOFF * 2_u32.pow(attempt - 1)).await;
-            }
+        let mut pause = BACKOFF;
+        for _ in 0..ATTEMPTS {
             let from = stored.generation();
             if from.is_set() == set {
                 return Ok(from);
             }
             // Whatever these two answer, only the read after them counts.
-            let mut asked = Ok(());
-            if stored.value.is_none() {
-                asked = store.create(&self.key).await;
-                if asked.is_ok() {
-                    stored = self.read().await?;
-                }
-            }
-            if let Some(old) = &stored.value {
-                asked = store.swap(&self.key, old, &stored.successor()).await;
-            }
+            let asked = match &stored.value {
+                None => store.create(&self.key).await,
+                Some(old) => store.swap(&self.key, old, &stored.successor()).await,
+            };
             match self.read().await {
                 Ok(after) if after.generation() > from => return Ok(after.generation()),
+                Ok(born) if stored.value.is_none() && born.value.is_some() => {
+                    stored = born;
+                    continue;
+                }
                 Ok(after) => {
-                    failure = asked.err();
                     stored = after;
+                    failure = asked.err();
                 }
                 Err(Error::Store(error)) => failure = Some(error),
                 Err(error) => return Err(error),
             }
+            clock.sleep(pause).await;
+            pause *= 2;
         }
         Err(failure.map_or(Error::Contended, Error::Store))
     }
@@ -413,7 +411,11 @@ fn interval(age: Duration) -> Duration {
 }
 
 /// What `future` gives, or `None` if it has given nothing by `deadline`.
-async fn before<T>(clock: &impl Clock, deadline: Duration, future: impl Future<Output = T>) -> Option<T> {
+async fn before<T>(
+    clock: &impl Clock,
+    deadline: Duration,
+    future: impl Future<Output = T>,
+) -> Option<T> {
     let mut future = pin!(future);
     let mut timer = pin!(clock.sleep(deadline.saturating_sub(clock.now())));
     poll_fn(|cx| match future.as_mut().poll(cx) {
@@ -473,5 +475,417 @@ impl Number {
         }
         let number = i64::from_le_bytes(value.try_into().ok()?);
         (number >= 0).then_some(Self::Bytes(number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use loopless_host::store::{Memory, Observed, Operation, Quirks, Store as _};
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const KEY: &str = "event/e";
+
+    /// Tokio's clock, which stands still in these tests until everybody sleeps.
+    #[derive(Debug)]
+    struct Paused(Instant);
+
+    impl Clock for Paused {
+        fn now(&self) -> Duration {
+            self.0.elapsed()
+        }
+
+        fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send {
+            tokio::time::sleep(duration)
+        }
+    }
+
+    /// The harness's store with the quirks of a host. Each step takes a random while, so that a seed is a schedule.
+    #[derive(Clone, Debug)]
+    struct Host {
+        store: Observed,
+        quirks: Quirks,
+        random: Arc<Mutex<StdRng>>,
+        slowest: Duration,
+    }
+
+    impl Host {
+        fn new(quirks: Quirks) -> Self {
+            Self {
+                store: Observed::new(Memory::default()),
+                quirks,
+                random: Arc::new(Mutex::new(StdRng::seed_from_u64(0))),
+                slowest: Duration::ZERO,
+            }
+        }
+
+        fn scheduled(quirks: Quirks, seed: u64) -> Self {
+            Self {
+                random: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
+                slowest: Duration::from_millis(20),
+                ..Self::new(quirks)
+            }
+        }
+
+        /// An instance of its own, on this store.
+        fn instance(&self) -> Events<Host, Paused> {
+            Events::new(self.clone(), Paused(Instant::now()))
+        }
+
+        async fn step(&self) {
+            if !self.slowest.is_zero() {
+                let range = Duration::ZERO..self.slowest;
+                let latency = self.random.lock().unwrap().random_range(range);
+                tokio::time::sleep(latency).await;
+            }
+        }
+    }
+
+    fn failed(error: loopless_host::store::Error) -> store::Error {
+        store::Error::new(error.0)
+    }
+
+    impl Store for Host {
+        async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, store::Error> {
+            self.step().await;
+            let value = self.store.get(key).await.map_err(failed);
+            self.step().await;
+            value
+        }
+
+        async fn create(&self, key: &str) -> Result<(), store::Error> {
+            self.step().await;
+            if self.quirks == Quirks::SpinSqlite
+                && let Some(value) = self.store.get(key).await.map_err(failed)?
+            {
+                assert_eq!(value.len(), 8, "Spin's SQLite host panics");
+            }
+            let numbers = self.quirks.numbers(&self.store);
+            let sum = self.store.increment(key, 0, numbers).await;
+            self.step().await;
+            sum.map(drop).map_err(failed)
+        }
+
+        async fn swap(&self, key: &str, old: &[u8], new: &[u8]) -> Result<(), store::Error> {
+            self.step().await;
+            let seen = self.store.get(key).await.map_err(failed)?;
+            if seen.as_deref() != Some(old) {
+                return Ok(());
+            }
+            self.step().await;
+            let answer = self
+                .quirks
+                .swap(&self.store, key, Some(seen.as_deref()), new)
+                .await;
+            self.step().await;
+            answer.map(drop).map_err(failed)
+        }
+    }
+
+    fn generation(number: i64) -> Generation {
+        Generation(number)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_that_nobody_has_set_is_clear() {
+        let events = Host::new(Quirks::Exact).instance();
+        assert_eq!(events.named("e").is_set().await, Ok(false));
+        assert_eq!(events.named("e").generation().await, Ok(generation(0)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn set_sets_and_clear_clears_on_every_host() {
+        for (name, quirks) in Quirks::ALL {
+            let events = Host::new(quirks).instance();
+            let event = events.named("e");
+            for expected in 1..20 {
+                let is_set = expected % 2 == 1;
+                let changed = if is_set {
+                    event.set().await
+                } else {
+                    event.clear().await
+                };
+                assert_eq!(changed, Ok(generation(expected)), "{name}");
+                assert_eq!(event.is_set().await, Ok(is_set), "{name}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn setting_a_set_event_and_clearing_a_clear_one_write_nothing() {
+        let host = Host::new(Quirks::Exact);
+        let events = host.instance();
+        let event = events.named("e");
+        assert_eq!(event.clear().await, Ok(generation(0)));
+        assert_eq!(host.store.get(KEY).await, Ok(None));
+        assert_eq!(event.set().await, Ok(generation(1)));
+        assert_eq!(event.set().await, Ok(generation(1)));
+        assert_eq!(host.store.count(Operation::Swap), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_of_different_names_are_different() {
+        let events = Host::new(Quirks::Exact).instance();
+        events.named("a").set().await.unwrap();
+        assert_eq!(events.named("b").is_set().await, Ok(false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hundred_sets_at_once_make_one_transition_also_as_the_very_first() {
+        for (name, quirks) in Quirks::ALL {
+            for seed in 0..20 {
+                let host = Host::scheduled(quirks, seed);
+                let mut sets = tokio::task::JoinSet::new();
+                for _ in 0..100 {
+                    let events = host.instance();
+                    sets.spawn(async move { events.named("e").set().await });
+                }
+                for set in sets.join_all().await {
+                    assert_eq!(set, Ok(generation(1)), "{name}, seed {seed}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_generation_never_goes_back_whatever_the_schedule() {
+        for (name, quirks) in Quirks::ALL {
+            for seed in 0..200 {
+                let host = Host::scheduled(quirks, seed);
+                let mut writers = tokio::task::JoinSet::new();
+                for writer in 0..4 {
+                    let events = host.instance();
+                    writers.spawn(async move {
+                        let event = events.named("e");
+                        for round in 0..3 {
+                            if (writer + round) % 2 == 0 {
+                                event.set().await.unwrap();
+                            } else {
+                                event.clear().await.unwrap();
+                            }
+                        }
+                    });
+                }
+                let mut newest = Generation::default();
+                while !writers.is_empty() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    let value = host.store.get(KEY).await.unwrap();
+                    let now = Stored::parse(value).unwrap().generation();
+                    assert!(now >= newest, "{name}, seed {seed}: {newest}, then {now}");
+                    newest = now;
+                    while let Some(done) = writers.try_join_next() {
+                        done.unwrap();
+                    }
+                }
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_birth_that_arrives_late_undoes_nothing() {
+        for (_, quirks) in Quirks::ALL {
+            let host = Host::new(quirks);
+            let events = host.instance();
+            let event = events.named("e");
+            // Somebody saw no value, and is held up here.
+            event.set().await.unwrap();
+            event.clear().await.unwrap();
+            event.set().await.unwrap();
+            host.create(KEY).await.unwrap();
+            assert_eq!(event.generation().await, Ok(generation(3)));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_for_a_set_event_takes_one_read_and_no_time() {
+        let host = Host::new(Quirks::Exact);
+        host.instance().named("e").set().await.unwrap();
+        let events = host.instance();
+        let (reads, began) = (host.store.count(Operation::Get), Instant::now());
+        let waited = events.named("e").wait(Duration::from_secs(9)).await;
+        assert_eq!(waited, Ok(Waited::Set(generation(1))));
+        assert_eq!(host.store.count(Operation::Get) - reads, 1);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_without_a_set_ends_at_its_timeout() {
+        for timeout in [0, 1, 4, 100, 2500, 60_000] {
+            let timeout = Duration::from_millis(timeout);
+            let events = Host::new(Quirks::Exact).instance();
+            let began = Instant::now();
+            let waited = events.named("e").wait(timeout).await;
+            assert_eq!(waited, Ok(Waited::TimedOut(generation(0))));
+            assert!(began.elapsed() >= timeout);
+            assert!(began.elapsed() <= timeout + interval(timeout));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_ends_soon_after_a_set_in_another_instance() {
+        for age in [1, 50, 700, 30_000] {
+            let host = Host::new(Quirks::Exact);
+            let events = host.instance();
+            let waiter =
+                tokio::spawn(async move { events.named("e").wait(Duration::from_secs(60)).await });
+            tokio::time::sleep(Duration::from_millis(age)).await;
+            let set_at = Instant::now();
+            host.instance().named("e").set().await.unwrap();
+            assert_eq!(waiter.await.unwrap(), Ok(Waited::Set(generation(1))));
+            let bound = interval(Duration::from_millis(age)) * 5 / 4 + SHORTEST_PAUSE * 2;
+            assert!(set_at.elapsed() <= bound, "{:?}", set_at.elapsed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_sees_a_pulse() {
+        let host = Host::new(Quirks::SpinRedis);
+        let events = host.instance();
+        let waiter =
+            tokio::spawn(async move { events.named("e").wait(Duration::from_secs(60)).await });
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let other = host.instance();
+        other.named("e").set().await.unwrap();
+        other.named("e").clear().await.unwrap();
+        assert_eq!(waiter.await.unwrap(), Ok(Waited::Set(generation(2))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_set_just_before_the_deadline_is_seen() {
+        for before in 1..100 {
+            let host = Host::new(Quirks::Exact);
+            let events = host.instance();
+            let timeout = Duration::from_secs(3);
+            let waiter = tokio::spawn(async move { events.named("e").wait(timeout).await });
+            tokio::time::sleep(timeout - Duration::from_millis(before)).await;
+            host.instance().named("e").set().await.unwrap();
+            assert_eq!(waiter.await.unwrap(), Ok(Waited::Set(generation(1))));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_set_from_before_the_wait_that_was_cleared_does_not_end_it() {
+        let host = Host::new(Quirks::Exact);
+        let events = host.instance();
+        events.named("e").set().await.unwrap();
+        // The instance remembers "set"; another one clears.
+        host.instance().named("e").clear().await.unwrap();
+        let waited = events.named("e").wait(Duration::from_millis(50)).await;
+        assert_eq!(waited, Ok(Waited::TimedOut(generation(2))));
+    }
+
+    async fn reads_of(waiters: usize) -> u64 {
+        let host = Host::new(Quirks::Exact);
+        let events = Arc::new(host.instance());
+        let mut waits = tokio::task::JoinSet::new();
+        for _ in 0..waiters {
+            let events = events.clone();
+            waits.spawn(async move { events.named("e").wait(Duration::from_secs(10)).await });
+        }
+        waits.join_all().await;
+        host.store.count(Operation::Get)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_waits_of_an_instance_share_one_stream_of_reads() {
+        let (one, sixteen) = (reads_of(1).await, reads_of(16).await);
+        assert!(one < 180, "{one} reads in 10 s");
+        assert!(
+            sixteen * 10 <= one * 12,
+            "{sixteen} reads for sixteen, {one} for one"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_old_wait_reads_at_most_ten_times_a_second() {
+        let host = Host::new(Quirks::Exact);
+        let events = host.instance();
+        let waiter =
+            tokio::spawn(async move { events.named("e").wait(Duration::from_secs(60)).await });
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let before = host.store.count(Operation::Get);
+        tokio::time::sleep(Duration::from_secs(50)).await;
+        let reads = host.store.count(Operation::Get) - before;
+        assert!((1..=500).contains(&reads), "{reads} reads in 50 s");
+        waiter.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_outlasts_a_store_that_fails_for_a_while() {
+        let host = Host::new(Quirks::Exact);
+        let events = host.instance();
+        let waiter =
+            tokio::spawn(async move { events.named("e").wait(Duration::from_secs(60)).await });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        host.store.fail("down");
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        host.store.recover();
+        host.instance().named("e").set().await.unwrap();
+        assert_eq!(waiter.await.unwrap(), Ok(Waited::Set(generation(1))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_without_one_good_read_reports_the_stores_error() {
+        let host = Host::new(Quirks::Exact);
+        host.store.fail("down");
+        let events = host.instance();
+        let began = Instant::now();
+        let waited = events.named("e").wait(Duration::from_secs(5)).await;
+        assert_eq!(waited, Err(Error::Store(store::Error::new("down"))));
+        assert!(began.elapsed() <= Duration::from_secs(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_fails_leaves_the_event_as_it_was() {
+        let host = Host::new(Quirks::Exact);
+        let events = host.instance();
+        let event = events.named("e");
+        event.set().await.unwrap();
+        host.store.fail("down");
+        assert_eq!(
+            event.clear().await,
+            Err(Error::Store(store::Error::new("down")))
+        );
+        host.store.recover();
+        assert_eq!(event.generation().await, Ok(generation(1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_value_that_no_event_wrote_is_reported_and_left_alone() {
+        let eight_negative = [0xff; 8];
+        for foreign in [
+            &b""[..],
+            b"x",
+            b"-1",
+            b"+1",
+            b" 1",
+            b"99999999999999999999",
+            &eight_negative,
+        ] {
+            let host = Host::new(Quirks::Exact);
+            host.store.set(KEY, foreign).await.unwrap();
+            let events = host.instance();
+            let event = events.named("e");
+            let error = Error::NotAGeneration { key: KEY.into() };
+            assert_eq!(event.set().await, Err(error.clone()));
+            assert_eq!(event.is_set().await, Err(error.clone()));
+            assert_eq!(event.wait(Duration::from_secs(1)).await, Err(error));
+            assert_eq!(host.store.get(KEY).await, Ok(Some(foreign.to_vec())));
+        }
+    }
+
+    #[test]
+    fn a_number_keeps_the_way_in_which_it_was_written() {
+        let text = Stored::parse(Some(b"12345678".to_vec())).unwrap();
+        assert_eq!(text.generation(), generation(12_345_678));
+        assert_eq!(text.successor(), b"12345679");
+        let bytes = Stored::parse(Some(255_i64.to_le_bytes().to_vec())).unwrap();
+        assert_eq!(bytes.generation(), generation(255));
+        assert_eq!(bytes.successor(), 256_i64.to_le_bytes());
     }
 }

@@ -18,7 +18,6 @@ mod component {
     use axum::body::Body;
     use axum::response::Response;
     use spin_sdk::http::Request;
-    use tower_service::Service;
 
     use crate::event::Events;
     use crate::routes;
@@ -30,9 +29,6 @@ mod component {
 
     #[spin_sdk::http_service]
     async fn handle(request: Request) -> Response {
-        match ROUTER.clone().call(request.map(Body::new)).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        }
+        routes::answer(&ROUTER, request.map(Body::new)).await
     }
 }

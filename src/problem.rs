@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde::Serialize;
 
 use crate::event;
 
@@ -33,15 +33,27 @@ impl From<event::Error> for Problem {
     }
 }
 
+/// The document's members, in the order of RFC 9457. `about:blank` says that the status says it all.
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let document = json!({
-            "type": "about:blank",
-            "title": self.status.canonical_reason(),
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-        });
-        let mut response = (self.status, document.to_string()).into_response();
+        let document = Document {
+            kind: "about:blank",
+            title: self.status.canonical_reason().unwrap_or_default(),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+        };
+        // Strings and a number: there is nothing here that JSON could not say.
+        let document = serde_json::to_string(&document).unwrap_or_default();
+        let mut response = (self.status, document).into_response();
         let headers = response.headers_mut();
         headers.insert(
             header::CONTENT_TYPE,

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use askama::Template;
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
+use tower_service::Service;
 
 use crate::clock::Clock;
 use crate::event::Events;
@@ -36,6 +37,19 @@ pub fn router<S: Store + 'static, C: Clock + 'static>(events: Events<S, C>) -> R
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(axum::middleware::map_response(never_stored))
         .with_state(Arc::new(events))
+}
+
+/// Answers one request.
+pub async fn answer(router: &Router, request: Request<Body>) -> Response {
+    let mut response = match router.clone().call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    };
+    if response.status() == StatusCode::NO_CONTENT {
+        // axum gives every response a length. RFC 9110 (8.6) forbids it here.
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+    }
+    response
 }
 
 /// What the handlers share.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use wasmtime::component::{Component, GuestTaskId, Linker, ResourceTable};
 use wasmtime::{Cache, Config, Engine, StoreContextMut};
-use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi::{HostMonotonicClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::handler::{
     HandlerState, Instance, Proxy, ShouldAccept, WorkerExpiration, WorkerState, WorkerStatus,
 };
@@ -151,6 +151,19 @@ impl Guest {
     }
 }
 
+/// The runtime's clock, which a test may have paused: a guest's sleeps run on it, so its time must too.
+struct RuntimeClock(tokio::time::Instant);
+
+impl HostMonotonicClock for RuntimeClock {
+    fn resolution(&self) -> u64 {
+        1
+    }
+
+    fn now(&self) -> u64 {
+        self.0.elapsed().as_nanos().try_into().unwrap_or(u64::MAX)
+    }
+}
+
 /// Makes the instances of one host.
 pub struct Instances {
     pub program: Program,
@@ -159,6 +172,7 @@ pub struct Instances {
     pub quirks: Quirks,
     pub variables: Variables,
     pub console: Console,
+    pub started: tokio::time::Instant,
     pub made: AtomicU64,
 }
 
@@ -174,6 +188,7 @@ impl HandlerState for Instances {
             wasi: WasiCtxBuilder::new()
                 .stdout(self.console.stream(number, Output::Stdout))
                 .stderr(self.console.stream(number, Output::Stderr))
+                .monotonic_clock(RuntimeClock(self.started))
                 .build(),
             http: WasiHttpCtx::new(),
             hooks: NoOutgoingRequests,

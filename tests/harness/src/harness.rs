@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Context;
 use bytes::Bytes;
 use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Empty, Full};
 use wasmtime_wasi_http::WasiBody;
 use wasmtime_wasi_http::handler::{ExpirationError, InstantiationError, ProxyHandler};
 
@@ -128,8 +128,11 @@ impl Harness {
             Ok(request) => request,
             Err(detail) => return whole(problem(StatusCode::BAD_REQUEST, detail)),
         };
+        let is_head = request.method() == Method::HEAD;
         let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
         match self.handler.handle((), request).await {
+            // HTTP has no place for the body of an answer to HEAD, whatever length its head tells.
+            Ok(response) if is_head => response.map(|_| empty()),
             Ok(response) => response,
             Err(error) => whole(failure(&error)),
         }
@@ -209,6 +212,7 @@ impl Builder {
                 quirks: self.quirks,
                 variables: Variables(Arc::new(self.variables)),
                 console,
+                started: tokio::time::Instant::now(),
                 made: AtomicU64::new(0),
             }),
             lines,
@@ -309,6 +313,10 @@ fn problem(status: StatusCode, detail: &str) -> Response<String> {
     );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+fn empty() -> WasiBody {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
 fn whole(response: Response<String>) -> Response<WasiBody> {

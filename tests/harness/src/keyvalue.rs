@@ -6,7 +6,7 @@ use wasmtime::component::{Accessor, FutureReader, HasData, Resource, ResourceTab
 
 use crate::bindings::spin::key_value::key_value as spin;
 use crate::bindings::wasi::keyvalue::{atomics, store as wasi};
-use crate::store::{Error, Numbers, Quirks, Store};
+use crate::store::{Error, Quirks, Store};
 
 /// The one label that guests may open.
 pub const LABEL: &str = "default";
@@ -41,26 +41,6 @@ impl KeyValue {
             quirks,
             cas_slots: 0,
         }
-    }
-
-    fn numbers(&self) -> Numbers {
-        match self.quirks {
-            Quirks::Exact => self.store.numbers(),
-            Quirks::SpinSqlite => Numbers::Bytes,
-            Quirks::SpinRedis => Numbers::Text,
-        }
-    }
-
-    /// Swaps as the host does that this one stands in for. Returns the answer, true or not.
-    async fn swap(&self, cas: &Cas, new: &[u8]) -> Result<bool, Error> {
-        let applied = match &cas.seen {
-            None => self.store.set(&cas.key, new).await.map(|()| true),
-            Some(None) if self.quirks == Quirks::SpinSqlite => {
-                self.store.set(&cas.key, new).await.map(|()| true)
-            }
-            Some(old) => self.store.swap(&cas.key, old.as_deref(), new).await,
-        }?;
-        Ok(applied && self.quirks != Quirks::SpinRedis)
     }
 }
 
@@ -109,7 +89,9 @@ impl<T: Send> spin::HostStoreWithStore<T> for Data {
         if let Err(error) = store_of(accessor).open().await {
             return Ok(Err(spin_error(error)));
         }
-        Ok(Ok(accessor.with(|mut access| access.get().table.push(Handle))?))
+        Ok(Ok(
+            accessor.with(|mut access| access.get().table.push(Handle))?
+        ))
     }
 
     async fn get(
@@ -294,7 +276,8 @@ impl atomics::Host for View<'_> {
         {
             wasmtime::bail!("the host panics: the number under {key:?} has an incorrect length");
         }
-        let sum = store.increment(&key, delta, self.keyvalue.numbers()).await;
+        let numbers = quirks.numbers(&**store);
+        let sum = store.increment(&key, delta, numbers).await;
         Ok(sum.map_err(wasi_error))
     }
 
@@ -307,7 +290,9 @@ impl atomics::Host for View<'_> {
         if self.keyvalue.quirks == Quirks::Exact {
             self.keyvalue.cas_slots -= 1;
         }
-        match self.keyvalue.swap(&cas, &value).await {
+        let KeyValue { store, quirks, .. } = &*self.keyvalue;
+        let seen = cas.seen.as_ref().map(Option::as_deref);
+        match quirks.swap(&**store, &cas.key, seen, &value).await {
             Ok(true) => Ok(Ok(())),
             // A failed swap comes with a handle for the next try, which knows the current value.
             Ok(false) => match self.push_cas(cas.key)? {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
@@ -133,11 +134,31 @@ fn main() -> ExitCode {
 
 /// An error and its causes, on one line.
 fn one_line(error: &anyhow::Error) -> String {
-    format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
+    format!("{error:#}")
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let stopped = stop_signal()?;
+    let mut stopped = pin!(stop_signal()?);
+    let server = tokio::select! {
+        server = start(arguments) => server?,
+        () = &mut stopped => return Ok(()),
+    };
+    stopped.await;
+    eprintln!(
+        "Stopping: running requests have {} s to finish",
+        GRACE.as_secs()
+    );
+    if !server.shut_down().await {
+        eprintln!("Some requests did not finish in time and were cut off");
+    }
+    Ok(())
+}
+
+/// Builds the component if need be, and serves it.
+async fn start(arguments: Arguments) -> anyhow::Result<Server> {
     let console = Console::new(print);
     let mut builder = Harness::builder()
         .quirks(arguments.quirks)
@@ -161,15 +182,13 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
     let harness = builder.component(path).start().await?;
     let server = Server::bind(arguments.listen, harness).await?;
-    println!("{BOLD}Serving{BOLD:#} {} (store: {})", server.url(""), arguments.store);
+    println!(
+        "{BOLD}Serving{BOLD:#} {} (store: {})",
+        server.url(""),
+        arguments.store
+    );
     println!("{DIM}Ctrl-C stops it.{DIM:#}");
-
-    stopped.await;
-    eprintln!("Stopping: running requests have {} s to finish", GRACE.as_secs());
-    if !server.shut_down().await {
-        eprintln!("Some requests did not finish in time and were cut off");
-    }
-    Ok(())
+    Ok(server)
 }
 
 /// Builds this project's component. cargo shows how far it is.

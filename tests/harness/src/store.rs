@@ -108,6 +108,45 @@ impl Quirks {
     ];
 }
 
+impl Quirks {
+    /// Swaps `key` to `new` as this host does, where `seen` is what the handle has seen: `None` if it never looked.
+    ///
+    /// Returns what the host answers, be it true or not.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store.
+    pub async fn swap(
+        self,
+        store: &dyn Store,
+        key: &str,
+        seen: Option<Option<&[u8]>>,
+        new: &[u8],
+    ) -> Result<bool, Error> {
+        let is_blind = match seen {
+            None => true,
+            Some(None) => self == Self::SpinSqlite,
+            Some(Some(_)) => false,
+        };
+        let is_applied = if is_blind {
+            store.set(key, new).await?;
+            true
+        } else {
+            store.swap(key, seen.flatten(), new).await?
+        };
+        Ok(is_applied && self != Self::SpinRedis)
+    }
+
+    /// How this host writes the numbers of `store`.
+    pub fn numbers(self, store: &dyn Store) -> Numbers {
+        match self {
+            Self::Exact => store.numbers(),
+            Self::SpinSqlite => Numbers::Bytes,
+            Self::SpinRedis => Numbers::Text,
+        }
+    }
+}
+
 impl fmt::Display for Quirks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = Self::ALL.iter().find(|(_, quirks)| quirks == self);
@@ -135,7 +174,11 @@ mod tests {
         assert_eq!(store.get("a").await, Ok(None));
         assert_eq!(store.swap("a", Some(b"1"), b"2").await, Ok(false));
         assert_eq!(store.swap("a", None, b"1").await, Ok(true));
-        assert_eq!(store.swap("a", None, b"9").await, Ok(false), "it has a value");
+        assert_eq!(
+            store.swap("a", None, b"9").await,
+            Ok(false),
+            "it has a value"
+        );
         assert_eq!(store.swap("a", Some(b"1"), b"2").await, Ok(true));
         assert_eq!(store.swap("a", Some(b"1"), b"3").await, Ok(false));
         assert_eq!(store.get("a").await, Ok(Some(b"2".to_vec())));
@@ -151,11 +194,13 @@ mod tests {
         assert!(store.increment("a", 1, Numbers::Bytes).await.is_err());
         assert_eq!(store.increment("c", 0, Numbers::Bytes).await, Ok(0));
         assert_eq!(store.increment("c", 258, Numbers::Bytes).await, Ok(258));
-        assert_eq!(
-            store.get("c").await,
-            Ok(Some(vec![2, 1, 0, 0, 0, 0, 0, 0]))
+        assert_eq!(store.get("c").await, Ok(Some(vec![2, 1, 0, 0, 0, 0, 0, 0])));
+        assert!(
+            store
+                .increment("c", i64::MAX, Numbers::Bytes)
+                .await
+                .is_err()
         );
-        assert!(store.increment("c", i64::MAX, Numbers::Bytes).await.is_err());
     }
 
     #[tokio::test]
@@ -187,7 +232,11 @@ mod tests {
     fn a_file_that_is_no_database_is_an_error_that_names_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("store.db");
-        std::fs::write(&path, "not a database, but long enough to look like one".repeat(40)).unwrap();
+        std::fs::write(
+            &path,
+            "not a database, but long enough to look like one".repeat(40),
+        )
+        .unwrap();
         let error = Sqlite::open(&path).unwrap_err().to_string();
         assert!(error.contains("store.db"), "{error}");
     }

@@ -70,10 +70,7 @@ impl Sqlite {
     }
 
     /// A read takes microseconds, less than it takes to hand it to another thread.
-    fn read<T>(
-        &self,
-        run: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, Error> {
+    fn read<T>(&self, run: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
         run(&lock(&self.reader)).map_err(error)
     }
 

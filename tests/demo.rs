@@ -1,0 +1,196 @@
+//! The seed's application: one page, one button, one event.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header};
+use loopless_host::Harness;
+use loopless_host::store::{Memory, Observed, Operation, Quirks, Store};
+use tokio::time::Instant;
+
+fn text(response: &Response<Bytes>) -> &str {
+    std::str::from_utf8(response.body()).unwrap()
+}
+
+/// What the page's one button says.
+fn button(response: &Response<Bytes>) -> &str {
+    assert_eq!(response.status(), StatusCode::OK, "{}", text(response));
+    let (_, rest) = text(response).split_once("<button").unwrap();
+    let (button, rest) = rest.split_once("</button>").unwrap();
+    assert!(!rest.contains("<button"), "one button");
+    button.split_once('>').unwrap().1
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_button_offers_the_other_state_on_every_host() {
+    for (name, quirks) in Quirks::ALL {
+        let host = Harness::builder().quirks(quirks).start().await.unwrap();
+        assert_eq!(button(&host.get("/").await), "Set", "{name}");
+        for _ in 0..2 {
+            let set = host.post("/change_event", "True").await;
+            assert_eq!(set.status(), StatusCode::NO_CONTENT, "{name}");
+            assert!(set.body().is_empty());
+            assert_eq!(button(&host.get("/").await), "Clear", "{name}");
+            let cleared = host.post("/change_event", "False").await;
+            assert_eq!(cleared.status(), StatusCode::NO_CONTENT, "{name}");
+            assert_eq!(button(&host.get("/").await), "Set", "{name}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_page_is_html_that_nobody_may_store() {
+    let host = Harness::start().await.unwrap();
+    let page = host.get("/").await;
+    assert_eq!(
+        page.headers()[header::CONTENT_TYPE],
+        "text/html; charset=utf-8"
+    );
+    assert_eq!(page.headers()[header::CACHE_CONTROL], "no-store");
+    assert!(text(&page).contains("changeEvent('True')"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_has_no_body_and_no_length() {
+    let host = Harness::start().await.unwrap();
+    let changed = host.post("/change_event", "True").await;
+    assert!(!changed.headers().contains_key(header::CONTENT_LENGTH));
+    assert!(!changed.headers().contains_key(header::CONTENT_TYPE));
+    assert_eq!(changed.headers()[header::CACHE_CONTROL], "no-store");
+}
+
+#[tokio::test(start_paused = true)]
+async fn head_answers_as_get_without_the_body() {
+    let host = Harness::start().await.unwrap();
+    host.post("/change_event", "True").await;
+    let get = host.get("/").await;
+    let head = host.send(Request::head("/").body("").unwrap()).await;
+    assert_eq!(head.status(), get.status());
+    assert_eq!(
+        head.headers()[header::CONTENT_TYPE],
+        get.headers()[header::CONTENT_TYPE]
+    );
+    assert_eq!(
+        head.headers()[header::CONTENT_LENGTH],
+        get.body().len().to_string()
+    );
+    assert!(head.body().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_page_waits_100_ms_for_a_clear_event_and_not_at_all_for_a_set_one() {
+    let host = Harness::start().await.unwrap();
+    let began = Instant::now();
+    host.get("/").await;
+    let waited = began.elapsed();
+    assert!(waited >= Duration::from_millis(100), "{waited:?}");
+    assert!(waited <= Duration::from_millis(106), "{waited:?}");
+
+    host.post("/change_event", "True").await;
+    let began = Instant::now();
+    host.get("/").await;
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_set_during_the_wait_is_shown_at_once() {
+    let host = Harness::start().await.unwrap();
+    let began = Instant::now();
+    let waiting = tokio::spawn({
+        let host = host.clone();
+        async move { host.get("/").await }
+    });
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    host.post("/change_event", "True").await;
+    assert_eq!(button(&waiting.await.unwrap()), "Clear");
+    assert!(began.elapsed() < Duration::from_millis(50));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_page_of_a_set_event_costs_one_read_and_the_store_is_opened_once_an_instance() {
+    let store = Observed::new(Memory::default());
+    let host = Harness::builder()
+        .store(store.clone())
+        .start()
+        .await
+        .unwrap();
+    host.post("/change_event", "True").await;
+    let reads = store.count(Operation::Get);
+    for _ in 0..50 {
+        assert_eq!(button(&host.get("/").await), "Clear");
+    }
+    assert_eq!(store.count(Operation::Get) - reads, 50);
+    assert_eq!(host.instances(), 1);
+    // Once for reading, once for writing: the two are different interfaces of the host.
+    assert_eq!(store.count(Operation::Open), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_state_is_a_generation_under_the_events_name() {
+    let store = Observed::new(Memory::default());
+    let host = Harness::builder()
+        .store(store.clone())
+        .start()
+        .await
+        .unwrap();
+    host.get("/").await;
+    assert_eq!(store.keys().await, Ok(vec![]), "looking writes nothing");
+    for (body, generation) in [
+        ("True", b"1"),
+        ("True", b"1"),
+        ("False", b"2"),
+        ("True", b"3"),
+    ] {
+        host.post("/change_event", body).await;
+        assert_eq!(
+            store.get("event/event").await,
+            Ok(Some(generation.to_vec()))
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_in_many_instances_see_one_event() {
+    let host = Harness::builder()
+        .reuse(loopless_host::Reuse {
+            requests: 1,
+            ..Default::default()
+        })
+        .start()
+        .await
+        .unwrap();
+    for (body, expected) in [("True", "Clear"), ("False", "Set"), ("True", "Clear")] {
+        host.post("/change_event", body).await;
+        assert_eq!(button(&host.get("/").await), expected);
+    }
+    assert_eq!(host.instances(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_sets_at_once_on_the_component_make_one_transition_on_every_host() {
+    for (name, quirks) in Quirks::ALL {
+        let store = Observed::new(Memory::default());
+        let host = Harness::builder()
+            .store(store.clone())
+            .quirks(quirks)
+            .start()
+            .await
+            .unwrap();
+        let mut sets = tokio::task::JoinSet::new();
+        for _ in 0..100 {
+            let host = host.clone();
+            sets.spawn(async move { host.post("/change_event", "True").await.status() });
+        }
+        for status in sets.join_all().await {
+            assert_eq!(status, StatusCode::NO_CONTENT, "{name}");
+        }
+        host.post("/change_event", "False").await;
+        host.post("/change_event", "True").await;
+        let value = store.get("event/event").await.unwrap().unwrap();
+        let three = match quirks {
+            Quirks::SpinSqlite => 3_i64.to_le_bytes().to_vec(),
+            Quirks::Exact | Quirks::SpinRedis => b"3".to_vec(),
+        };
+        assert_eq!(value, three, "{name}");
+    }
+}
