@@ -1,4 +1,44 @@
 //! `asyncio.Event` for WebAssembly components: an event that no loop owns.
+//!
+//! # Architecture
+//!
+//! The crate is a component for hosts of WASI 0.3: it exports `wasi:http/handler`, and what it imports is named in
+//! `wit/world.wit`. Its logic builds natively too, for unit tests. Dependencies point inward:
+//!
+//! ```text
+//! lib.rs      wasi:http/handler -> router, nothing else             ┐ these two
+//! spin.rs     Store and Clock, made of what the host offers         ┘ know WASI
+//! routes.rs   every route; page.html is what GET / shows            ┐
+//! problem.rs  what a client sees of an error                        ┘ these know HTTP
+//! event.rs    Event: generation, set, clear, is_set, wait           ┐ these know nothing
+//! store.rs    trait Store: get, create, swap                        │ but each other
+//! clock.rs    trait Clock: now, sleep                               ┘
+//! ```
+//!
+//! `tests/harness` is a crate of its own, `loopless-host`: the same host interfaces on Wasmtime, as a program and as a
+//! library for the tests in `tests/`. It does not depend on this crate: what it runs is the built component.
+//!
+//! # The one rule
+//!
+//! *State crosses requests; futures never do.*
+//!
+//! A host may run many requests in one instance at the same time, and it drops instances as it likes. So nothing here
+//! hands a waker, a channel or a future from one request to another: a guest that tries is trapped with `Cannot support
+//! cross-component-model-task wakeup`, and with it go all other requests of the instance. What requests share is a value
+//! in the host's key-value store. What an instance keeps in memory ([`event::Events`]) is what it last read of that
+//! value: never a waiter, and never the truth.
+//!
+//! How an event is kept and changed, and why that is exact on hosts whose compare-and-swap is not, stands in [`event`].
+//!
+//! # A request
+//!
+//! 1. The host calls `handle` in an instance, new or used. The instance's first request makes the router, and opens the
+//!    store when it first needs it; both stay for the requests that follow.
+//! 2. [`routes`] finds the handler. It reads the event's generation (asynchronously: other requests go on), and perhaps
+//!    waits, by sleeping and reading again.
+//! 3. A change goes through `wasi:keyvalue/atomics`, whose calls stop the instance's other requests while they run;
+//!    a read afterwards tells whether it happened.
+//! 4. An error of any of these is a [`problem::Problem`], and the instance lives on.
 #![warn(missing_docs)]
 
 pub mod clock;

@@ -1,8 +1,10 @@
 //! Building a cargo package as a component.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, bail, ensure};
 
@@ -11,13 +13,26 @@ pub const TARGET: &str = "wasm32-wasip2";
 
 /// Builds the library of the cargo package in `directory` as a component, in release mode, and returns its path.
 ///
-/// cargo decides whether there is anything to do, and shows its progress on standard error. Where the target is
-/// missing, it is installed with rustup, and that is said.
+/// The first call for a directory asks cargo, which decides whether there is anything to do and shows its progress on
+/// standard error. Later calls in this process return what the first one built. Where the target is missing, it is
+/// installed with rustup, and that is said.
 ///
 /// # Errors
 ///
 /// An error that says which command failed, and what to do where that is known.
 pub fn build(directory: &Path) -> anyhow::Result<PathBuf> {
+    static BUILT: Mutex<BTreeMap<PathBuf, PathBuf>> = Mutex::new(BTreeMap::new());
+
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(component) = built.get(directory) {
+        return Ok(component.clone());
+    }
+    let component = run_cargo(directory)?;
+    built.insert(directory.into(), component.clone());
+    Ok(component)
+}
+
+fn run_cargo(directory: &Path) -> anyhow::Result<PathBuf> {
     ensure!(
         directory.join("Cargo.toml").is_file(),
         "there is no Cargo.toml in {}: run this from a checkout, or name a built component",

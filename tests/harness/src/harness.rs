@@ -1,6 +1,6 @@
 //! [`Harness`]: a host in a test, in one line.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -222,25 +222,24 @@ impl Builder {
 
 /// The program at `component`, or the package under test. Built and compiled once in a process.
 fn program(component: Option<PathBuf>) -> anyhow::Result<Program> {
-    static PROGRAMS: Mutex<Option<HashMap<Option<PathBuf>, Program>>> = Mutex::new(None);
+    static PROGRAMS: Mutex<BTreeMap<PathBuf, Program>> = Mutex::new(BTreeMap::new());
 
     let mut programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
-    let programs = programs.get_or_insert_default();
-    if let Some(program) = programs.get(&component) {
-        return Ok(program.clone());
-    }
-    let path = match &component {
-        Some(path) => path.clone(),
+    let path = match component {
+        Some(path) => path,
         None => {
             let package = std::env::var_os("CARGO_MANIFEST_DIR")
                 .context("no component was named, and no cargo is running a test")?;
             component::build(Path::new(&package))?
         }
     };
+    if let Some(program) = programs.get(&path) {
+        return Ok(program.clone());
+    }
     let program = Program::load(&path)
         .map_err(anyhow::Error::from)
         .with_context(|| format!("cannot load the component {}", path.display()))?;
-    programs.insert(component, program.clone());
+    programs.insert(path, program.clone());
     Ok(program)
 }
 

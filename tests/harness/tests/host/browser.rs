@@ -1,0 +1,121 @@
+//! The page in a real browser: headless Chromium, driven over WebDriver.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::support::Host;
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper_util::client::legacy::connect::HttpConnector;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+/// A program on the path, by the first of these names that is there.
+fn program(names: &[&str]) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let mut candidates = std::env::split_paths(&path)
+        .flat_map(|directory| names.iter().map(move |name| directory.join(name)));
+    candidates.find(|candidate| candidate.is_file())
+}
+
+/// ChromeDriver on a port of its choice, and its URL.
+async fn driver(program: PathBuf) -> (Child, String) {
+    let mut driver = Command::new(program)
+        .arg("--port=0")
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        if let Some((_, port)) = line.rsplit_once("on port ") {
+            let port = port.trim_end_matches('.');
+            if port.parse::<u16>().is_ok_and(|port| port != 0) {
+                return (driver, format!("http://127.0.0.1:{port}"));
+            }
+        }
+    }
+    panic!("ChromeDriver did not say on which port it listens");
+}
+
+async fn button(client: &Client) -> String {
+    let buttons = client.find_all(Locator::Css("button")).await.unwrap();
+    assert_eq!(buttons.len(), 1);
+    buttons[0].text().await.unwrap()
+}
+
+/// Waits until the button says this. The page is loaded again after a click.
+async fn button_says(client: &Client, text: &str) {
+    let button = format!("//button[normalize-space()='{text}']");
+    client
+        .wait()
+        .at_most(Duration::from_secs(20))
+        .for_element(Locator::XPath(&button))
+        .await
+        .unwrap_or_else(|error| panic!("no button says {text:?}: {error}"));
+}
+
+async fn click(client: &Client) {
+    let button = client.find(Locator::Css("button")).await.unwrap();
+    button.click().await.unwrap();
+}
+
+#[tokio::test]
+async fn clicking_set_offers_clear_and_clicking_clear_offers_set() {
+    let chromium = program(&["chromium", "chromium-browser", "google-chrome"]);
+    let (Some(chromium), Some(chromedriver)) = (chromium, program(&["chromedriver"])) else {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "no Chromium with its ChromeDriver on the path; CI must have both"
+        );
+        eprintln!("SKIPPED: no Chromium with its ChromeDriver on the path");
+        return;
+    };
+
+    let directory = tempfile::tempdir().unwrap();
+    let host = Host::start(directory.path(), &[]).await;
+    let (_driver, url) = driver(chromedriver).await;
+    let profile = directory.path().join("profile");
+    let options = serde_json::json!({
+        "goog:chromeOptions": {
+            "binary": chromium,
+            "args": [
+                "--headless=new",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+                "--disable-dev-shm-usage",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+                "--no-first-run",
+                format!("--user-data-dir={}", profile.display()),
+            ],
+        },
+    });
+    let client = ClientBuilder::new(HttpConnector::new())
+        .capabilities(options.as_object().unwrap().clone())
+        .connect(&url)
+        .await
+        .unwrap();
+
+    client.goto(&host.url).await.unwrap();
+    assert_eq!(button(&client).await, "Set");
+    click(&client).await;
+    button_says(&client, "Clear").await;
+    let state = client.find(Locator::Css("strong")).await.unwrap();
+    assert_eq!(state.text().await.unwrap(), "set");
+
+    // It is the server that knows, not the page.
+    let (_, page) = host.send("GET", "/", "", false).await;
+    assert!(page.contains(">Clear<"), "{page}");
+    client.refresh().await.unwrap();
+    assert_eq!(button(&client).await, "Clear");
+
+    click(&client).await;
+    button_says(&client, "Set").await;
+    let (_, page) = host.send("GET", "/", "", false).await;
+    assert!(page.contains(">Set<"), "{page}");
+
+    client.close().await.unwrap();
+}

@@ -1,0 +1,5 @@
+//! The binary `loopless-host`, run as a user runs it.
+
+mod browser;
+mod cli;
+mod support;

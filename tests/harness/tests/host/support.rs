@@ -1,0 +1,98 @@
+//! The binary, run as a user runs it.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+/// This project's component, built once in a test process.
+pub fn component() -> PathBuf {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    loopless_host::component::build(project.unwrap()).unwrap()
+}
+
+/// `loopless-host` with these arguments, in this directory.
+pub fn command(directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_loopless-host"));
+    command
+        .current_dir(directory)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// A running `loopless-host`.
+pub struct Host {
+    child: Child,
+    /// Kept open: a host whose output nobody takes would fail to print.
+    stdout: Lines<BufReader<ChildStdout>>,
+    pub url: String,
+}
+
+impl Host {
+    /// Starts it on a free port with this project's component, and waits until it says where it serves.
+    pub async fn start(directory: &Path, arguments: &[&str]) -> Self {
+        let component = component();
+        let mut all = vec!["--listen", "127.0.0.1:0", "--component"];
+        all.push(component.to_str().unwrap());
+        all.extend(arguments);
+        Self::wait_for(command(directory, &all)).await
+    }
+
+    /// Starts this command, and waits until it says where it serves.
+    pub async fn wait_for(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = stdout.next_line().await.unwrap();
+        let Some(line) = line else {
+            let mut errors = String::new();
+            let mut stderr = child.stderr.take().unwrap();
+            stderr.read_to_string(&mut errors).await.unwrap();
+            panic!("the host ended: {errors}");
+        };
+        let url = line
+            .split_whitespace()
+            .find(|word| word.starts_with("http://"))
+            .unwrap_or_else(|| panic!("no URL in {line:?}"))
+            .to_owned();
+        Self { child, stdout, url }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let id = self.child.id().unwrap().try_into().unwrap();
+        kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
+    }
+
+    /// Waits for the end, and returns how it ended and what was printed meanwhile.
+    pub async fn ended(mut self) -> (ExitStatus, String) {
+        let mut errors = String::new();
+        let mut stderr = self.child.stderr.take().unwrap();
+        while self.stdout.next_line().await.unwrap().is_some() {}
+        stderr.read_to_string(&mut errors).await.unwrap();
+        (self.child.wait().await.unwrap(), errors)
+    }
+
+    /// Sends a request over a connection of its own, and returns status and body.
+    pub async fn send(&self, method: &str, path: &str, body: &str, http2: bool) -> (u16, String) {
+        let client = Client::builder(TokioExecutor::new())
+            .http2_only(http2)
+            .build_http();
+        let request: http::Request<Full<bytes::Bytes>> = http::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.url))
+            .body(Full::from(body.to_owned()))
+            .unwrap();
+        let response = client.request(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.into()).unwrap())
+    }
+}
