@@ -199,8 +199,8 @@ impl<S: Store, C: Clock> Events<S, C> {
 
 /// One named event: `asyncio.Event` for requests that share nothing but a store.
 ///
-/// Every method is linearizable over all that use the same store, on every backend that Spin has for it but Azure's
-/// (which keeps a number where no `get` can read it).
+/// Every method is linearizable over all that use the same store, if the store's `get` and `swap` are and `create`
+/// keeps its promise. Spin's Azure store does not: it keeps what `increment` wrote where no `get` can read it.
 #[derive(Debug)]
 pub struct Event<'a, S, C> {
     events: &'a Events<S, C>,

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use wasmtime::component::{Component, GuestTaskId, Linker, ResourceTable};
-use wasmtime::{Cache, Config, Engine, StoreContextMut};
+use wasmtime::{Cache, Config, Engine, InstanceAllocationStrategy, StoreContextMut};
 use wasmtime_wasi::{HostMonotonicClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::handler::{
     HandlerState, Instance, Proxy, ShouldAccept, WorkerExpiration, WorkerState, WorkerStatus,
@@ -115,7 +115,13 @@ impl Program {
         // Wasmtime's own cache of this user: compiling takes seconds in a debug build of this host. Where there is
         // no place for a cache, it is only slower.
         config.cache(Cache::from_file(None).ok());
-        let engine = Engine::new(&config)?;
+        // Memories are kept and used again: an instance costs microseconds. Not every machine lets a process reserve
+        // that much address space.
+        config.allocation_strategy(InstanceAllocationStrategy::pooling());
+        let engine = Engine::new(&config).or_else(|_| {
+            config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+            Engine::new(&config)
+        })?;
         let component = Component::from_file(&engine, path)?;
 
         let mut linker = Linker::<Guest>::new(&engine);
