@@ -23,8 +23,8 @@
 //!
 //! # What is stored
 //!
-//! One value an event, under `event/<name>`; no value means generation 0. A number can be written in two ways, and
-//! the value keeps the one that it was born with: decimal text, or eight little-endian bytes.
+//! One value an event, under `event/<name>`: a number. No value means generation 0. A number can be written in two ways,
+//! and the value keeps the one that it was born with: decimal text, or eight little-endian bytes.
 //!
 //! The reason is the birth of the value. On Spin's SQLite store, a compare-and-swap from *no value* is a blind write: a
 //! writer that was held up between its look and its swap would set a much newer generation back to 1. The one
@@ -33,6 +33,19 @@
 //! value of any other length, so the length has to stay), Redis and DynamoDB as decimal text. From then on, each swap
 //! starts from a value that is present, where every backend is exact.
 //!
+//! A number below 0 is what is left of an event that was [forgotten](Event::forget): its generation, which a new event
+//! of that name goes on from, so that no generation is ever used twice.
+//!
+//! | from | `set` | `clear` | `forget` |
+//! | --- | --- | --- | --- |
+//! | g, even: clear | g + 1 | | -(g + 2) |
+//! | g, odd: set | | g + 1 | -(g + 3) |
+//! | -g, even: forgotten | g + 1 | | |
+//!
+//! With forgetting there are two ways from a clear g. They stay apart: -(g + 2) can be reached from g without a set,
+//! and every other number beyond g cannot. So a writer that reads more than g still knows whether its set happened, and
+//! so does a waiter.
+//!
 //! # What waiting costs
 //!
 //! State crosses requests; futures never do. A waiter sleeps on its own timer and looks at the generation. What
@@ -40,16 +53,14 @@
 //!
 //! [`asyncio.Event`]: https://docs.python.org/3/library/asyncio-sync.html#asyncio.Event
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::future::{Future, poll_fn};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, before};
 use crate::store::{self, Store};
 
 /// How often the store is asked for a transition before it fails with [`Error::Contended`].
@@ -58,20 +69,63 @@ const ATTEMPTS: u32 = 8;
 /// The pause after the first attempt that changed nothing. It doubles from try to try.
 const BACKOFF: Duration = Duration::from_millis(2);
 
-/// How far apart the readings of a young wait are.
-const FIRST_INTERVAL: Duration = Duration::from_millis(5);
-
-/// How far apart the readings of an old wait are.
-const LAST_INTERVAL: Duration = Duration::from_millis(100);
+/// What the keys of events begin with.
+const PREFIX: &str = "event/";
 
 /// The shortest pause between two looks, for a store that takes longer to read than a poll interval.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+
+/// What an event is called: 1 to 64 of the characters that need no escape in a URL, `A-Z a-z 0-9 . _ ~ -`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Cow<'static, str>);
+
+impl Name {
+    /// The event of the demo.
+    pub const DEMO: Self = Self(Cow::Borrowed("event"));
+
+    /// The longest name, in bytes.
+    pub const LONGEST: usize = 64;
+
+    /// `text` as a name, if it is one.
+    pub fn new(text: &str) -> Option<Self> {
+        let is_name = (1..=Self::LONGEST).contains(&text.len())
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte));
+        is_name.then(|| Self(Cow::Owned(text.into())))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// How many times an event has changed. Even: clear. Odd: set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(i64);
 
 impl Generation {
+    /// Far beyond what any event reaches, and far from what could overflow.
+    const LAST: i64 = 1_000_000_000_000_000_000;
+
+    /// The generation after this many changes, or `None` if there cannot have been so many.
+    pub fn new(changes: u64) -> Option<Self> {
+        let changes = i64::try_from(changes).ok()?;
+        (changes <= Self::LAST).then_some(Self(changes))
+    }
+
+    /// How many changes that are.
+    pub fn changes(self) -> u64 {
+        self.0.unsigned_abs()
+    }
+
     /// Whether the event is set in this generation.
     pub fn is_set(self) -> bool {
         self.0 % 2 == 1
@@ -89,22 +143,133 @@ impl fmt::Display for Generation {
     }
 }
 
-/// How [`Event::wait`] ended, with the newest generation it saw.
+/// An event as one reading of the store shows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct State {
+    /// Its generation.
+    pub generation: Generation,
+    /// Whether it was forgotten in this generation. It is clear then, as one that was never set.
+    pub is_forgotten: bool,
+}
+
+impl State {
+    /// Whether the event is set.
+    pub fn is_set(self) -> bool {
+        self.generation.is_set()
+    }
+
+    /// Whether there is an event: one that was set at some time, and not forgotten since.
+    pub fn exists(self) -> bool {
+        !self.is_forgotten && self.generation > Generation::default()
+    }
+
+    /// The state that a stored number stands for.
+    fn of(number: i64) -> Option<Self> {
+        let generation = Generation::new(number.unsigned_abs())?;
+        let is_forgotten = number < 0;
+        (!is_forgotten || !generation.is_set()).then_some(Self {
+            generation,
+            is_forgotten,
+        })
+    }
+
+    /// The number that stands for it in the store.
+    fn number(self) -> i64 {
+        if self.is_forgotten {
+            -self.generation.0
+        } else {
+            self.generation.0
+        }
+    }
+
+    /// The state after a transition.
+    fn changed(self) -> Self {
+        Self {
+            generation: self.generation.next(),
+            is_forgotten: false,
+        }
+    }
+
+    /// The state after it was forgotten.
+    fn forgotten(self) -> Self {
+        let next = self.generation.next().next();
+        Self {
+            generation: if next.is_set() { next.next() } else { next },
+            is_forgotten: true,
+        }
+    }
+
+    /// Whether a set has happened between `clear`, an earlier state, and this one.
+    fn is_after_a_set(self, clear: Self) -> bool {
+        self.generation > clear.generation && self != clear.forgotten()
+    }
+}
+
+/// How [`Event::wait`] ended, with the newest state that it saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waited {
-    /// The event was set at some time during the wait. The generation says whether it still was at the last look.
-    Set(Generation),
+    /// The event was set at some time during the wait. The state says whether it still was at the last look.
+    Set(State),
     /// The time was up, and no look had seen a set.
-    TimedOut(Generation),
+    TimedOut(State),
+    /// The event was forgotten, and had not been set before.
+    Forgotten(State),
 }
 
 impl Waited {
-    /// The newest generation that the wait saw.
-    pub fn generation(self) -> Generation {
+    /// The newest state that the wait saw.
+    pub fn state(self) -> State {
         match self {
-            Self::Set(generation) | Self::TimedOut(generation) => generation,
+            Self::Set(state) | Self::TimedOut(state) | Self::Forgotten(state) => state,
         }
     }
+}
+
+/// What [`Event::change`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// The event was in the other state when this began, and has been in this one since.
+    Yes(State),
+    /// The event was in this state already. Nothing was written.
+    No(State),
+    /// The event was in another generation than the one asked for. Nothing was written.
+    Refused(State),
+}
+
+/// How often the waits of an instance read the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Polling {
+    /// How far apart the readings of a young wait are.
+    pub first: Duration,
+    /// How far apart the readings of an old wait are.
+    pub last: Duration,
+}
+
+impl Default for Polling {
+    /// 5 ms and 100 ms.
+    fn default() -> Self {
+        Self {
+            first: Duration::from_millis(5),
+            last: Duration::from_millis(100),
+        }
+    }
+}
+
+impl Polling {
+    /// How far apart readings are when a wait is `age` old, before jitter. A wait of 2 s has the last interval of the
+    /// defaults.
+    fn interval(self, age: Duration) -> Duration {
+        (age / 20).min(self.last).max(self.first)
+    }
+}
+
+/// Some of the events that exist, in the order of their names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The events.
+    pub events: Vec<(Name, State)>,
+    /// Whether there are more after the last one.
+    pub has_more: bool,
 }
 
 /// Why an operation on an event failed.
@@ -169,8 +334,8 @@ struct Reading {
     began: Duration,
     /// Whether that read has still to come back.
     is_under_way: bool,
-    /// The newest generation that any read of this instance has seen.
-    newest: Generation,
+    /// The newest state that any read of this instance has seen.
+    newest: State,
 }
 
 impl<S: Store, C: Clock> Events<S, C> {
@@ -183,12 +348,55 @@ impl<S: Store, C: Clock> Events<S, C> {
         }
     }
 
+    /// The time on the clock of these events' waits.
+    pub fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
     /// The event called `name`. It need not exist: an event that nobody has set is clear.
-    pub fn named(&self, name: &str) -> Event<'_, S, C> {
+    pub fn named(&self, name: &Name) -> Event<'_, S, C> {
         Event {
             events: self,
-            key: format!("event/{name}"),
+            key: format!("{PREFIX}{name}"),
+            polling: Polling::default(),
         }
+    }
+
+    /// Up to `limit` of the events that exist, in the order of their names: those after `after`, or the first ones.
+    ///
+    /// One listing of the store's keys, and one read for each event, and for each forgotten one that is passed over.
+    /// A key of this prefix that holds something else is passed over too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn list(&self, after: Option<&Name>, limit: usize) -> Result<Page, Error> {
+        let keys = self.store.keys().await?;
+        let names: BTreeSet<Name> = keys
+            .iter()
+            .filter_map(|key| Name::new(key.strip_prefix(PREFIX)?))
+            .filter(|name| after.is_none_or(|after| name > after))
+            .collect();
+        let mut events = Vec::new();
+        for name in names {
+            match self.named(&name).state().await {
+                Ok(state) if state.exists() => {
+                    if events.len() == limit {
+                        return Ok(Page {
+                            events,
+                            has_more: true,
+                        });
+                    }
+                    events.push((name, state));
+                }
+                Ok(_) | Err(Error::NotAGeneration { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Page {
+            events,
+            has_more: false,
+        })
     }
 
     /// Readings are plain values, complete at every step: a panic elsewhere cannot have left one half written.
@@ -205,16 +413,23 @@ impl<S: Store, C: Clock> Events<S, C> {
 pub struct Event<'a, S, C> {
     events: &'a Events<S, C>,
     key: String,
+    polling: Polling,
 }
 
 impl<S: Store, C: Clock> Event<'_, S, C> {
-    /// The event's generation now. One read of the store.
+    /// The same event, with waits that read as often as `polling` says.
+    pub fn with_polling(mut self, polling: Polling) -> Self {
+        self.polling = polling;
+        self
+    }
+
+    /// The event's state now. One read of the store.
     ///
     /// # Errors
     ///
     /// [`Error::Store`] and [`Error::NotAGeneration`].
-    pub async fn generation(&self) -> Result<Generation, Error> {
-        Ok(self.read().await?.generation())
+    pub async fn state(&self) -> Result<State, Error> {
+        Ok(self.read().await?.state)
     }
 
     /// Whether the event is set now. One read of the store.
@@ -223,13 +438,13 @@ impl<S: Store, C: Clock> Event<'_, S, C> {
     ///
     /// [`Error::Store`] and [`Error::NotAGeneration`].
     pub async fn is_set(&self) -> Result<bool, Error> {
-        Ok(self.generation().await?.is_set())
+        Ok(self.state().await?.is_set())
     }
 
     /// Sets the event: every wait that is under way anywhere ends, also if a clear follows at once.
     ///
-    /// Setting a set event changes nothing: a hundred calls at the same time make one transition. Returns a generation
-    /// that the event had after it was set.
+    /// Setting a set event changes nothing: a hundred calls at the same time make one transition. Returns a state that
+    /// the event had after it was set.
     ///
     /// # Errors
     ///
@@ -239,13 +454,72 @@ impl<S: Store, C: Clock> Event<'_, S, C> {
     /// # Cancel safety
     ///
     /// Dropped before it is done, the event may or may not be set. Calling it again is safe.
-    pub async fn set(&self) -> Result<Generation, Error> {
-        self.transition(true).await
+    pub async fn set(&self) -> Result<State, Error> {
+        self.changed_to(true).await
     }
 
     /// Clears the event. The mirror of [`set`](Self::set), in errors and cancel safety too.
-    pub async fn clear(&self) -> Result<Generation, Error> {
-        self.transition(false).await
+    pub async fn clear(&self) -> Result<State, Error> {
+        self.changed_to(false).await
+    }
+
+    async fn changed_to(&self, set: bool) -> Result<State, Error> {
+        let (Changed::Yes(state) | Changed::No(state) | Changed::Refused(state)) =
+            self.change(set, None).await?;
+        Ok(state)
+    }
+
+    /// Sets the event, or clears it, and says whether that changed anything.
+    ///
+    /// With `only_from`, it does so in that generation only. When several do that at the same time from the same
+    /// generation, one transition is made, and to each of them the answer is [`Changed::Yes`]: nobody can tell whose it
+    /// was. An event is not a lock.
+    ///
+    /// # Errors
+    ///
+    /// As [`set`](Self::set), with its cancel safety.
+    pub async fn change(&self, set: bool, only_from: Option<Generation>) -> Result<Changed, Error> {
+        let result = self
+            .advance(
+                |state| {
+                    if only_from.is_some_and(|generation| generation != state.generation) {
+                        Err(Changed::Refused(state))
+                    } else if state.is_set() == set {
+                        Err(Changed::No(state))
+                    } else {
+                        Ok(state.changed())
+                    }
+                },
+                |before, after| !set || after.is_after_a_set(before),
+            )
+            .await?;
+        Ok(result.map_or_else(|unchanged| unchanged, Changed::Yes))
+    }
+
+    /// Forgets the event: it is clear, and not listed any more. Waits that are under way end with
+    /// [`Waited::Forgotten`], unless somebody sets it again before they look.
+    ///
+    /// What stays in the store is its generation, so that a new event of this name never has one that this one had.
+    ///
+    /// Returns whether there was an event.
+    ///
+    /// # Errors
+    ///
+    /// As [`set`](Self::set), with its cancel safety.
+    pub async fn forget(&self) -> Result<bool, Error> {
+        let result = self
+            .advance(
+                |state| {
+                    if state.exists() {
+                        Ok(state.forgotten())
+                    } else {
+                        Err(())
+                    }
+                },
+                |_, after| after.is_forgotten,
+            )
+            .await?;
+        Ok(result.is_ok())
     }
 
     /// Waits until the event is set, for `timeout` at the longest.
@@ -257,8 +531,9 @@ impl<S: Store, C: Clock> Event<'_, S, C> {
     /// # Cost
     ///
     /// The first read is this wait's own. After that, the waits on an event in an instance share one stream of reads:
-    /// whoever wakes up first when a reading is due reads, the others take what it found. Readings are about 5 ms apart
-    /// at first, and grow rarer with the age of the wait: from 2 s on, there are at most 10 a second.
+    /// whoever wakes up first when a reading is due reads, the others take what it found. With the default
+    /// [`Polling`], readings are about 5 ms apart at first, and grow rarer with the age of the wait: from 2 s on, there
+    /// are at most 10 a second.
     ///
     /// # Errors
     ///
@@ -269,29 +544,75 @@ impl<S: Store, C: Clock> Event<'_, S, C> {
     ///
     /// Dropping a wait changes nothing, for the event and for other waits.
     pub async fn wait(&self, timeout: Duration) -> Result<Waited, Error> {
-        let clock = &self.events.clock;
-        let started = clock.now();
-        let deadline = started.saturating_add(timeout);
+        let started = self.events.clock.now();
+        let start = self.first_reading(started, timeout).await?;
+        if start.is_set() {
+            return Ok(Waited::Set(start));
+        }
+        let newer = self.newer(start, started, timeout).await?;
+        Ok(match newer {
+            None => Waited::TimedOut(start),
+            Some(newer) if newer.is_after_a_set(start) => Waited::Set(newer),
+            Some(newer) => Waited::Forgotten(newer),
+        })
+    }
 
-        // The start of a wait must be current: a reading that is a moment old could hide a clear, and the wait would
-        // return for a set that was over before it began.
-        let start = loop {
-            match self.generation().await {
-                Ok(generation) if generation.is_set() => return Ok(Waited::Set(generation)),
-                Ok(generation) => break generation,
+    /// Waits until the event is in a state that is not `known`, for `timeout` at the longest.
+    ///
+    /// Returns the newest state that was seen. It is still `known` when the time was up first.
+    ///
+    /// Cost, errors and cancel safety are those of [`wait`](Self::wait).
+    pub async fn changed(
+        &self,
+        known: impl Fn(State) -> bool,
+        timeout: Duration,
+    ) -> Result<State, Error> {
+        let started = self.events.clock.now();
+        let start = self.first_reading(started, timeout).await?;
+        if !known(start) {
+            return Ok(start);
+        }
+        Ok(self.newer(start, started, timeout).await?.unwrap_or(start))
+    }
+
+    /// The start of a wait. It must be current: a reading that is a moment old could hide a clear, and the wait would
+    /// return for a set that was over before it began.
+    async fn first_reading(&self, started: Duration, timeout: Duration) -> Result<State, Error> {
+        let clock = &self.events.clock;
+        let deadline = started.saturating_add(timeout);
+        loop {
+            match self.state().await {
                 Err(Error::Store(error)) => {
                     let now = clock.now();
                     if now >= deadline {
                         return Err(error.into());
                     }
-                    let pause = interval(now.saturating_sub(started));
+                    let pause = self.polling.interval(now.saturating_sub(started));
                     clock.sleep(pause.min(deadline - now)).await;
                 }
-                Err(error) => return Err(error),
+                result => return result,
             }
-        };
+        }
+    }
 
-        let give_up = deadline.saturating_add(interval(timeout));
+    /// Waits for a state newer than `start`, which was read after `started`, until `timeout` after that.
+    ///
+    /// This is one wait in several pieces if it is called again with the same `started` and a longer `timeout`.
+    ///
+    /// Cost, errors and cancel safety are those of [`wait`](Self::wait), but that `None` is the answer when the time
+    /// is up, also if the store failed.
+    pub async fn newer(
+        &self,
+        start: State,
+        started: Duration,
+        timeout: Duration,
+    ) -> Result<Option<State>, Error> {
+        let clock = &self.events.clock;
+        let deadline = started.saturating_add(timeout);
+        let interval = self.polling.interval(timeout);
+        // Not at the deadline itself: waits that end at almost the same time can share a last reading this way.
+        let last_look = deadline.saturating_add(interval / 2);
+        let give_up = deadline.saturating_add(interval);
         loop {
             let now = clock.now();
             let is_last = now >= deadline;
@@ -306,43 +627,57 @@ impl<S: Store, C: Clock> Event<'_, S, C> {
                 match before(clock, give_up, self.read()).await {
                     Some(Ok(_) | Err(Error::Store(_))) => reading = self.last_reading(),
                     Some(Err(error)) => return Err(error),
-                    None => return Ok(Waited::TimedOut(start)),
+                    None => return Ok(None),
                 }
             }
-            if reading.newest > start {
-                return Ok(Waited::Set(reading.newest));
+            if reading.newest.generation > start.generation {
+                return Ok(Some(reading.newest));
             }
             if is_last && (!reading.is_under_way || now >= give_up) {
-                return Ok(Waited::TimedOut(start));
+                return Ok(None);
             }
             let pause = if reading.is_under_way {
-                FIRST_INTERVAL
+                self.polling.first
             } else {
-                let next = self.due(reading, started).min(deadline);
+                let next = self.due(reading, started).min(last_look);
                 next.saturating_sub(clock.now()).max(SHORTEST_PAUSE)
             };
             clock.sleep(pause).await;
         }
     }
 
-    /// Brings the event to a generation that is set, or clear, by at most one transition.
-    async fn transition(&self, set: bool) -> Result<Generation, Error> {
+    /// Moves the event to the state that `step` makes of the current one, and returns a later state in which that has
+    /// happened, or what `step` refuses with.
+    ///
+    /// `has_happened` tells, of the state before and a newer one, whether the step was taken between them, by whomever.
+    async fn advance<R>(
+        &self,
+        step: impl Fn(State) -> Result<State, R>,
+        has_happened: impl Fn(State, State) -> bool,
+    ) -> Result<Result<State, R>, Error> {
         let Events { store, clock, .. } = self.events;
         let mut stored = self.read().await?;
         let mut failure = None;
         let mut pause = BACKOFF;
         for _ in 0..ATTEMPTS {
-            let from = stored.generation();
-            if from.is_set() == set {
-                return Ok(from);
-            }
+            let from = stored.state;
+            let to = match step(from) {
+                Ok(to) => to,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
             // Whatever these two answer, only the read after them counts.
             let asked = match &stored.value {
                 None => store.create(&self.key).await,
-                Some(old) => store.swap(&self.key, old, &stored.successor()).await,
+                Some(old) => store.swap(&self.key, old, &stored.encode(to)).await,
             };
             match self.read().await {
-                Ok(after) if after.generation() > from => return Ok(after.generation()),
+                Ok(after) if after.state.generation > from.generation => {
+                    if has_happened(from, after.state) {
+                        return Ok(Ok(after.state));
+                    }
+                    stored = after;
+                    failure = None;
+                }
                 Ok(born) if stored.value.is_none() && born.value.is_some() => {
                     stored = born;
                     continue;
@@ -379,7 +714,9 @@ impl<S: Store, C: Clock> Event<'_, S, C> {
         let stored = Stored::parse(value?).ok_or_else(|| Error::NotAGeneration {
             key: self.key.clone(),
         })?;
-        reading.newest = reading.newest.max(stored.generation());
+        if stored.state.generation > reading.newest.generation {
+            reading.newest = stored.state;
+        }
         Ok(stored)
     }
 
@@ -399,87 +736,52 @@ impl<S: Store, C: Clock> Event<'_, S, C> {
     fn due(&self, reading: Reading, started: Duration) -> Duration {
         let mut hasher = DefaultHasher::new();
         (&self.key, reading.began).hash(&mut hasher);
-        let interval = interval(reading.began.saturating_sub(started));
+        let age = reading.began.saturating_sub(started);
+        let interval = self.polling.interval(age);
         let jitter = interval / 4 * (hasher.finish() % 1024) as u32 / 1024;
         reading.began.saturating_add(interval + jitter)
     }
-}
-
-/// How far apart readings are when a wait is `age` old, before jitter.
-fn interval(age: Duration) -> Duration {
-    (age / 20).clamp(FIRST_INTERVAL, LAST_INTERVAL)
-}
-
-/// What `future` gives, or `None` if it has given nothing by `deadline`.
-async fn before<T>(
-    clock: &impl Clock,
-    deadline: Duration,
-    future: impl Future<Output = T>,
-) -> Option<T> {
-    let mut future = pin!(future);
-    let mut timer = pin!(clock.sleep(deadline.saturating_sub(clock.now())));
-    poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(value) => Poll::Ready(Some(value)),
-        Poll::Pending => timer.as_mut().poll(cx).map(|()| None),
-    })
-    .await
 }
 
 /// An event's value as the store has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stored {
     value: Option<Vec<u8>>,
-    number: Number,
-}
-
-/// A number in one of the two ways in which stores write what `increment` counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Number {
-    /// Decimal text: Redis, DynamoDB.
-    Text(i64),
-    /// Eight bytes, the lowest first: SQLite.
-    Bytes(i64),
+    state: State,
 }
 
 impl Stored {
     /// Reads a value. `None` for one that no event wrote.
     fn parse(value: Option<Vec<u8>>) -> Option<Self> {
-        let number = match &value {
-            None => Number::Text(0),
-            Some(value) => Number::parse(value)?,
-        };
-        Some(Self { value, number })
+        let number = value.as_deref().map_or(Some(0), |value| {
+            parse_text(value).or_else(|| Some(i64::from_le_bytes(value.try_into().ok()?)))
+        })?;
+        let state = State::of(number)?;
+        Some(Self { value, state })
     }
 
-    fn generation(&self) -> Generation {
-        let (Number::Text(number) | Number::Bytes(number)) = self.number;
-        Generation(number)
-    }
-
-    /// The value after one transition, written as this one is.
-    fn successor(&self) -> Vec<u8> {
-        let next = self.generation().next().0;
-        match self.number {
-            Number::Text(_) => next.to_string().into_bytes(),
-            Number::Bytes(_) => next.to_le_bytes().to_vec(),
+    /// The value for `state`, written as this one is.
+    fn encode(&self, state: State) -> Vec<u8> {
+        let number = state.number();
+        match &self.value {
+            Some(value) if parse_text(value).is_none() => number.to_le_bytes().to_vec(),
+            _ => number.to_string().into_bytes(),
         }
     }
 }
 
-impl Number {
-    fn parse(value: &[u8]) -> Option<Self> {
-        // Eight digits are text. As bytes they would be a number beyond 3 * 10^18, which no event reaches.
-        if !value.is_empty() && value.iter().all(u8::is_ascii_digit) {
-            let text = std::str::from_utf8(value).ok()?;
-            return text.parse().ok().map(Self::Text);
-        }
-        let number = i64::from_le_bytes(value.try_into().ok()?);
-        (number >= 0).then_some(Self::Bytes(number))
-    }
+/// A number in decimal text. Eight bytes that look like text are text: as bytes they would be beyond
+/// [`Generation::LAST`].
+fn parse_text(value: &[u8]) -> Option<i64> {
+    let digits = value.strip_prefix(b"-").unwrap_or(value);
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    is_number.then_some(())?;
+    std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future;
     use std::sync::Arc;
 
     use loopless_host::store::{Memory, Observed, Operation, Quirks, Store as _};
@@ -558,6 +860,11 @@ mod tests {
             value
         }
 
+        async fn keys(&self) -> Result<Vec<String>, store::Error> {
+            self.step().await;
+            self.store.keys().await.map_err(failed)
+        }
+
         async fn create(&self, key: &str) -> Result<(), store::Error> {
             self.step().await;
             if self.quirks == Quirks::SpinSqlite
@@ -587,22 +894,27 @@ mod tests {
         }
     }
 
-    fn generation(number: i64) -> Generation {
-        Generation(number)
+    fn state(number: i64) -> State {
+        State::of(number).unwrap()
+    }
+
+    /// The event that the tests are about.
+    fn e() -> Name {
+        Name::new("e").unwrap()
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_event_that_nobody_has_set_is_clear() {
         let events = Host::new(Quirks::Exact).instance();
-        assert_eq!(events.named("e").is_set().await, Ok(false));
-        assert_eq!(events.named("e").generation().await, Ok(generation(0)));
+        assert_eq!(events.named(&e()).is_set().await, Ok(false));
+        assert_eq!(events.named(&e()).state().await, Ok(state(0)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn set_sets_and_clear_clears_on_every_host() {
         for (name, quirks) in Quirks::ALL {
             let events = Host::new(quirks).instance();
-            let event = events.named("e");
+            let event = events.named(&e());
             for expected in 1..20 {
                 let is_set = expected % 2 == 1;
                 let changed = if is_set {
@@ -610,7 +922,7 @@ mod tests {
                 } else {
                     event.clear().await
                 };
-                assert_eq!(changed, Ok(generation(expected)), "{name}");
+                assert_eq!(changed, Ok(state(expected)), "{name}");
                 assert_eq!(event.is_set().await, Ok(is_set), "{name}");
             }
         }
@@ -620,19 +932,22 @@ mod tests {
     async fn setting_a_set_event_and_clearing_a_clear_one_write_nothing() {
         let host = Host::new(Quirks::Exact);
         let events = host.instance();
-        let event = events.named("e");
-        assert_eq!(event.clear().await, Ok(generation(0)));
+        let event = events.named(&e());
+        assert_eq!(event.clear().await, Ok(state(0)));
         assert_eq!(host.store.get(KEY).await, Ok(None));
-        assert_eq!(event.set().await, Ok(generation(1)));
-        assert_eq!(event.set().await, Ok(generation(1)));
+        assert_eq!(event.set().await, Ok(state(1)));
+        assert_eq!(event.set().await, Ok(state(1)));
         assert_eq!(host.store.count(Operation::Swap), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn events_of_different_names_are_different() {
         let events = Host::new(Quirks::Exact).instance();
-        events.named("a").set().await.unwrap();
-        assert_eq!(events.named("b").is_set().await, Ok(false));
+        events.named(&Name::new("a").unwrap()).set().await.unwrap();
+        assert_eq!(
+            events.named(&Name::new("b").unwrap()).is_set().await,
+            Ok(false)
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -643,10 +958,10 @@ mod tests {
                 let mut sets = tokio::task::JoinSet::new();
                 for _ in 0..100 {
                     let events = host.instance();
-                    sets.spawn(async move { events.named("e").set().await });
+                    sets.spawn(async move { events.named(&e()).set().await });
                 }
                 for set in sets.join_all().await {
-                    assert_eq!(set, Ok(generation(1)), "{name}, seed {seed}");
+                    assert_eq!(set, Ok(state(1)), "{name}, seed {seed}");
                 }
             }
         }
@@ -661,7 +976,7 @@ mod tests {
                 for writer in 0..4 {
                     let events = host.instance();
                     writers.spawn(async move {
-                        let event = events.named("e");
+                        let event = events.named(&e());
                         for round in 0..3 {
                             if (writer + round) % 2 == 0 {
                                 event.set().await.unwrap();
@@ -675,7 +990,7 @@ mod tests {
                 while !writers.is_empty() {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                     let value = host.store.get(KEY).await.unwrap();
-                    let now = Stored::parse(value).unwrap().generation();
+                    let now = Stored::parse(value).unwrap().state.generation;
                     assert!(now >= newest, "{name}, seed {seed}: {newest}, then {now}");
                     newest = now;
                     while let Some(done) = writers.try_join_next() {
@@ -691,24 +1006,24 @@ mod tests {
         for (_, quirks) in Quirks::ALL {
             let host = Host::new(quirks);
             let events = host.instance();
-            let event = events.named("e");
+            let event = events.named(&e());
             // Somebody saw no value, and is held up here.
             event.set().await.unwrap();
             event.clear().await.unwrap();
             event.set().await.unwrap();
             host.create(KEY).await.unwrap();
-            assert_eq!(event.generation().await, Ok(generation(3)));
+            assert_eq!(event.state().await, Ok(state(3)));
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn waiting_for_a_set_event_takes_one_read_and_no_time() {
         let host = Host::new(Quirks::Exact);
-        host.instance().named("e").set().await.unwrap();
+        host.instance().named(&e()).set().await.unwrap();
         let events = host.instance();
         let (reads, began) = (host.store.count(Operation::Get), Instant::now());
-        let waited = events.named("e").wait(Duration::from_secs(9)).await;
-        assert_eq!(waited, Ok(Waited::Set(generation(1))));
+        let waited = events.named(&e()).wait(Duration::from_secs(9)).await;
+        assert_eq!(waited, Ok(Waited::Set(state(1))));
         assert_eq!(host.store.count(Operation::Get) - reads, 1);
         assert_eq!(began.elapsed(), Duration::ZERO);
     }
@@ -719,10 +1034,10 @@ mod tests {
             let timeout = Duration::from_millis(timeout);
             let events = Host::new(Quirks::Exact).instance();
             let began = Instant::now();
-            let waited = events.named("e").wait(timeout).await;
-            assert_eq!(waited, Ok(Waited::TimedOut(generation(0))));
+            let waited = events.named(&e()).wait(timeout).await;
+            assert_eq!(waited, Ok(Waited::TimedOut(state(0))));
             assert!(began.elapsed() >= timeout);
-            assert!(began.elapsed() <= timeout + interval(timeout));
+            assert!(began.elapsed() <= timeout + Polling::default().interval(timeout));
         }
     }
 
@@ -732,12 +1047,13 @@ mod tests {
             let host = Host::new(Quirks::Exact);
             let events = host.instance();
             let waiter =
-                tokio::spawn(async move { events.named("e").wait(Duration::from_secs(60)).await });
+                tokio::spawn(async move { events.named(&e()).wait(Duration::from_secs(60)).await });
             tokio::time::sleep(Duration::from_millis(age)).await;
             let set_at = Instant::now();
-            host.instance().named("e").set().await.unwrap();
-            assert_eq!(waiter.await.unwrap(), Ok(Waited::Set(generation(1))));
-            let bound = interval(Duration::from_millis(age)) * 5 / 4 + SHORTEST_PAUSE * 2;
+            host.instance().named(&e()).set().await.unwrap();
+            assert_eq!(waiter.await.unwrap(), Ok(Waited::Set(state(1))));
+            let bound = Polling::default().interval(Duration::from_millis(age)) * 5 / 4
+                + SHORTEST_PAUSE * 2;
             assert!(set_at.elapsed() <= bound, "{:?}", set_at.elapsed());
         }
     }
@@ -747,12 +1063,12 @@ mod tests {
         let host = Host::new(Quirks::SpinRedis);
         let events = host.instance();
         let waiter =
-            tokio::spawn(async move { events.named("e").wait(Duration::from_secs(60)).await });
+            tokio::spawn(async move { events.named(&e()).wait(Duration::from_secs(60)).await });
         tokio::time::sleep(Duration::from_secs(10)).await;
         let other = host.instance();
-        other.named("e").set().await.unwrap();
-        other.named("e").clear().await.unwrap();
-        assert_eq!(waiter.await.unwrap(), Ok(Waited::Set(generation(2))));
+        other.named(&e()).set().await.unwrap();
+        other.named(&e()).clear().await.unwrap();
+        assert_eq!(waiter.await.unwrap(), Ok(Waited::Set(state(2))));
     }
 
     #[tokio::test(start_paused = true)]
@@ -761,10 +1077,10 @@ mod tests {
             let host = Host::new(Quirks::Exact);
             let events = host.instance();
             let timeout = Duration::from_secs(3);
-            let waiter = tokio::spawn(async move { events.named("e").wait(timeout).await });
+            let waiter = tokio::spawn(async move { events.named(&e()).wait(timeout).await });
             tokio::time::sleep(timeout - Duration::from_millis(before)).await;
-            host.instance().named("e").set().await.unwrap();
-            assert_eq!(waiter.await.unwrap(), Ok(Waited::Set(generation(1))));
+            host.instance().named(&e()).set().await.unwrap();
+            assert_eq!(waiter.await.unwrap(), Ok(Waited::Set(state(1))));
         }
     }
 
@@ -772,11 +1088,11 @@ mod tests {
     async fn a_set_from_before_the_wait_that_was_cleared_does_not_end_it() {
         let host = Host::new(Quirks::Exact);
         let events = host.instance();
-        events.named("e").set().await.unwrap();
+        events.named(&e()).set().await.unwrap();
         // The instance remembers "set"; another one clears.
-        host.instance().named("e").clear().await.unwrap();
-        let waited = events.named("e").wait(Duration::from_millis(50)).await;
-        assert_eq!(waited, Ok(Waited::TimedOut(generation(2))));
+        host.instance().named(&e()).clear().await.unwrap();
+        let waited = events.named(&e()).wait(Duration::from_millis(50)).await;
+        assert_eq!(waited, Ok(Waited::TimedOut(state(2))));
     }
 
     async fn reads_of(waiters: usize) -> u64 {
@@ -785,7 +1101,7 @@ mod tests {
         let mut waits = tokio::task::JoinSet::new();
         for _ in 0..waiters {
             let events = events.clone();
-            waits.spawn(async move { events.named("e").wait(Duration::from_secs(10)).await });
+            waits.spawn(async move { events.named(&e()).wait(Duration::from_secs(10)).await });
         }
         waits.join_all().await;
         host.store.count(Operation::Get)
@@ -806,7 +1122,7 @@ mod tests {
         let host = Host::new(Quirks::Exact);
         let events = host.instance();
         let waiter =
-            tokio::spawn(async move { events.named("e").wait(Duration::from_secs(60)).await });
+            tokio::spawn(async move { events.named(&e()).wait(Duration::from_secs(60)).await });
         tokio::time::sleep(Duration::from_secs(2)).await;
         let before = host.store.count(Operation::Get);
         tokio::time::sleep(Duration::from_secs(50)).await;
@@ -820,13 +1136,13 @@ mod tests {
         let host = Host::new(Quirks::Exact);
         let events = host.instance();
         let waiter =
-            tokio::spawn(async move { events.named("e").wait(Duration::from_secs(60)).await });
+            tokio::spawn(async move { events.named(&e()).wait(Duration::from_secs(60)).await });
         tokio::time::sleep(Duration::from_secs(1)).await;
         host.store.fail("down");
         tokio::time::sleep(Duration::from_secs(20)).await;
         host.store.recover();
-        host.instance().named("e").set().await.unwrap();
-        assert_eq!(waiter.await.unwrap(), Ok(Waited::Set(generation(1))));
+        host.instance().named(&e()).set().await.unwrap();
+        assert_eq!(waiter.await.unwrap(), Ok(Waited::Set(state(1))));
     }
 
     #[tokio::test(start_paused = true)]
@@ -835,7 +1151,7 @@ mod tests {
         host.store.fail("down");
         let events = host.instance();
         let began = Instant::now();
-        let waited = events.named("e").wait(Duration::from_secs(5)).await;
+        let waited = events.named(&e()).wait(Duration::from_secs(5)).await;
         assert_eq!(waited, Err(Error::Store(store::Error::new("down"))));
         assert!(began.elapsed() <= Duration::from_secs(5));
     }
@@ -844,7 +1160,7 @@ mod tests {
     async fn a_store_that_fails_leaves_the_event_as_it_was() {
         let host = Host::new(Quirks::Exact);
         let events = host.instance();
-        let event = events.named("e");
+        let event = events.named(&e());
         event.set().await.unwrap();
         host.store.fail("down");
         assert_eq!(
@@ -852,7 +1168,7 @@ mod tests {
             Err(Error::Store(store::Error::new("down")))
         );
         host.store.recover();
-        assert_eq!(event.generation().await, Ok(generation(1)));
+        assert_eq!(event.state().await, Ok(state(1)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -870,7 +1186,7 @@ mod tests {
             let host = Host::new(Quirks::Exact);
             host.store.set(KEY, foreign).await.unwrap();
             let events = host.instance();
-            let event = events.named("e");
+            let event = events.named(&e());
             let error = Error::NotAGeneration { key: KEY.into() };
             assert_eq!(event.set().await, Err(error.clone()));
             assert_eq!(event.is_set().await, Err(error.clone()));
@@ -882,10 +1198,159 @@ mod tests {
     #[test]
     fn a_number_keeps_the_way_in_which_it_was_written() {
         let text = Stored::parse(Some(b"12345678".to_vec())).unwrap();
-        assert_eq!(text.generation(), generation(12_345_678));
-        assert_eq!(text.successor(), b"12345679");
+        assert_eq!(text.state, state(12_345_678));
+        assert_eq!(text.encode(text.state.changed()), b"12345679");
         let bytes = Stored::parse(Some(255_i64.to_le_bytes().to_vec())).unwrap();
-        assert_eq!(bytes.generation(), generation(255));
-        assert_eq!(bytes.successor(), 256_i64.to_le_bytes());
+        assert_eq!(bytes.state, state(255));
+        assert_eq!(
+            bytes.encode(bytes.state.forgotten()),
+            (-258_i64).to_le_bytes()
+        );
+    }
+
+    #[test]
+    fn names_are_what_needs_no_escape_in_a_url() {
+        let longest = "x".repeat(64);
+        for name in ["a", "Z", "0", ".", "_", "~", "-", "a.b_c~d-e", &longest] {
+            assert_eq!(Name::new(name).unwrap().as_str(), name);
+        }
+        let too_long = "x".repeat(65);
+        for name in [
+            "", "a b", "a/b", "\u{e9}", "a%", "a?", "a:", "\0", &too_long,
+        ] {
+            assert_eq!(Name::new(name), None, "{name:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_says_whether_it_changed_anything() {
+        let events = Host::new(Quirks::SpinRedis).instance();
+        let event = events.named(&e());
+        assert_eq!(event.change(false, None).await, Ok(Changed::No(state(0))));
+        assert_eq!(event.change(true, None).await, Ok(Changed::Yes(state(1))));
+        assert_eq!(event.change(true, None).await, Ok(Changed::No(state(1))));
+        assert_eq!(event.change(false, None).await, Ok(Changed::Yes(state(2))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_from_one_generation_is_refused_in_another() {
+        let events = Host::new(Quirks::SpinSqlite).instance();
+        let event = events.named(&e());
+        let from = |changes| Generation::new(changes);
+        assert_eq!(
+            event.change(true, from(2)).await,
+            Ok(Changed::Refused(state(0)))
+        );
+        assert_eq!(
+            event.change(true, from(0)).await,
+            Ok(Changed::Yes(state(1)))
+        );
+        assert_eq!(
+            event.change(true, from(0)).await,
+            Ok(Changed::Refused(state(1)))
+        );
+        assert_eq!(event.change(true, from(1)).await, Ok(Changed::No(state(1))));
+        assert_eq!(
+            event.change(false, from(1)).await,
+            Ok(Changed::Yes(state(2)))
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_forgotten_event_is_clear_and_its_generations_are_never_used_again() {
+        for (name, quirks) in Quirks::ALL {
+            let events = Host::new(quirks).instance();
+            let event = events.named(&e());
+            assert_eq!(event.forget().await, Ok(false), "{name}: there was none");
+            event.set().await.unwrap();
+            assert_eq!(event.forget().await, Ok(true), "{name}");
+            assert_eq!(event.forget().await, Ok(false), "{name}");
+            assert_eq!(event.state().await, Ok(state(-4)), "{name}");
+            assert!(!event.state().await.unwrap().is_set());
+            assert!(!event.state().await.unwrap().exists());
+            assert_eq!(event.clear().await, Ok(state(-4)), "{name}");
+            assert_eq!(event.set().await, Ok(state(5)), "{name}");
+            assert_eq!(event.clear().await, Ok(state(6)), "{name}");
+            assert_eq!(event.forget().await, Ok(true), "{name}");
+            assert_eq!(event.state().await, Ok(state(-8)), "{name}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn forgetting_ends_the_waits_but_a_set_before_it_is_not_lost() {
+        for is_set_first in [false, true] {
+            let host = Host::new(Quirks::Exact);
+            let other = host.instance();
+            other.named(&e()).set().await.unwrap();
+            other.named(&e()).clear().await.unwrap();
+            let events = host.instance();
+            let waiter =
+                tokio::spawn(async move { events.named(&e()).wait(Duration::from_secs(60)).await });
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            if is_set_first {
+                other.named(&e()).set().await.unwrap();
+            }
+            other.named(&e()).forget().await.unwrap();
+            let expected = if is_set_first {
+                Waited::Set(state(-6))
+            } else {
+                Waited::Forgotten(state(-4))
+            };
+            assert_eq!(waiter.await.unwrap(), Ok(expected));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_set_that_races_with_a_forget_is_not_lost() {
+        for (name, quirks) in Quirks::ALL {
+            for seed in 0..200 {
+                let host = Host::scheduled(quirks, seed);
+                let (one, two) = (host.instance(), host.instance());
+                one.named(&e()).set().await.unwrap();
+                one.named(&e()).clear().await.unwrap();
+                let forget = tokio::spawn(async move { two.named(&e()).forget().await });
+                let set = one.named(&e()).set().await.unwrap();
+                assert!(set.generation > state(2).generation, "{name}, seed {seed}");
+                let was_set = set.is_set() || set.is_after_a_set(state(2));
+                assert!(was_set, "{name}, seed {seed}: {set:?}");
+                forget.await.unwrap().unwrap();
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_list_has_the_events_that_exist_in_order_by_pages() {
+        let host = Host::new(Quirks::SpinSqlite);
+        let events = host.instance();
+        for name in ["b", "a", "B", "~", "forgotten"] {
+            events.named(&Name::new(name).unwrap()).set().await.unwrap();
+        }
+        events
+            .named(&Name::new("a").unwrap())
+            .clear()
+            .await
+            .unwrap();
+        let forgotten = Name::new("forgotten").unwrap();
+        events.named(&forgotten).forget().await.unwrap();
+        host.store.set("event/x", b"no generation").await.unwrap();
+        host.store.set("event/no name", b"1").await.unwrap();
+        host.store.set("other", b"1").await.unwrap();
+
+        let mut seen = Vec::new();
+        let mut after = None;
+        loop {
+            let page = events.list(after.as_ref(), 2).await.unwrap();
+            assert!(page.events.len() <= 2);
+            after = page.events.last().map(|(name, _)| name.clone());
+            seen.extend(page.events);
+            if !page.has_more {
+                break;
+            }
+        }
+        let seen: Vec<_> = seen
+            .iter()
+            .map(|(name, state)| (name.as_str(), state.number()))
+            .collect();
+        assert_eq!(seen, [("B", 1), ("a", 2), ("b", 1), ("~", 1)]);
     }
 }

@@ -6,13 +6,15 @@
 //! `wit/world.wit`. Its logic builds natively too, for unit tests. Dependencies point inward:
 //!
 //! ```text
-//! lib.rs      wasi:http/handler -> router, nothing else             ┐ these two
-//! spin.rs     Store and Clock, made of what the host offers         ┘ know WASI
-//! routes.rs   every route; page.html is what GET / shows            ┐
-//! problem.rs  what a client sees of an error                        ┘ these know HTTP
-//! event.rs    Event: generation, set, clear, is_set, wait           ┐ these know nothing
-//! store.rs    trait Store: get, create, swap                        │ but each other
-//! clock.rs    trait Clock: now, sleep                               ┘
+//! lib.rs       wasi:http/handler -> router, nothing else            ┐
+//! spin.rs      Store, Clock, Variables of what the host offers      │ these know WASI
+//! outgoing.rs  responses to the host, as long as somebody listens   ┘
+//! routes.rs    every route; below it, what they do                  ┐
+//! problem.rs   what a client sees of an error                       ┘ these know HTTP
+//! event.rs     Event: set, clear, is_set, wait                      ┐
+//! store.rs     trait Store: get, keys, create, swap                 │ these know nothing
+//! clock.rs     trait Clock: now, sleep                              │ but each other
+//! settings.rs  trait Variables: what an operator sets               ┘
 //! ```
 //!
 //! `tests/harness` is a crate of its own, `loopless-host`: the same host interfaces on Wasmtime, as a program and as a
@@ -43,8 +45,11 @@
 
 pub mod clock;
 pub mod event;
+#[cfg(target_os = "wasi")]
+pub mod outgoing;
 pub mod problem;
 pub mod routes;
+pub mod settings;
 #[cfg(target_os = "wasi")]
 pub mod spin;
 pub mod store;
@@ -56,19 +61,20 @@ mod component {
 
     use axum::Router;
     use axum::body::Body;
-    use axum::response::Response;
-    use spin_sdk::http::Request;
+    use spin_sdk::http::{IntoResponse, Request};
 
     use crate::event::Events;
-    use crate::routes;
-    use crate::spin::{SpinClock, SpinStore};
+    use crate::spin::{Spin, SpinClock, SpinStore, SpinVariables};
+    use crate::{outgoing, routes};
 
     /// One router, and so one opened store, for all requests of an instance.
-    static ROUTER: LazyLock<Router> =
-        LazyLock::new(|| routes::router(Events::new(SpinStore::default(), SpinClock)));
+    static ROUTER: LazyLock<Router> = LazyLock::new(|| {
+        let events = Events::new(SpinStore::default(), SpinClock);
+        routes::router::<Spin>(events, SpinVariables)
+    });
 
     #[spin_sdk::http_service]
-    async fn handle(request: Request) -> Response {
-        routes::answer(&ROUTER, request.map(Body::new)).await
+    async fn handle(request: Request) -> impl IntoResponse {
+        outgoing::send(routes::answer(&ROUTER, request.map(Body::new)).await)
     }
 }

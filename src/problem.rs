@@ -21,6 +21,18 @@ impl Problem {
             detail: detail.into(),
         }
     }
+
+    /// The document, as JSON on one line.
+    pub fn document(&self) -> String {
+        let document = Document {
+            kind: "about:blank",
+            title: self.status.canonical_reason().unwrap_or_default(),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+        };
+        // Strings and a number: there is nothing here that JSON could not say.
+        serde_json::to_string(&document).unwrap_or_default()
+    }
 }
 
 impl From<event::Error> for Problem {
@@ -45,15 +57,7 @@ struct Document<'a> {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let document = Document {
-            kind: "about:blank",
-            title: self.status.canonical_reason().unwrap_or_default(),
-            status: self.status.as_u16(),
-            detail: &self.detail,
-        };
-        // Strings and a number: there is nothing here that JSON could not say.
-        let document = serde_json::to_string(&document).unwrap_or_default();
-        let mut response = (self.status, document).into_response();
+        let mut response = (self.status, self.document()).into_response();
         let headers = response.headers_mut();
         headers.insert(
             header::CONTENT_TYPE,

@@ -1,42 +1,102 @@
-//! Every route, on one screen.
+//! Every route, on one screen. What they do is in the modules below.
 
-use std::sync::Arc;
-use std::time::Duration;
+mod demo;
+mod events;
+mod request;
+mod stream;
 
-use askama::Template;
+use std::sync::{Arc, OnceLock};
+
 use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::body::Body;
+use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, Method, Request, StatusCode, Uri, header};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tower_service::Service;
 
 use crate::clock::Clock;
-use crate::event::Events;
+use crate::event::{Event, Events, Name};
 use crate::problem::Problem;
+use crate::settings::{Settings, Variables};
 use crate::store::Store;
-
-/// The name of the demo's event.
-const DEMO: &str = "event";
-
-/// How long `GET /` waits for the event, as the original does.
-const INDEX_WAIT: Duration = Duration::from_millis(100);
 
 /// The largest request body, in bytes.
 const BODY_LIMIT: usize = 1024;
 
-/// The application, over any store and clock.
-pub fn router<S: Store + 'static, C: Clock + 'static>(events: Events<S, C>) -> Router {
+/// The application, over any host.
+pub fn router<H: Host>(events: Events<H::Store, H::Clock>, variables: H::Variables) -> Router {
     Router::new()
-        .route("/", get(index))
-        .route("/change_event", post(change_event))
+        .route("/", get(demo::index::<H>))
+        .route("/change_event", post(demo::change::<H>))
+        .route("/events", get(events::list::<H>))
+        .route(
+            "/events/{name}",
+            get(events::show::<H>)
+                .put(events::change::<H>)
+                .delete(events::forget::<H>),
+        )
+        .route("/events/{name}/wait", get(events::wait::<H>))
+        .route("/events/{name}/stream", get(stream::stream::<H>))
+        .route("/openapi.json", get(openapi))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(axum::middleware::map_response(never_stored))
-        .with_state(Arc::new(events))
+        .with_state(App(Arc::new(Shared {
+            events,
+            variables,
+            settings: OnceLock::new(),
+        })))
+}
+
+/// What the routes need of a host.
+pub trait Host: 'static {
+    /// Its key-value store.
+    type Store: Store + 'static;
+    /// Its clock.
+    type Clock: Clock + 'static;
+    /// Its variables.
+    type Variables: Variables + 'static;
+}
+
+/// What the requests of an instance share: values, never futures.
+struct Shared<H: Host> {
+    events: Events<H::Store, H::Clock>,
+    variables: H::Variables,
+    settings: OnceLock<Settings>,
+}
+
+/// The state of the router.
+struct App<H: Host>(Arc<Shared<H>>);
+
+impl<H: Host> Clone for App<H> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<H: Host> App<H> {
+    /// The settings, read from the host by the first request of an instance that needs them.
+    async fn settings(&self) -> Result<Settings, Problem> {
+        if let Some(settings) = self.0.settings.get() {
+            return Ok(*settings);
+        }
+        let settings = Settings::read(&self.0.variables).await.map_err(|error| {
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}."))
+        })?;
+        Ok(*self.0.settings.get_or_init(|| settings))
+    }
+
+    /// All events.
+    fn events(&self) -> &Events<H::Store, H::Clock> {
+        &self.0.events
+    }
+
+    /// An event, to look at or to change.
+    fn event(&self, name: &Name) -> Event<'_, H::Store, H::Clock> {
+        self.0.events.named(name)
+    }
 }
 
 /// Answers one request.
@@ -45,77 +105,17 @@ pub async fn answer(router: &Router, request: Request<Body>) -> Response {
         Ok(response) => response,
         Err(never) => match never {},
     };
-    if response.status() == StatusCode::NO_CONTENT {
-        // axum gives every response a length. RFC 9110 (8.6) forbids it here.
+    if [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&response.status()) {
+        // axum gives every response a length. RFC 9110 (8.6) forbids it here, or forbids this one.
         response.headers_mut().remove(header::CONTENT_LENGTH);
     }
     response
 }
 
-/// What the handlers share.
-type App<S, C> = State<Arc<Events<S, C>>>;
-
-/// The page: one button that offers the other state.
-#[derive(Template)]
-#[template(path = "page.html", config = "src/askama.toml")]
-struct Page {
-    state: &'static str,
-    action: &'static str,
-    next: &'static str,
-}
-
-/// Waits a moment for the event, then shows its state.
-async fn index<S: Store, C: Clock>(State(events): App<S, C>) -> Result<Response, Problem> {
-    let waited = events.named(DEMO).wait(INDEX_WAIT).await?;
-    let page = if waited.generation().is_set() {
-        Page {
-            state: "set",
-            action: "Clear",
-            next: "False",
-        }
-    } else {
-        Page {
-            state: "clear",
-            action: "Set",
-            next: "True",
-        }
-    };
-    match page.render() {
-        Ok(html) => Ok(Html(html).into_response()),
-        Err(error) => Err(Problem::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("The page could not be made: {error}."),
-        )),
-    }
-}
-
-/// Sets the event on `True`, clears it on `False`.
-async fn change_event<S: Store, C: Clock>(
-    State(events): App<S, C>,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<StatusCode, Problem> {
-    let body = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("The body is longer than {BODY_LIMIT} bytes. Send True or False."),
-        ),
-        _ => Problem::new(
-            StatusCode::BAD_REQUEST,
-            "The body did not arrive whole. Send True or False.",
-        ),
-    })?;
-    let event = events.named(DEMO);
-    match &*body {
-        b"True" => event.set().await?,
-        b"False" => event.clear().await?,
-        _ => {
-            return Err(Problem::new(
-                StatusCode::BAD_REQUEST,
-                "The body must be True, which sets the event, or False, which clears it. Nothing was changed.",
-            ));
-        }
-    };
-    Ok(StatusCode::NO_CONTENT)
+/// The description of all this (OpenAPI 3.1).
+async fn openapi() -> Response {
+    let document = include_str!("openapi.json");
+    ([(header::CONTENT_TYPE, "application/json")], document).into_response()
 }
 
 async fn unknown_path(uri: Uri) -> Problem {
@@ -141,4 +141,25 @@ async fn never_stored(mut response: Response) -> Response {
         .headers_mut()
         .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// A page with one button, which offers the other state.
+#[derive(askama::Template)]
+#[template(path = "page.html", config = "src/askama.toml")]
+struct Page<'a> {
+    /// The event's name, where it is not the demo's.
+    name: Option<&'a str>,
+    is_set: bool,
+}
+
+impl Page<'_> {
+    fn response(&self) -> Result<Response, Problem> {
+        match askama::Template::render(self) {
+            Ok(html) => Ok(axum::response::Html(html).into_response()),
+            Err(error) => Err(Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("The page could not be made: {error}."),
+            )),
+        }
+    }
 }

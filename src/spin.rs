@@ -1,13 +1,16 @@
-//! The store and the clock of a WASI 0.3 host that has `spin:key-value` and `wasi:keyvalue`.
+//! The store, the clock and the variables of a WASI 0.3 host that has Spin's interfaces and `wasi:keyvalue`.
 
 use std::future::{self, Future};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use spin_sdk::key_value;
+use spin_sdk::variables;
 use spin_sdk::wasip3::clocks::monotonic_clock;
 
 use crate::clock::Clock;
+use crate::routes::Host;
+use crate::settings::Variables;
 use crate::store::{Error, Store};
 
 /// What spin-sdk has no bindings for.
@@ -94,6 +97,11 @@ impl Store for SpinStore {
         self.reads().await?.get(key).await.map_err(from_spin)
     }
 
+    async fn keys(&self) -> Result<Vec<String>, Error> {
+        let keys = self.reads().await?.get_keys().await;
+        keys.collect().await.map_err(from_spin)
+    }
+
     fn create(&self, key: &str) -> impl Future<Output = Result<(), Error>> + Send {
         future::ready(self.create_now(key))
     }
@@ -148,4 +156,28 @@ impl Clock for SpinClock {
         let nanoseconds = duration.as_nanos().try_into().unwrap_or(u64::MAX);
         monotonic_clock::wait_for(nanoseconds)
     }
+}
+
+/// The application's variables.
+#[derive(Clone, Copy, Debug)]
+pub struct SpinVariables;
+
+impl Variables for SpinVariables {
+    async fn get(&self, name: &str) -> Result<Option<String>, String> {
+        match variables::get(name).await {
+            Ok(value) => Ok(Some(value)),
+            Err(variables::Error::Undefined(_)) => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// All of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Spin;
+
+impl Host for Spin {
+    type Store = SpinStore;
+    type Clock = SpinClock;
+    type Variables = SpinVariables;
 }

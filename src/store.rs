@@ -5,7 +5,7 @@ use std::future::Future;
 
 /// A host's key-value store, as far as events need it.
 ///
-/// Three operations, each on one key. Two of them write, and neither says what it did: a swap's answer cannot be
+/// Two operations read, and two write. Those work on one key, and neither says what it did: a swap's answer cannot be
 /// believed on every backend (see [`crate::event`]), so the trait has no place for one. Whoever wants to know reads.
 ///
 /// # Cancel safety
@@ -14,6 +14,9 @@ use std::future::Future;
 pub trait Store: Send + Sync {
     /// The value of `key`, or `None` where it has none.
     fn get(&self, key: &str) -> impl Future<Output = Result<Option<Vec<u8>>, Error>> + Send;
+
+    /// All keys that have a value, in any order.
+    fn keys(&self) -> impl Future<Output = Result<Vec<String>, Error>> + Send;
 
     /// Gives `key` the number 0, in whatever way this store writes numbers, if it has no value. A value that is
     /// there stays as it is, however late the call arrives.

@@ -1,16 +1,15 @@
 //! The seed's application: one page, one button, one event.
 
+mod support;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use loopless_host::Harness;
 use loopless_host::store::{Memory, Observed, Operation, Quirks, Store};
+use support::{observed, text};
 use tokio::time::Instant;
-
-fn text(response: &Response<Bytes>) -> &str {
-    std::str::from_utf8(response.body()).unwrap()
-}
 
 /// What the page's one button says.
 fn button(response: &Response<Bytes>) -> &str {
@@ -108,12 +107,7 @@ async fn a_set_during_the_wait_is_shown_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn the_page_of_a_set_event_costs_one_read_and_the_store_is_opened_once_an_instance() {
-    let store = Observed::new(Memory::default());
-    let host = Harness::builder()
-        .store(store.clone())
-        .start()
-        .await
-        .unwrap();
+    let (host, store) = observed().await;
     host.post("/change_event", "True").await;
     let reads = store.count(Operation::Get);
     for _ in 0..50 {
@@ -127,12 +121,7 @@ async fn the_page_of_a_set_event_costs_one_read_and_the_store_is_opened_once_an_
 
 #[tokio::test(start_paused = true)]
 async fn the_state_is_a_generation_under_the_events_name() {
-    let store = Observed::new(Memory::default());
-    let host = Harness::builder()
-        .store(store.clone())
-        .start()
-        .await
-        .unwrap();
+    let (host, store) = observed().await;
     host.get("/").await;
     assert_eq!(store.keys().await, Ok(vec![]), "looking writes nothing");
     for (body, generation) in [

@@ -1,33 +1,15 @@
 //! Every error is a problem document, and changes nothing.
 
-use bytes::Bytes;
-use http::{Request, Response, StatusCode, header};
+mod support;
+
+use http::{Request, StatusCode, header};
 use loopless_host::Harness;
 use loopless_host::store::{Memory, Observed, Operation, Store};
-
-/// Checks that this is a problem document, and returns its detail.
-fn problem(response: &Response<Bytes>, status: StatusCode) -> String {
-    assert_eq!(response.status(), status);
-    assert_eq!(
-        response.headers()[header::CONTENT_TYPE],
-        "application/problem+json"
-    );
-    assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
-    let document: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
-    assert_eq!(document["type"], "about:blank");
-    assert_eq!(document["status"], status.as_u16());
-    assert_eq!(document["title"], status.canonical_reason().unwrap());
-    document["detail"].as_str().unwrap().to_owned()
-}
+use support::{observed, problem};
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_neither_true_nor_false_is_400_and_changes_nothing() {
-    let store = Observed::new(Memory::default());
-    let host = Harness::builder()
-        .store(store.clone())
-        .start()
-        .await
-        .unwrap();
+    let (host, store) = observed().await;
     host.post("/change_event", "True").await;
     let bodies: [&[u8]; 8] = [
         b"",
@@ -107,12 +89,7 @@ async fn an_unknown_path_is_404() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_fails_is_503_with_retry_after_and_loses_nothing() {
-    let store = Observed::new(Memory::default());
-    let host = Harness::builder()
-        .store(store.clone())
-        .start()
-        .await
-        .unwrap();
+    let (host, store) = observed().await;
     host.post("/change_event", "True").await;
     store.fail("the disk is on fire");
     for response in [

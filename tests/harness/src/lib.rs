@@ -50,3 +50,6 @@ pub use guest::Reuse;
 pub use harness::{Builder, Harness};
 pub use server::{GRACE, Server};
 pub use variables::is_name as is_variable_name;
+
+/// The body of a response, which may still be on its way.
+pub use wasmtime_wasi_http::WasiBody as Body;

@@ -1,0 +1,69 @@
+//! Responses on their way to a WASI 0.3 host.
+
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::response::Response;
+use http_body_util::BodyExt;
+use spin_sdk::http::IntoResponse;
+use spin_sdk::wasip3::http::types::{self, ErrorCode};
+use spin_sdk::wasip3::http_compat::BodyWriter;
+use spin_sdk::wasip3::spawn;
+use spin_sdk::wasip3::wit_bindgen::StreamResult;
+
+use crate::clock::{Clock, before};
+use crate::spin::SpinClock;
+
+/// How often a stream that has nothing to say asks whether anybody still listens.
+const PROBE: Duration = Duration::from_secs(1);
+
+/// Gives a response to the host. The body follows, for as long as the client takes it.
+///
+/// # Errors
+///
+/// Where the host refuses the headers.
+pub fn send(response: Response) -> Result<types::Response, ErrorCode> {
+    if response.body().size_hint().exact().is_some() {
+        return response.into_response();
+    }
+    let (head, body) = response.into_parts();
+    let headers = types::Headers::try_from(head.headers)
+        .map_err(|error| ErrorCode::InternalError(Some(error.to_string())))?;
+    let (writer, contents, trailers) = BodyWriter::new();
+    let (response, _) = types::Response::new(headers, Some(contents), trailers);
+    // The host takes any status that `http` has.
+    _ = response.set_status_code(head.status.as_u16());
+    spawn(write(body, writer));
+    Ok(response)
+}
+
+/// Writes a body of unknown length.
+///
+/// spin-sdk's own conversion does the same, but it learns that the client is gone only when it next has something to
+/// write. A stream that waits for an event would go on reading the store until then. A write of nothing says it too.
+async fn write(mut body: Body, mut writer: BodyWriter) {
+    loop {
+        let probe_at = SpinClock.now().saturating_add(PROBE);
+        match before(&SpinClock, probe_at, body.frame()).await {
+            None => {
+                let (result, _) = writer.stream_writer.write(Vec::new()).await;
+                if result == StreamResult::Dropped {
+                    return;
+                }
+            }
+            Some(Some(Ok(frame))) => {
+                if writer.send_frame(frame).await.is_err() {
+                    return;
+                }
+            }
+            Some(Some(Err(error))) => {
+                let error = ErrorCode::InternalError(Some(error.to_string()));
+                _ = writer.result_writer.write(Err(error)).await;
+                return;
+            }
+            Some(None) => break,
+        }
+    }
+    drop(writer.stream_writer);
+    _ = writer.result_writer.write(Ok(None)).await;
+}

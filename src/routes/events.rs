@@ -1,0 +1,282 @@
+//! Named events: look, wait, change, forget, list.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+
+use super::request::{self, Condition, bad};
+use super::{App, Host, Page};
+use crate::event::{self, Changed, Name, Waited};
+use crate::problem::Problem;
+
+/// The name in the path, if axum could read it.
+pub type NamePath = Result<Path<String>, PathRejection>;
+
+/// How many events a page has, where the client does not say.
+const PAGE: usize = 50;
+
+/// How many events a page has at the most. Each costs a read.
+const LARGEST_PAGE: usize = 200;
+
+/// What `PUT` takes.
+const ACCEPTED: &str =
+    "Send {\"set\": true}, which sets the event, or {\"set\": false}, which clears it";
+
+/// An event as clients see it.
+#[derive(Serialize)]
+pub struct View<'a> {
+    name: &'a str,
+    set: bool,
+    generation: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changed: Option<bool>,
+}
+
+impl<'a> View<'a> {
+    /// The event `name` in this state.
+    pub fn new(name: &'a Name, state: event::State) -> Self {
+        Self {
+            name: name.as_str(),
+            set: state.is_set(),
+            generation: state.generation.changes(),
+            changed: None,
+        }
+    }
+
+    /// The event as JSON, on one line.
+    pub fn json(&self) -> String {
+        // Strings and numbers: there is nothing here that JSON could not say.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    fn response(&self) -> Response {
+        (etag(self.generation), Json(self)).into_response()
+    }
+}
+
+/// The entity tag of a generation, as a header.
+fn etag(generation: impl Display) -> [(HeaderName, String); 1] {
+    [(header::ETAG, format!("\"{generation}\""))]
+}
+
+/// The body of a `PUT`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    set: bool,
+}
+
+/// The state of an event: as JSON, or as a page for a browser. With `wait` and `If-None-Match`, when it is another one.
+pub async fn show<H: Host>(
+    State(app): State<App<H>>,
+    name: NamePath,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let name = request::name(name)?;
+    let [wait] = request::parameters(&uri, ["wait"])?;
+    let settings = app.settings().await?;
+    let event = app.event(&name).with_polling(settings.polling);
+
+    let (wait, applied) = match wait {
+        Some(wait) => {
+            let wait = request::seconds("wait", &wait, settings.wait_max)?;
+            (Some(wait), None)
+        }
+        // A preference is no order: what is too much is cut down, and the client is told.
+        None => {
+            let seconds = request::preferred_wait(&headers);
+            let applied = seconds.map(|seconds| seconds.min(settings.wait_max.as_secs()));
+            (applied.map(Duration::from_secs), applied)
+        }
+    };
+    let is_known = |state| request::is_known(&headers, state);
+    let is_waiting = wait.is_some() && headers.contains_key(header::IF_NONE_MATCH);
+    let state = match wait {
+        Some(wait) if is_waiting => event.changed(is_known, wait).await?,
+        _ => event.state().await?,
+    };
+
+    let mut response = if is_known(state) {
+        (StatusCode::NOT_MODIFIED, etag(state.generation)).into_response()
+    } else if is_waiting && state.is_forgotten {
+        return Err(forgotten(&name));
+    } else if request::prefers_html(&headers) {
+        let page = Page {
+            name: Some(name.as_str()),
+            is_set: state.is_set(),
+        };
+        page.response()?
+    } else {
+        View::new(&name, state).response()
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("accept, prefer"));
+    if let Some(seconds) = applied {
+        let applied = HeaderValue::from_str(&format!("wait={seconds}"));
+        headers.extend(applied.ok().map(|applied| (PREFERENCE_APPLIED, applied)));
+    }
+    Ok(response)
+}
+
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+/// Sets the event or clears it, as the body says.
+pub async fn change<H: Host>(
+    State(app): State<App<H>>,
+    name: NamePath,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let name = request::name(name)?;
+    let [] = request::parameters(&uri, [])?;
+    let condition = request::condition(&headers)?;
+    let body = request::body(body, ACCEPTED)?;
+    let wanted: Wanted = serde_json::from_slice(&body)
+        .map_err(|error| bad(format!("The body is wrong: {error}. {ACCEPTED}.")))?;
+
+    let event = app.event(&name);
+    let only_from = match condition {
+        Condition::None => None,
+        Condition::Exists => {
+            let state = event.state().await?;
+            if !state.exists() {
+                return Err(precondition_failed(state));
+            }
+            None
+        }
+        Condition::Generations(generations) => {
+            let state = event.state().await?;
+            if !generations.contains(&state.generation) {
+                return Err(precondition_failed(state));
+            }
+            Some(state.generation)
+        }
+    };
+    let (state, changed) = match event.change(wanted.set, only_from).await? {
+        Changed::Yes(state) => (state, true),
+        Changed::No(state) => (state, false),
+        Changed::Refused(state) => return Err(precondition_failed(state)),
+    };
+    let mut view = View::new(&name, state);
+    view.changed = Some(changed);
+    Ok(view.response())
+}
+
+fn precondition_failed(state: event::State) -> Problem {
+    let generation = state.generation;
+    Problem::new(
+        StatusCode::PRECONDITION_FAILED,
+        format!(
+            "The event is in generation {generation}, which If-Match does not name. Nothing was changed."
+        ),
+    )
+}
+
+/// Forgets the event.
+pub async fn forget<H: Host>(
+    State(app): State<App<H>>,
+    name: NamePath,
+    uri: Uri,
+) -> Result<StatusCode, Problem> {
+    let name = request::name(name)?;
+    let [] = request::parameters(&uri, [])?;
+    app.event(&name).forget().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Waits until the event is set.
+pub async fn wait<H: Host>(
+    State(app): State<App<H>>,
+    name: NamePath,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let name = request::name(name)?;
+    let [timeout] = request::parameters(&uri, ["timeout"])?;
+    let settings = app.settings().await?;
+    let timeout = match timeout {
+        Some(timeout) => request::seconds("timeout", &timeout, settings.wait_max)?,
+        None => settings.wait_max,
+    };
+    let event = app.event(&name).with_polling(settings.polling);
+    match event.wait(timeout).await? {
+        Waited::Set(state) => Ok(View::new(&name, state).response()),
+        Waited::Forgotten(_) => Err(forgotten(&name)),
+        Waited::TimedOut(_) => Err(Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            format!(
+                "The event was not set within {} s. Ask again.",
+                timeout.as_secs_f64()
+            ),
+        )),
+    }
+}
+
+/// What the waiters of a forgotten event get.
+fn forgotten(name: &Name) -> Problem {
+    Problem::new(
+        StatusCode::GONE,
+        format!(
+            "The event {name} was forgotten while you waited for it. Setting it makes a new one."
+        ),
+    )
+}
+
+/// A page of the list.
+#[derive(Serialize)]
+struct List<'a> {
+    events: Vec<View<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// The events that exist, by pages, in the order of their names.
+pub async fn list<H: Host>(State(app): State<App<H>>, uri: Uri) -> Result<Response, Problem> {
+    let [after, limit] = request::parameters(&uri, ["after", "limit"])?;
+    let after = after
+        .map(|after| {
+            Name::new(&after).ok_or_else(|| {
+                bad(format!(
+                    "after is no name of an event. {}",
+                    request::names()
+                ))
+            })
+        })
+        .transpose()?;
+    let limit = match limit {
+        None => PAGE,
+        Some(limit) => match limit.parse() {
+            Ok(number) if (1..=LARGEST_PAGE).contains(&number) => number,
+            _ => {
+                return Err(bad(format!(
+                    "limit must be a whole number from 1 to {LARGEST_PAGE}, not {limit:?}."
+                )));
+            }
+        },
+    };
+    let page = app.events().list(after.as_ref(), limit).await?;
+    let last = page.events.last().filter(|_| page.has_more);
+    // Names need no escape in a URL.
+    let next = last.map(|(name, _)| format!("/events?after={name}&limit={limit}"));
+    let link = next.as_ref().map(|next| format!("<{next}>; rel=\"next\""));
+    let events = page.events.iter();
+    let list = List {
+        events: events
+            .map(|(name, state)| View::new(name, *state))
+            .collect(),
+        next,
+    };
+    let mut response = Json(list).into_response();
+    let link = link.and_then(|link| HeaderValue::from_str(&link).ok());
+    let headers = response.headers_mut();
+    headers.extend(link.map(|link| (header::LINK, link)));
+    Ok(response)
+}

@@ -1,0 +1,188 @@
+//! What a request says: names, bodies, times, conditions and preferences.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::Path;
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::http::{HeaderMap, HeaderName, StatusCode, Uri, header};
+
+use super::BODY_LIMIT;
+use crate::event::{Generation, Name, State};
+use crate::problem::Problem;
+
+/// A request that makes no sense: 400, with what it should have been.
+pub fn bad(detail: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, detail)
+}
+
+/// The event's name, from the path.
+pub fn name(path: Result<Path<String>, PathRejection>) -> Result<Name, Problem> {
+    let name = path.ok().and_then(|Path(name)| Name::new(&name));
+    name.ok_or_else(|| bad(format!("That is no name of an event. {}", names())))
+}
+
+/// What a name is, in a sentence.
+pub fn names() -> String {
+    format!(
+        "A name has 1 to {} of the characters A-Z a-z 0-9 . _ ~ -",
+        Name::LONGEST
+    )
+}
+
+/// The body, if it came whole and is not too long.
+pub fn body(body: Result<Bytes, BytesRejection>, accepted: &str) -> Result<Bytes, Problem> {
+    body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("The body is longer than {BODY_LIMIT} bytes. {accepted}."),
+        ),
+        _ => bad(format!("The body did not arrive whole. {accepted}.")),
+    })
+}
+
+/// The value of one parameter of the query. A query that has others, or this one twice, is refused: a parameter that
+/// nobody reads is a misspelt one.
+pub fn parameters<const N: usize>(
+    uri: &Uri,
+    known: [&str; N],
+) -> Result<[Option<String>; N], Problem> {
+    let mut values = [const { None }; N];
+    for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+        let Some(index) = known.iter().position(|known| *known == name) else {
+            let takes = match known.join(" and ") {
+                takes if takes.is_empty() => "none".to_owned(),
+                takes => takes,
+            };
+            return Err(bad(format!(
+                "There is no parameter {name:?} here. Parameters here: {takes}."
+            )));
+        };
+        if values[index].replace(value.into_owned()).is_some() {
+            return Err(bad(format!("The parameter {name} is there twice.")));
+        }
+    }
+    Ok(values)
+}
+
+/// A time in seconds, such as `20` or `0.5`, that a client wants to wait.
+pub fn seconds(parameter: &str, text: &str, most: Duration) -> Result<Duration, Problem> {
+    let is_decimal = text
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let time = text
+        .parse::<f64>()
+        .ok()
+        .filter(|_| is_decimal)
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    match time {
+        Some(time) if time <= most => Ok(time),
+        _ => Err(bad(format!(
+            "{parameter} must be a number of seconds from 0 to {}, not {text:?}.",
+            most.as_secs()
+        ))),
+    }
+}
+
+/// The seconds of `Prefer: wait=` (RFC 7240), if there are any. A preference that makes no sense is none.
+pub fn preferred_wait(headers: &HeaderMap) -> Option<u64> {
+    const PREFER: HeaderName = HeaderName::from_static("prefer");
+
+    list(headers, &PREFER)
+        .filter_map(|preference| {
+            let (name, value) = preference.split(';').next()?.split_once('=')?;
+            let is_wait = name.trim().eq_ignore_ascii_case("wait");
+            is_wait.then(|| value.trim().trim_matches('"').parse().ok())
+        })
+        .next()?
+}
+
+/// Whether the first thing that the client accepts is HTML, as with a browser.
+pub fn prefers_html(headers: &HeaderMap) -> bool {
+    let first = list(headers, &header::ACCEPT).next();
+    let kind = first.and_then(|range| range.split(';').next());
+    kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/html"))
+}
+
+/// An entity tag as `If-Match` and `If-None-Match` have it.
+enum Tag {
+    /// `*`: whatever there is.
+    Any,
+    /// A generation. Any other tag is one that no event has had.
+    Generation {
+        known: Option<Generation>,
+        is_weak: bool,
+    },
+}
+
+fn tags(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<Tag>> {
+    list(headers, name)
+        .map(|tag| {
+            if tag == "*" {
+                return Some(Tag::Any);
+            }
+            let (opaque, is_weak) = match tag.strip_prefix("W/") {
+                Some(opaque) => (opaque, true),
+                None => (tag, false),
+            };
+            let inner = opaque.strip_prefix('"')?.strip_suffix('"')?;
+            let is_canonical = inner == "0" || !inner.starts_with(['0', '+']);
+            let changes = inner.parse().ok().filter(|_| is_canonical);
+            let known = changes.and_then(Generation::new);
+            Some(Tag::Generation { known, is_weak })
+        })
+        .collect()
+}
+
+/// The generation that `If-None-Match` says the client knows, if it is the one of `state`.
+///
+/// A header that is no list of entity tags matches nothing: the client gets the whole answer.
+pub fn is_known(headers: &HeaderMap, state: State) -> bool {
+    let tags = tags(headers, &header::IF_NONE_MATCH).unwrap_or_default();
+    tags.iter().any(|tag| match tag {
+        Tag::Any => true,
+        Tag::Generation { known, .. } => *known == Some(state.generation),
+    })
+}
+
+/// What `If-Match` asks for.
+pub enum Condition {
+    /// There is none.
+    None,
+    /// That the event exists.
+    Exists,
+    /// That the event is in one of these generations.
+    Generations(Vec<Generation>),
+}
+
+/// The condition of a change.
+pub fn condition(headers: &HeaderMap) -> Result<Condition, Problem> {
+    if !headers.contains_key(header::IF_MATCH) {
+        return Ok(Condition::None);
+    }
+    let tags = tags(headers, &header::IF_MATCH).ok_or_else(|| {
+        bad("If-Match is no list of entity tags. An event's tag is its generation in quotes, such as \"3\".")
+    })?;
+    if tags.iter().any(|tag| matches!(tag, Tag::Any)) {
+        return Ok(Condition::Exists);
+    }
+    let generations = tags.iter().filter_map(|tag| match tag {
+        // RFC 9110 (13.1.1) compares strongly here.
+        Tag::Generation {
+            known,
+            is_weak: false,
+        } => *known,
+        _ => None,
+    });
+    Ok(Condition::Generations(generations.collect()))
+}
+
+/// The members of a header that is a list. No member that is looked for has a comma in it.
+fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers
+        .get_all(name)
+        .iter()
+        .flat_map(|value| value.to_str().unwrap_or("?").split(','))
+        .map(str::trim)
+        .filter(|member| !member.is_empty())
+}

@@ -1,0 +1,229 @@
+//! An event's changes as server-sent events.
+
+mod support;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Response, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use loopless_host::Harness;
+use loopless_host::store::Operation;
+use support::{observed, problem, request, send};
+use tokio::time::{Instant, sleep, timeout};
+
+const SET: &str = "{\"set\": true}";
+const CLEAR: &str = "{\"set\": false}";
+
+async fn put(host: &Harness, body: &str) {
+    let status = send(host, "PUT", "/events/door", &[], body).await.status();
+    assert_eq!(status, StatusCode::OK);
+}
+
+/// A client of the stream.
+struct Client {
+    response: Response<loopless_host::Body>,
+    text: String,
+}
+
+impl Client {
+    async fn connect(host: &Harness, headers: &[(&str, &str)]) -> Self {
+        let request = request("GET", "/events/door/stream", headers, "");
+        let response = host.handle(request.map(|_| Full::<Bytes>::default())).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(
+            response.headers()[header::CONTENT_TYPE],
+            "text/event-stream"
+        );
+        assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
+        Self {
+            response,
+            text: String::new(),
+        }
+    }
+
+    /// The next message or comment, or `None` at the end. Without what sets the time of retries.
+    async fn next(&mut self) -> Option<String> {
+        loop {
+            if let Some((message, rest)) = self.text.split_once("\n\n") {
+                let (message, rest) = (message.to_owned(), rest.to_owned());
+                self.text = rest;
+                if message != "retry: 1000" {
+                    return Some(message);
+                }
+                continue;
+            }
+            let frame = self.response.body_mut().frame().await?.unwrap();
+            let data = frame.into_data().unwrap();
+            self.text.push_str(std::str::from_utf8(&data).unwrap());
+        }
+    }
+}
+
+/// A change as the stream tells it.
+fn change(generation: u64) -> String {
+    let set = generation % 2 == 1;
+    format!(
+        "id: {generation}\ndata: {{\"name\":\"door\",\"set\":{set},\"generation\":{generation}}}"
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_tells_the_state_at_once_and_then_each_change() {
+    let host = Harness::start().await.unwrap();
+    let began = Instant::now();
+    let mut client = Client::connect(&host, &[]).await;
+    assert_eq!(client.next().await.unwrap(), change(0));
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    for generation in 1..6 {
+        put(&host, if generation % 2 == 1 { SET } else { CLEAR }).await;
+        let changed = Instant::now();
+        assert_eq!(client.next().await.unwrap(), change(generation));
+        assert!(changed.elapsed() <= Duration::from_millis(10));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pulse_is_told_as_its_two_changes() {
+    let host = Harness::start().await.unwrap();
+    let mut client = Client::connect(&host, &[]).await;
+    client.next().await;
+    sleep(Duration::from_secs(5)).await;
+    put(&host, SET).await;
+    put(&host, CLEAR).await;
+    assert_eq!(client.next().await.unwrap(), change(1));
+    assert_eq!(client.next().await.unwrap(), change(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_thing_it_sends_sets_the_time_of_retries() {
+    let host = Harness::start().await.unwrap();
+    let mut client = Client::connect(&host, &[]).await;
+    let frame = client.response.body_mut().frame().await.unwrap().unwrap();
+    assert!(frame.into_data().unwrap().starts_with(b"retry: 1000\n\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_is_told_what_was_missed_and_nothing_twice() {
+    let host = Harness::start().await.unwrap();
+    for body in [SET, CLEAR, SET, CLEAR] {
+        put(&host, body).await;
+    }
+    let mut client = Client::connect(&host, &[("last-event-id", "2")]).await;
+    assert_eq!(client.next().await.unwrap(), change(3));
+    assert_eq!(client.next().await.unwrap(), change(4));
+    put(&host, SET).await;
+    assert_eq!(client.next().await.unwrap(), change(5));
+
+    let mut client = Client::connect(&host, &[("last-event-id", "5")]).await;
+    put(&host, CLEAR).await;
+    assert_eq!(client.next().await.unwrap(), change(6));
+
+    // An id that is none of this event's.
+    for id in ["7", "x", "-1", ""] {
+        let mut client = Client::connect(&host, &[("last-event-id", id)]).await;
+        assert_eq!(client.next().await.unwrap(), change(6), "{id:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_missed_very_much_is_told_the_end_of_it() {
+    let host = Harness::builder();
+    let store = loopless_host::store::Memory::default();
+    loopless_host::store::Store::set(&store, "event/door", b"1000000")
+        .await
+        .unwrap();
+    let host = host.store(store).start().await.unwrap();
+    let mut client = Client::connect(&host, &[("last-event-id", "1")]).await;
+    for generation in 999_901..=1_000_000 {
+        assert_eq!(client.next().await.unwrap(), change(generation));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_comment_every_15_s_keeps_it_open() {
+    let host = Harness::start().await.unwrap();
+    let mut client = Client::connect(&host, &[]).await;
+    client.next().await;
+    for _ in 0..3 {
+        let began = Instant::now();
+        assert_eq!(client.next().await.unwrap(), ":");
+        let waited = began.elapsed().as_secs_f64();
+        assert!((15.0..15.2).contains(&waited), "{waited}");
+    }
+    put(&host, SET).await;
+    assert_eq!(client.next().await.unwrap(), change(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_stream_reads_at_most_ten_times_a_second_also_after_a_comment() {
+    let (host, store) = observed().await;
+    let mut client = Client::connect(&host, &[]).await;
+    client.next().await;
+    assert_eq!(client.next().await.unwrap(), ":");
+    let before = store.count(Operation::Get);
+    assert_eq!(client.next().await.unwrap(), ":");
+    let reads = store.count(Operation::Get) - before;
+    assert!((1..=151).contains(&reads), "{reads} reads in 15 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_whose_client_is_gone_stops_reading_within_a_second() {
+    let (host, store) = observed().await;
+    let mut client = Client::connect(&host, &[]).await;
+    client.next().await;
+    // Somebody takes what comes, until the client goes away.
+    _ = timeout(Duration::from_secs(5), client.next()).await;
+    drop(client);
+    sleep(Duration::from_millis(1100)).await;
+    let before = store.count(Operation::Get);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(store.count(Operation::Get), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forgotten_event_ends_its_streams() {
+    let host = Harness::start().await.unwrap();
+    put(&host, SET).await;
+    let mut client = Client::connect(&host, &[]).await;
+    assert_eq!(client.next().await.unwrap(), change(1));
+    send(&host, "DELETE", "/events/door", &[], "").await;
+    let last = client.next().await.unwrap();
+    assert!(
+        last.starts_with("event: forgotten\nid: 4\ndata: {"),
+        "{last}"
+    );
+    assert_eq!(client.next().await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_variable_ends_it_after_a_while_for_hosts_that_would_cut_it_off() {
+    let host = Harness::builder().variable("stream_max_seconds", "20");
+    let host = host.start().await.unwrap();
+    let began = Instant::now();
+    let mut client = Client::connect(&host, &[]).await;
+    assert_eq!(client.next().await.unwrap(), change(0));
+    assert_eq!(client.next().await.unwrap(), ":");
+    assert_eq!(client.next().await, None);
+    let lasted = began.elapsed().as_secs_f64();
+    assert!((20.0..20.2).contains(&lasted), "{lasted}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_outlasts_a_store_that_fails_for_a_while() {
+    let (host, store) = observed().await;
+    let mut client = Client::connect(&host, &[]).await;
+    client.next().await;
+    store.fail("down");
+    assert_eq!(client.next().await.unwrap(), ":");
+    store.recover();
+    put(&host, SET).await;
+    assert_eq!(client.next().await.unwrap(), change(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_takes_no_parameters() {
+    let host = Harness::start().await.unwrap();
+    let response = host.get("/events/door/stream?from=1").await;
+    problem(&response, StatusCode::BAD_REQUEST);
+}
