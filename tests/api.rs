@@ -5,8 +5,8 @@ mod support;
 use std::time::Duration;
 
 use http::{StatusCode, header};
-use loopless_host::Harness;
-use loopless_host::store::{Operation, Quirks, Store};
+use loopless_host::store::{Memory, Observed, Operation, Quirks, Store};
+use loopless_host::{Harness, Reuse};
 use serde_json::json;
 use support::{json, observed, problem, send, text};
 use tokio::time::{Instant, sleep};
@@ -331,7 +331,7 @@ async fn a_variable_that_cannot_be_used_is_an_error_that_names_it() {
 async fn variables_set_how_often_a_wait_reads() {
     let mut counts = Vec::new();
     for last in ["100", "1000"] {
-        let store = loopless_host::store::Observed::new(loopless_host::store::Memory::default());
+        let store = Observed::new(Memory::default());
         let host = Harness::builder()
             .store(store.clone())
             .variable("poll_last_ms", last)
@@ -348,9 +348,15 @@ async fn variables_set_how_often_a_wait_reads() {
 async fn sixteen_waiters_in_an_instance_cost_hardly_more_than_one() {
     let mut counts = Vec::new();
     for waiters in [1, 16] {
-        let (host, store) = observed().await;
-        // Warm: the instance exists, and takes sixteen at a time.
+        let store = Observed::new(Memory::default());
+        let builder = Harness::builder().store(store.clone()).reuse(Reuse {
+            // One more than there are: with the last one, a full instance makes the host start the next.
+            concurrent_requests: 17,
+            ..Reuse::default()
+        });
+        let host = builder.start().await.unwrap();
         host.get("/events/door").await;
+        sleep(Duration::from_millis(1)).await;
         let before = store.count(Operation::Get);
         let mut waits = tokio::task::JoinSet::new();
         for _ in 0..waiters {
@@ -365,7 +371,10 @@ async fn sixteen_waiters_in_an_instance_cost_hardly_more_than_one() {
         assert_eq!(host.instances(), 1);
         counts.push(store.count(Operation::Get) - before);
     }
-    println!("reads in 10 s: {} by one waiter, {} by sixteen", counts[0], counts[1]);
+    println!(
+        "reads in 10 s: {} by one waiter, {} by sixteen",
+        counts[0], counts[1]
+    );
     assert!(counts[1] * 10 <= counts[0] * 12, "{counts:?}");
 }
 

@@ -211,6 +211,7 @@ impl HandlerState for Instances {
             expiration: Expiration {
                 reuse: self.reuse,
                 timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+                state: None,
             },
             state: Worker {
                 reuse: self.reuse,
@@ -225,6 +226,8 @@ impl HandlerState for Instances {
 pub struct Expiration {
     reuse: Reuse,
     timer: Pin<Box<tokio::time::Sleep>>,
+    /// What the instance is doing, and since when.
+    state: Option<(WorkerStatus, Instant, tokio::time::Instant)>,
 }
 
 impl WorkerExpiration for Expiration {
@@ -232,16 +235,24 @@ impl WorkerExpiration for Expiration {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         status: WorkerStatus,
-        since: Instant,
+        since_machine: Instant,
     ) -> Poll<()> {
         let limit = match status {
             WorkerStatus::Idle => Some(self.reuse.idle),
             WorkerStatus::Requests | WorkerStatus::PostReturn => self.reuse.request_timeout,
         };
+        // The worker goes by the machine's clock, the limit by the runtime's, which a test may have paused.
+        let since = match self.state {
+            Some((known, start, since)) if known == status && start == since_machine => since,
+            _ => {
+                let since = tokio::time::Instant::now();
+                self.state = Some((status, since_machine, since));
+                since
+            }
+        };
         let Some(deadline) = limit.and_then(|limit| since.checked_add(limit)) else {
             return Poll::Pending;
         };
-        let deadline = deadline.into();
         if self.timer.deadline() != deadline {
             self.timer.as_mut().reset(deadline);
         }

@@ -3,18 +3,24 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::Context as _;
+use bytes::Bytes;
+use http::{Response, header};
+use http_body::Frame;
+use http_body_util::BodyExt;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::Harness;
+use crate::{Body, Harness};
 
 /// How long requests may go on after a shutdown has begun.
 pub const GRACE: Duration = Duration::from_secs(5);
@@ -71,11 +77,49 @@ impl Server {
     }
 }
 
+/// A stream of server-sent events that ends when the server is shut down.
+///
+/// Such a stream may go on for ever. Its clients come back by themselves, so that an end, unlike a broken connection,
+/// costs them nothing.
+struct UntilShutdown {
+    body: Body,
+    shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl http_body::Body for UntilShutdown {
+    type Data = Bytes;
+    type Error = wasmtime_wasi_http::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Pending => self.shutdown.as_mut().poll(cx).map(|()| None),
+            ready => ready,
+        }
+    }
+}
+
+/// The response, with a body that ends at the shutdown if it is a stream of events.
+fn until_shutdown(response: Response<Body>, mut shutdown: watch::Receiver<bool>) -> Response<Body> {
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    if !kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")) {
+        return response;
+    }
+    let shutdown = Box::pin(async move {
+        // An error says that the server is gone: the same.
+        _ = shutdown.wait_for(|is_shutdown| *is_shutdown).await;
+    });
+    response.map(|body| UntilShutdown { body, shutdown }.boxed_unsync())
+}
+
 async fn serve(
     listener: TcpListener,
     harness: Harness,
     mut stopped: oneshot::Receiver<()>,
 ) -> bool {
+    let (shutdown, is_shutdown) = watch::channel(false);
     let mut http = auto::Builder::new(TokioExecutor::new());
     http.http1().timer(TokioTimer::new());
     http.http2().timer(TokioTimer::new());
@@ -95,10 +139,13 @@ async fn serve(
         };
         // Without this, a response that follows its head a moment later waits 40 ms for an acknowledgement.
         _ = stream.set_nodelay(true);
-        let harness = harness.clone();
+        let (harness, is_shutdown) = (harness.clone(), is_shutdown.clone());
         let service = service_fn(move |request| {
-            let harness = harness.clone();
-            async move { Ok::<_, Infallible>(harness.handle(request).await) }
+            let (harness, is_shutdown) = (harness.clone(), is_shutdown.clone());
+            async move {
+                let response = harness.handle(request).await;
+                Ok::<_, Infallible>(until_shutdown(response, is_shutdown))
+            }
         });
         let connection = http.serve_connection(TokioIo::new(stream), service);
         let connection = connections.watch(connection.into_owned());
@@ -108,6 +155,7 @@ async fn serve(
         });
     }
     drop(listener);
+    _ = shutdown.send(true);
     tokio::time::timeout(GRACE, connections.shutdown())
         .await
         .is_ok()

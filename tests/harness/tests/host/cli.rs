@@ -234,6 +234,62 @@ async fn a_request_that_does_not_finish_is_cut_off_and_said() {
 }
 
 #[tokio::test]
+async fn a_stream_of_events_ends_cleanly_at_the_shutdown() {
+    let directory = tempdir().unwrap();
+    let host = Host::start(directory.path(), &["--store", "memory"]).await;
+    let address = host.url.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = "GET /events/door/stream HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !String::from_utf8_lossy(&answer).contains("\"generation\":0}\n\n") {
+        assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0);
+    }
+    host.signal(Signal::TERM);
+    stream.read_to_end(&mut answer).await.unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(
+        answer.ends_with("\r\n0\r\n\r\n"),
+        "the last chunk: {answer:?}"
+    );
+    let (status, errors) = host.ended().await;
+    assert_eq!(status.code(), Some(0));
+    assert!(!errors.contains("cut off"), "{errors}");
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_stops_its_stream() {
+    let directory = tempdir().unwrap();
+    let store = directory.path().join("store.db");
+    let host =
+        loopless_host::store::Observed::new(loopless_host::store::Sqlite::open(&store).unwrap());
+    let harness = loopless_host::Harness::builder().store(host.clone());
+    let harness = harness
+        .component(crate::support::component())
+        .start()
+        .await
+        .unwrap();
+    let server = harness.serve().await.unwrap();
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    let request = "GET /events/door/stream HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.read_exact(&mut [0; 12]).await.unwrap();
+    drop(stream);
+    // It reads until it has noticed. A second without a read says that it has.
+    let reads = || host.count(loopless_host::store::Operation::Get);
+    let mut quiet = tokio::time::interval(std::time::Duration::from_secs(1));
+    let mut before = None;
+    for _ in 0..5 {
+        quiet.tick().await;
+        if before == Some(reads()) {
+            return;
+        }
+        before = Some(reads());
+    }
+    panic!("the stream went on reading");
+}
+
+#[tokio::test]
 async fn a_connection_without_a_request_does_not_hold_up_the_end() {
     let directory = tempdir().unwrap();
     let host = Host::start(directory.path(), &["--store", "memory"]).await;
