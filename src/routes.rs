@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -38,7 +38,7 @@ pub fn router<H: Host>(events: Events<H::Store, H::Clock>, variables: H::Variabl
         )
         .route("/events/{name}/wait", get(events::wait::<H>))
         .route("/events/{name}/stream", get(stream::stream::<H>))
-        .route("/openapi.json", get(openapi))
+        .route("/openapi.json", get(openapi::<H>))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
@@ -113,9 +113,18 @@ pub async fn answer(router: &Router, request: Request<Body>) -> Response {
 }
 
 /// The description of all this (OpenAPI 3.1).
-async fn openapi() -> Response {
-    let document = include_str!("openapi.json");
-    ([(header::CONTENT_TYPE, "application/json")], document).into_response()
+async fn openapi<H: Host>(State(app): State<App<H>>, uri: Uri) -> Result<Response, Problem> {
+    let [] = request::parameters(&uri, [])?;
+    let settings = app.settings().await?;
+    let mut document: serde_json::Value = serde_json::from_str(include_str!("openapi.json"))
+        .map_err(|error| {
+            let detail = format!("The description is no JSON: {error}.");
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+        })?;
+    if let Some(most) = document.pointer_mut("/components/schemas/Seconds/maximum") {
+        *most = settings.wait_max.as_secs().into();
+    }
+    Ok(axum::Json(document).into_response())
 }
 
 async fn unknown_path(uri: Uri) -> Problem {

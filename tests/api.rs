@@ -123,7 +123,7 @@ async fn a_change_that_makes_no_sense_is_400_and_changes_nothing() {
 async fn a_client_that_knows_the_generation_gets_304() {
     let host = Harness::start().await.unwrap();
     put(&host, "door", SET).await;
-    for known in ["\"1\"", "W/\"1\"", "\"7\", \"1\"", "*"] {
+    for known in ["\"1\"", "W/\"1\"", "\"7\", \"1\"", "\"a,b\",,\"1\"", "*"] {
         let headers = [("if-none-match", known)];
         let response = send(&host, "GET", "/events/door", &headers, "").await;
         assert_eq!(response.status(), StatusCode::NOT_MODIFIED, "{known}");

@@ -67,9 +67,10 @@ pub fn parameters<const N: usize>(
 
 /// A time in seconds, such as `20` or `0.5`, that a client wants to wait.
 pub fn seconds(parameter: &str, text: &str, most: Duration) -> Result<Duration, Problem> {
+    // `f64` also reads the names of infinity and of what is no number.
     let is_decimal = text
         .bytes()
-        .all(|byte| byte.is_ascii_digit() || byte == b'.');
+        .all(|byte| byte.is_ascii_digit() || b".eE+-".contains(&byte));
     let time = text
         .parse::<f64>()
         .ok()
@@ -115,23 +116,51 @@ enum Tag {
     },
 }
 
+/// The entity tags of a header, or `None` where it is no list of them (RFC 9110, 8.8.3 and 13.1).
 fn tags(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<Tag>> {
-    list(headers, name)
-        .map(|tag| {
-            if tag == "*" {
-                return Some(Tag::Any);
+    let mut tags = Vec::new();
+    for value in headers.get_all(name) {
+        // Tags may hold bytes beyond ASCII, and commas.
+        let mut rest = value.as_bytes();
+        loop {
+            rest = rest.trim_ascii_start();
+            if let Some(after) = rest.strip_prefix(b",") {
+                rest = after;
+                continue;
             }
-            let (opaque, is_weak) = match tag.strip_prefix("W/") {
-                Some(opaque) => (opaque, true),
-                None => (tag, false),
-            };
-            let inner = opaque.strip_prefix('"')?.strip_suffix('"')?;
-            let is_canonical = inner == "0" || !inner.starts_with(['0', '+']);
-            let changes = inner.parse().ok().filter(|_| is_canonical);
-            let known = changes.and_then(Generation::new);
-            Some(Tag::Generation { known, is_weak })
-        })
-        .collect()
+            if rest.is_empty() {
+                break;
+            }
+            let (tag, after) = tag(rest)?;
+            let after = after.trim_ascii_start();
+            if !after.is_empty() && !after.starts_with(b",") {
+                return None;
+            }
+            tags.push(tag);
+            rest = after;
+        }
+    }
+    Some(tags)
+}
+
+/// The tag at the start of `text`, and what follows it.
+fn tag(text: &[u8]) -> Option<(Tag, &[u8])> {
+    if let Some(after) = text.strip_prefix(b"*") {
+        return Some((Tag::Any, after));
+    }
+    let (opaque, is_weak) = match text.strip_prefix(b"W/") {
+        Some(opaque) => (opaque, true),
+        None => (text, false),
+    };
+    let opaque = opaque.strip_prefix(b"\"")?;
+    let end = opaque.iter().position(|byte| *byte == b'"')?;
+    let (inner, after) = opaque.split_at(end);
+    let known = std::str::from_utf8(inner)
+        .ok()
+        .and_then(|inner| Generation::new(inner.parse().ok()?))
+        // A generation has one tag: `"03"` is another.
+        .filter(|generation| generation.to_string().as_bytes() == inner);
+    Some((Tag::Generation { known, is_weak }, &after[1..]))
 }
 
 /// The generation that `If-None-Match` says the client knows, if it is the one of `state`.
