@@ -78,6 +78,8 @@ impl SpinStore {
         }
     }
 
+    /// Spin 4.1 never frees the handle of a swap: an instance has 256 of them. It serves 128 requests by default, and a
+    /// change takes one swap unless others come between.
     fn swap_now(&self, key: &str, old: &[u8], new: &[u8]) -> Result<(), Error> {
         let cas = Cas::new(self.writes()?, key).map_err(from_wasi)?;
         // `current` is what starts the transaction, so that it has to be called even by who knows the value.

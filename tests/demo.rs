@@ -183,3 +183,16 @@ async fn a_hundred_sets_at_once_on_the_component_make_one_transition_on_every_ho
         assert_eq!(value, three, "{name}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn changes_go_on_however_many_there_were() {
+    for (name, quirks) in Quirks::ALL {
+        let host = Harness::builder().quirks(quirks).start().await.unwrap();
+        for body in ["True", "False"].repeat(200) {
+            let changed = host.post("/change_event", body).await;
+            assert_eq!(changed.status(), StatusCode::NO_CONTENT, "{name}");
+        }
+        // Spin has room for 256 swaps in an instance, which is gone before that.
+        assert!(host.instances() > 1);
+    }
+}

@@ -157,3 +157,29 @@ impl OutputStream for Stream {
         Ok(64 * 1024)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn what_a_guest_prints_is_cut_into_lines_however_it_was_written() {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let console = Console::new({
+            let lines = lines.clone();
+            move |line| lines.lock().unwrap().push(line)
+        });
+        let mut stream = console.stream(7, Output::Stderr);
+        for part in ["one\ntw", "o", "\n\nth\u{fc}", "ree"] {
+            OutputStream::write(&mut stream, Bytes::from(part)).unwrap();
+        }
+        drop(stream);
+        let lines = lines.lock().unwrap();
+        let texts: Vec<_> = lines.iter().map(|line| line.text.as_str()).collect();
+        assert_eq!(texts, ["one", "two", "", "th\u{fc}ree"]);
+        let ours = |line: &Line| line.instance == 7 && line.output == Output::Stderr;
+        assert!(lines.iter().all(ours));
+    }
+}
