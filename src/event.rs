@@ -21,30 +21,7 @@
 //! - A set that is followed at once by a clear (a *pulse*) changes the generation by two. A waiter that compares
 //!   generations sees it; one that polls a flag does not.
 //!
-//! # What is stored
-//!
-//! One value an event, under `event/<name>`: a number. No value means generation 0. A number can be written in two ways,
-//! and the value keeps the one that it was born with: decimal text, or eight little-endian bytes.
-//!
-//! The reason is the birth of the value. On Spin's SQLite store, a compare-and-swap from *no value* is a blind write: a
-//! writer that was held up between its look and its swap would set a much newer generation back to 1. The one
-//! operation that creates a value atomically on every backend is `increment`, by 0. It leaves a value that exists as
-//! it is, so it may arrive as late as it likes. SQLite's host writes it as eight bytes (and panics where it finds a
-//! value of any other length, so the length has to stay), Redis and DynamoDB as decimal text. From then on, each swap
-//! starts from a value that is present, where every backend is exact.
-//!
-//! A number below 0 is what is left of an event that was [forgotten](Event::forget): its generation, which a new event
-//! of that name goes on from, so that no generation is ever used twice.
-//!
-//! | from | `set` | `clear` | `forget` |
-//! | --- | --- | --- | --- |
-//! | g, even: clear | g + 1 | | -(g + 2) |
-//! | g, odd: set | | g + 1 | -(g + 3) |
-//! | -g, even: forgotten | g + 1 | | |
-//!
-//! With forgetting there are two ways from a clear g. They stay apart: -(g + 2) can be reached from g without a set,
-//! and every other number beyond g cannot. So a writer that reads more than g still knows whether its set happened, and
-//! so does a waiter.
+//! How that is kept in the store, and how an event is forgotten, stands in [`state`](crate::state).
 //!
 //! # What waiting costs
 //!
@@ -61,7 +38,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Clock, before};
+use crate::state::Stored;
 use crate::store::{self, Store};
+
+pub use crate::state::{Generation, State};
 
 /// How often the store is asked for a transition before it fails with [`Error::Contended`].
 const ATTEMPTS: u32 = 8;
@@ -104,104 +84,6 @@ impl Name {
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-/// How many times an event has changed. Even: clear. Odd: set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Generation(i64);
-
-impl Generation {
-    /// Far beyond what any event reaches, and far from what could overflow.
-    const LAST: i64 = 1_000_000_000_000_000_000;
-
-    /// The generation after this many changes, or `None` if there cannot have been so many.
-    pub fn new(changes: u64) -> Option<Self> {
-        let changes = i64::try_from(changes).ok()?;
-        (changes <= Self::LAST).then_some(Self(changes))
-    }
-
-    /// How many changes that are.
-    pub fn changes(self) -> u64 {
-        self.0.unsigned_abs()
-    }
-
-    /// Whether the event is set in this generation.
-    pub fn is_set(self) -> bool {
-        self.0 % 2 == 1
-    }
-
-    /// The generation after one transition.
-    pub fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
-    }
-}
-
-impl fmt::Display for Generation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// An event as one reading of the store shows it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct State {
-    /// Its generation.
-    pub generation: Generation,
-    /// Whether it was forgotten in this generation. It is clear then, as one that was never set.
-    pub is_forgotten: bool,
-}
-
-impl State {
-    /// Whether the event is set.
-    pub fn is_set(self) -> bool {
-        self.generation.is_set()
-    }
-
-    /// Whether there is an event: one that was set at some time, and not forgotten since.
-    pub fn exists(self) -> bool {
-        !self.is_forgotten && self.generation > Generation::default()
-    }
-
-    /// The state that a stored number stands for.
-    fn of(number: i64) -> Option<Self> {
-        let generation = Generation::new(number.unsigned_abs())?;
-        let is_forgotten = number < 0;
-        (!is_forgotten || !generation.is_set()).then_some(Self {
-            generation,
-            is_forgotten,
-        })
-    }
-
-    /// The number that stands for it in the store.
-    fn number(self) -> i64 {
-        if self.is_forgotten {
-            -self.generation.0
-        } else {
-            self.generation.0
-        }
-    }
-
-    /// The state after a transition.
-    fn changed(self) -> Self {
-        Self {
-            generation: self.generation.next(),
-            is_forgotten: false,
-        }
-    }
-
-    /// The state after it was forgotten.
-    fn forgotten(self) -> Self {
-        let next = self.generation.next().next();
-        Self {
-            generation: if next.is_set() { next.next() } else { next },
-            is_forgotten: true,
-        }
-    }
-
-    /// Whether a set has happened between `clear`, an earlier state, and this one.
-    fn is_after_a_set(self, clear: Self) -> bool {
-        self.generation > clear.generation && self != clear.forgotten()
     }
 }
 
@@ -743,42 +625,6 @@ impl<S: Store, C: Clock> Event<'_, S, C> {
     }
 }
 
-/// An event's value as the store has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Stored {
-    value: Option<Vec<u8>>,
-    state: State,
-}
-
-impl Stored {
-    /// Reads a value. `None` for one that no event wrote.
-    fn parse(value: Option<Vec<u8>>) -> Option<Self> {
-        let number = value.as_deref().map_or(Some(0), |value| {
-            parse_text(value).or_else(|| Some(i64::from_le_bytes(value.try_into().ok()?)))
-        })?;
-        let state = State::of(number)?;
-        Some(Self { value, state })
-    }
-
-    /// The value for `state`, written as this one is.
-    fn encode(&self, state: State) -> Vec<u8> {
-        let number = state.number();
-        match &self.value {
-            Some(value) if parse_text(value).is_none() => number.to_le_bytes().to_vec(),
-            _ => number.to_string().into_bytes(),
-        }
-    }
-}
-
-/// A number in decimal text. Eight bytes that look like text are text: as bytes they would be beyond
-/// [`Generation::LAST`].
-fn parse_text(value: &[u8]) -> Option<i64> {
-    let digits = value.strip_prefix(b"-").unwrap_or(value);
-    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    is_number.then_some(())?;
-    std::str::from_utf8(value).ok()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use std::future::Future;
@@ -1195,17 +1041,36 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_number_keeps_the_way_in_which_it_was_written() {
-        let text = Stored::parse(Some(b"12345678".to_vec())).unwrap();
-        assert_eq!(text.state, state(12_345_678));
-        assert_eq!(text.encode(text.state.changed()), b"12345679");
-        let bytes = Stored::parse(Some(255_i64.to_le_bytes().to_vec())).unwrap();
-        assert_eq!(bytes.state, state(255));
-        assert_eq!(
-            bytes.encode(bytes.state.forgotten()),
-            (-258_i64).to_le_bytes()
-        );
+    /// A store whose swaps never come through.
+    #[derive(Debug, Default)]
+    struct Stuck(Mutex<u32>);
+
+    impl Store for Stuck {
+        async fn get(&self, _: &str) -> Result<Option<Vec<u8>>, store::Error> {
+            Ok(Some(b"0".to_vec()))
+        }
+
+        async fn keys(&self) -> Result<Vec<String>, store::Error> {
+            Ok(Vec::new())
+        }
+
+        async fn create(&self, _: &str) -> Result<(), store::Error> {
+            Ok(())
+        }
+
+        async fn swap(&self, _: &str, _: &[u8], _: &[u8]) -> Result<(), store::Error> {
+            *self.0.lock().unwrap() += 1;
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_that_never_comes_through_ends_after_a_bounded_number_of_attempts() {
+        let events = Events::new(Stuck::default(), Paused(Instant::now()));
+        let began = Instant::now();
+        assert_eq!(events.named(&e()).set().await, Err(Error::Contended));
+        assert_eq!(*events.store.0.lock().unwrap(), ATTEMPTS);
+        assert!(began.elapsed() < Duration::from_secs(1));
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! routes.rs    every route; below it, what they do                  ┐
 //! problem.rs   what a client sees of an error                       ┘ these know HTTP
 //! event.rs     Event: set, clear, is_set, wait                      ┐
+//! state.rs     Generation, and the number that it is stored as      │
 //! store.rs     trait Store: get, keys, create, swap                 │ these know nothing
 //! clock.rs     trait Clock: now, sleep                              │ but each other
 //! settings.rs  trait Variables: what an operator sets               ┘
@@ -30,7 +31,8 @@
 //! in the host's key-value store. What an instance keeps in memory ([`event::Events`]) is what it last read of that
 //! value: never a waiter, and never the truth.
 //!
-//! How an event is kept and changed, and why that is exact on hosts whose compare-and-swap is not, stands in [`event`].
+//! How an event is changed and kept, and why that is exact on hosts whose compare-and-swap is not, stands in [`event`]
+//! and [`state`].
 //!
 //! # A request
 //!
@@ -52,6 +54,7 @@ pub mod routes;
 pub mod settings;
 #[cfg(target_os = "wasi")]
 pub mod spin;
+pub mod state;
 pub mod store;
 
 /// The component: `wasi:http/handler` to the router, nothing else.
