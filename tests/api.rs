@@ -157,7 +157,8 @@ async fn a_change_can_be_made_from_one_generation_only() {
         &put_if("W/\"1\"", CLEAR).await,
         StatusCode::PRECONDITION_FAILED,
     );
-    problem(&put_if("1", CLEAR).await, StatusCode::BAD_REQUEST);
+    let detail = problem(&put_if("1", CLEAR).await, StatusCode::PRECONDITION_FAILED);
+    assert!(detail.contains("\"1\", in quotes"), "{detail}");
     assert_eq!(json(&host.get("/events/door").await)["generation"], 1);
     assert_eq!(json(&put_if("\"9\", \"1\"", CLEAR).await)["generation"], 2);
     assert_eq!(json(&put_if("*", SET).await)["generation"], 3);

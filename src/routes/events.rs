@@ -137,7 +137,7 @@ pub async fn change<H: Host>(
 ) -> Result<Response, Problem> {
     let name = request::name(name)?;
     let [] = request::parameters(&uri, [])?;
-    let condition = request::condition(&headers)?;
+    let condition = request::condition(&headers);
     let body = request::body(body, ACCEPTED)?;
     let wanted: Wanted = serde_json::from_slice(&body)
         .map_err(|error| bad(format!("The body is wrong: {error}. {ACCEPTED}.")))?;
@@ -175,7 +175,7 @@ fn precondition_failed(state: event::State) -> Problem {
     Problem::new(
         StatusCode::PRECONDITION_FAILED,
         format!(
-            "The event is in generation {generation}, which If-Match does not name. Nothing was changed."
+            "The event is in generation {generation}, and If-Match does not name \"{generation}\", in quotes. Nothing was changed."
         ),
     )
 }
