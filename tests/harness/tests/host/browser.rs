@@ -117,5 +117,18 @@ async fn clicking_set_offers_clear_and_clicking_clear_offers_set() {
     let (_, page) = host.send("GET", "/", "", false).await;
     assert!(page.contains(">Set<"), "{page}");
 
+    // The page of a named event changes that event.
+    client
+        .goto(&format!("{}/events/door", host.url))
+        .await
+        .unwrap();
+    assert_eq!(button(&client).await, "Set");
+    click(&client).await;
+    button_says(&client, "Clear").await;
+    let (_, shown) = host.send("GET", "/events/door", "", false).await;
+    assert!(shown.contains("\"set\":true"), "{shown}");
+    let (_, page) = host.send("GET", "/", "", false).await;
+    assert!(page.contains(">Set<"), "{page}");
+
     client.close().await.unwrap();
 }
