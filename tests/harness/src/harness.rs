@@ -18,7 +18,7 @@ use wasmtime_wasi_http::handler::{ExpirationError, InstantiationError, ProxyHand
 use crate::component;
 use crate::console::{Console, Line};
 use crate::guest::{Instances, Program, Reuse};
-use crate::server::Server;
+use crate::server::{Server, listen};
 use crate::store::{Memory, Quirks, Store};
 use crate::variables::Variables;
 
@@ -103,7 +103,8 @@ impl Harness {
     ///
     /// Where there is no free port.
     pub async fn serve(&self) -> anyhow::Result<Server> {
-        Server::bind(SocketAddr::from(([127, 0, 0, 1], 0)), self.clone()).await
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+        Server::start(listener, self.clone())
     }
 
     /// What the component has printed so far.

@@ -48,7 +48,7 @@ mod variables;
 
 pub use guest::Reuse;
 pub use harness::{Builder, Harness};
-pub use server::{GRACE, Server};
+pub use server::{GRACE, Server, listen};
 pub use variables::is_name as is_variable_name;
 
 /// The body of a response, which may still be on its way.

@@ -13,7 +13,7 @@ use anyhow::Context;
 use clap::Parser;
 use loopless_host::console::{Console, Line, Output};
 use loopless_host::store::{Memory, Quirks, Sqlite};
-use loopless_host::{GRACE, Harness, Reuse, Server, component, is_variable_name};
+use loopless_host::{GRACE, Harness, Reuse, Server, component, is_variable_name, listen};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Serves the component over HTTP. Without options: builds it first, and keeps its store in .loopless/.
@@ -176,12 +176,14 @@ async fn start(arguments: Arguments) -> anyhow::Result<Server> {
         Backend::Memory => builder.store(Memory::default()),
         Backend::Sqlite(path) => builder.store(Sqlite::open(path)?),
     };
+    // Before the build, which may take a minute: what is wrong with the arguments is said at once.
+    let listener = listen(arguments.listen).await?;
     let path = match arguments.component {
         Some(path) => path,
         None => build().await?,
     };
     let harness = builder.component(path).start().await?;
-    let server = Server::bind(arguments.listen, harness).await?;
+    let server = Server::start(listener, harness)?;
     println!(
         "{BOLD}Serving{BOLD:#} {} (store: {})",
         server.url(""),

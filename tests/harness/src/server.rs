@@ -33,21 +33,29 @@ pub struct Server {
     running: JoinHandle<bool>,
 }
 
+/// Takes an address to listen on. Clients may connect from now on; they are served when a [`Server`] is started.
+///
+/// # Errors
+///
+/// Where the address cannot be had: taken, or not this machine's.
+pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => anyhow::anyhow!(
+                "cannot listen on {address}: the port is taken; stop what uses it, or choose another with --listen"
+            ),
+            _ => anyhow::anyhow!("cannot listen on {address}: {error}"),
+        })
+}
+
 impl Server {
-    /// Listens on `address` and serves what `harness` answers.
+    /// Serves what `harness` answers.
     ///
     /// # Errors
     ///
-    /// Where the address cannot be had: taken, or not this machine's.
-    pub async fn bind(address: SocketAddr, harness: Harness) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::AddrInUse => anyhow::anyhow!(
-                    "cannot listen on {address}: the port is taken; stop what uses it, or choose another with --listen"
-                ),
-                _ => anyhow::anyhow!("cannot listen on {address}: {error}"),
-            })?;
+    /// Where the socket has no address.
+    pub fn start(listener: TcpListener, harness: Harness) -> anyhow::Result<Self> {
         let address = listener.local_addr().context("the socket has no address")?;
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(serve(listener, harness, stopped));
