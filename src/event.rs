@@ -114,7 +114,7 @@ pub enum Changed {
     Yes(State),
     /// The event was in this state already. Nothing was written.
     No(State),
-    /// The event was in another generation than the one asked for. Nothing was written.
+    /// The event was in a state that was not allowed. Nothing was written.
     Refused(State),
 }
 
@@ -347,24 +347,28 @@ impl<S: Store, C: Clock> Event<'_, S, C> {
 
     async fn changed_to(&self, set: bool) -> Result<State, Error> {
         let (Changed::Yes(state) | Changed::No(state) | Changed::Refused(state)) =
-            self.change(set, None).await?;
+            self.change(set, |_| true).await?;
         Ok(state)
     }
 
     /// Sets the event, or clears it, and says whether that changed anything.
     ///
-    /// With `only_from`, it does so in that generation only. When several do that at the same time from the same
-    /// generation, one transition is made, and to each of them the answer is [`Changed::Yes`]: nobody can tell whose it
-    /// was. An event is not a lock.
+    /// It does so only from a state that `is_allowed`. When several do that at the same time from the same generation,
+    /// one transition is made, and to each of them the answer is [`Changed::Yes`]: nobody can tell whose it was. An
+    /// event is not a lock.
     ///
     /// # Errors
     ///
     /// As [`set`](Self::set), with its cancel safety.
-    pub async fn change(&self, set: bool, only_from: Option<Generation>) -> Result<Changed, Error> {
+    pub async fn change(
+        &self,
+        set: bool,
+        is_allowed: impl Fn(State) -> bool,
+    ) -> Result<Changed, Error> {
         let result = self
             .advance(
                 |state| {
-                    if only_from.is_some_and(|generation| generation != state.generation) {
+                    if !is_allowed(state) {
                         Err(Changed::Refused(state))
                     } else if state.is_set() == set {
                         Err(Changed::No(state))
@@ -1091,17 +1095,29 @@ mod tests {
     async fn a_change_says_whether_it_changed_anything() {
         let events = Host::new(Quirks::SpinRedis).instance();
         let event = events.named(&e());
-        assert_eq!(event.change(false, None).await, Ok(Changed::No(state(0))));
-        assert_eq!(event.change(true, None).await, Ok(Changed::Yes(state(1))));
-        assert_eq!(event.change(true, None).await, Ok(Changed::No(state(1))));
-        assert_eq!(event.change(false, None).await, Ok(Changed::Yes(state(2))));
+        assert_eq!(
+            event.change(false, |_| true).await,
+            Ok(Changed::No(state(0)))
+        );
+        assert_eq!(
+            event.change(true, |_| true).await,
+            Ok(Changed::Yes(state(1)))
+        );
+        assert_eq!(
+            event.change(true, |_| true).await,
+            Ok(Changed::No(state(1)))
+        );
+        assert_eq!(
+            event.change(false, |_| true).await,
+            Ok(Changed::Yes(state(2)))
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_change_from_one_generation_is_refused_in_another() {
         let events = Host::new(Quirks::SpinSqlite).instance();
         let event = events.named(&e());
-        let from = |changes| Generation::new(changes);
+        let from = |changes| move |state: State| state.generation.changes() == changes;
         assert_eq!(
             event.change(true, from(2)).await,
             Ok(Changed::Refused(state(0)))

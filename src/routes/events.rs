@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-use super::request::{self, Condition, bad};
+use super::request::{self, bad};
 use super::{App, Host, Page};
 use crate::event::{self, Changed, Name, Waited};
 use crate::problem::Problem;
@@ -143,24 +143,8 @@ pub async fn change<H: Host>(
         .map_err(|error| bad(format!("The body is wrong: {error}. {ACCEPTED}.")))?;
 
     let event = app.event(&name);
-    let only_from = match condition {
-        Condition::None => None,
-        Condition::Exists => {
-            let state = event.state().await?;
-            if !state.exists() {
-                return Err(precondition_failed(state));
-            }
-            None
-        }
-        Condition::Generations(generations) => {
-            let state = event.state().await?;
-            if !generations.contains(&state.generation) {
-                return Err(precondition_failed(state));
-            }
-            Some(state.generation)
-        }
-    };
-    let (state, changed) = match event.change(wanted.set, only_from).await? {
+    let is_allowed = |state| condition.allows(state);
+    let (state, changed) = match event.change(wanted.set, is_allowed).await? {
         Changed::Yes(state) => (state, true),
         Changed::No(state) => (state, false),
         Changed::Refused(state) => return Err(precondition_failed(state)),

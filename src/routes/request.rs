@@ -184,6 +184,17 @@ pub enum Condition {
     Generations(Vec<Generation>),
 }
 
+impl Condition {
+    /// Whether an event in this state may be changed.
+    pub fn allows(&self, state: State) -> bool {
+        match self {
+            Self::None => true,
+            Self::Exists => state.exists(),
+            Self::Generations(generations) => generations.contains(&state.generation),
+        }
+    }
+}
+
 /// The condition of a change. A header that is no list of entity tags names no generation.
 pub fn condition(headers: &HeaderMap) -> Condition {
     if !headers.contains_key(header::IF_MATCH) {

@@ -5,8 +5,8 @@
 //!
 //! [HTML standard]: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::mem;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -52,7 +52,7 @@ pub async fn stream<H: Host>(
         began: now,
         changed: now,
         sent: now,
-        pending: VecDeque::from([format!("retry: {RETRY_MS}\n\n")]),
+        pending: format!("retry: {RETRY_MS}\n\n"),
         is_over: false,
     };
     // An id from the future is none of this event's.
@@ -83,7 +83,7 @@ struct Stream<H: Host> {
     began: Duration,
     changed: Duration,
     sent: Duration,
-    pending: VecDeque<String>,
+    pending: String,
     is_over: bool,
 }
 
@@ -97,8 +97,7 @@ impl<H: Host> Stream<H> {
             self.wait().await;
         }
         self.sent = self.app.events().now();
-        let chunk: String = self.pending.drain(..).collect();
-        Some(chunk)
+        Some(mem::take(&mut self.pending))
     }
 
     /// Waits for a change, for the time of a keep-alive, or for the end.
@@ -119,7 +118,7 @@ impl<H: Host> Stream<H> {
                 self.push_since(known);
             }
             // A store that fails is asked again, as long as the client stays.
-            Ok(None) if self.app.events().now() < end => self.pending.push_back(":\n\n".into()),
+            Ok(None) if self.app.events().now() < end => self.pending.push_str(":\n\n"),
             Ok(None) => self.is_over = true,
             Err(error) => {
                 let problem = Problem::from(error);
@@ -159,7 +158,6 @@ impl<H: Host> Stream<H> {
     fn push(&mut self, event: Option<&str>, id: Option<Generation>, data: &str) {
         let event = event.map_or(String::new(), |event| format!("event: {event}\n"));
         let id = id.map_or(String::new(), |id| format!("id: {id}\n"));
-        let message = format!("{event}{id}data: {data}\n\n");
-        self.pending.push_back(message);
+        self.pending += &format!("{event}{id}data: {data}\n\n");
     }
 }

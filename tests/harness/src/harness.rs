@@ -107,7 +107,7 @@ impl Harness {
         Server::start(listener, self.clone())
     }
 
-    /// What the component has printed so far.
+    /// What the component has printed so far, unless [`Builder::console`] takes it.
     pub fn lines(&self) -> Vec<Line> {
         self.lines
             .lock()
@@ -178,7 +178,7 @@ impl Builder {
         self
     }
 
-    /// Where the component's lines go, besides [`Harness::lines`]. Without this, nowhere.
+    /// Where the component's lines go. Without this, to [`Harness::lines`].
     pub fn console(mut self, console: Console) -> Self {
         self.console = Some(console);
         self
