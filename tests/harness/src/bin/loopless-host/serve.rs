@@ -1,25 +1,24 @@
-//! `loopless-host`: serves a Spin HTTP component of WASI 0.3 on this machine.
+//! Without a subcommand: serves the component.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
 use anstream::{eprintln, println};
-use anstyle::{AnsiColor, Style};
 use anyhow::Context;
-use clap::Parser;
+use clap::Args;
 use loopless_host::console::{Console, Line, Output};
 use loopless_host::store::{Memory, Quirks, Sqlite};
 use loopless_host::{GRACE, Harness, Reuse, Server, component, is_variable_name, listen};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Serves the component over HTTP. Without options: builds it first, and keeps its store in .loopless/.
-#[derive(Debug, Parser)]
-#[command(version, max_term_width = 100)]
-struct Arguments {
+use crate::style::{BOLD, DIM};
+
+/// What to serve, and how.
+#[derive(Debug, Args)]
+pub struct Arguments {
     /// The address and port to listen on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9009")]
     listen: SocketAddr,
@@ -109,38 +108,8 @@ fn variable(text: &str) -> Result<(String, String), String> {
     Ok((name.into(), value.into()))
 }
 
-const BOLD: Style = Style::new().bold();
-const DIM: Style = Style::new().dimmed();
-const RED: Style = AnsiColor::Red.on_default().bold();
-
-fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let result = tokio::runtime::Runtime::new()
-        .context("cannot start the runtime")
-        .and_then(|runtime| {
-            let result = runtime.block_on(run(arguments));
-            // What instances still do in the background ends here.
-            runtime.shutdown_background();
-            result
-        });
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{RED}error:{RED:#} {}", one_line(&error));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// An error and its causes, on one line.
-fn one_line(error: &anyhow::Error) -> String {
-    format!("{error:#}")
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ")
-}
-
-async fn run(arguments: Arguments) -> anyhow::Result<()> {
+/// Serves until the first Ctrl-C or SIGTERM.
+pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut stopped = pin!(stop_signal()?);
     let server = tokio::select! {
         server = start(arguments) => server?,
