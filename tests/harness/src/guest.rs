@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use wasmtime::component::{Component, GuestTaskId, Linker, ResourceTable};
 use wasmtime::{Cache, Config, Engine, InstanceAllocationStrategy, StoreContextMut};
-use wasmtime_wasi::{HostMonotonicClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi::{
+    HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView,
+};
 use wasmtime_wasi_http::handler::{
     HandlerState, Instance, Proxy, ShouldAccept, WorkerExpiration, WorkerState, WorkerStatus,
 };
@@ -158,7 +160,22 @@ impl Guest {
 }
 
 /// The runtime's clock, which a test may have paused: a guest's sleeps run on it, so its time must too.
-struct RuntimeClock(tokio::time::Instant);
+#[derive(Clone, Copy)]
+pub struct RuntimeClock {
+    started: tokio::time::Instant,
+    /// What the calendar said when it started, as the time since 1970.
+    epoch: Duration,
+}
+
+impl RuntimeClock {
+    /// A clock that starts now, at this time since 1970.
+    pub fn start(epoch: Duration) -> Self {
+        Self {
+            started: tokio::time::Instant::now(),
+            epoch,
+        }
+    }
+}
 
 impl HostMonotonicClock for RuntimeClock {
     fn resolution(&self) -> u64 {
@@ -166,7 +183,18 @@ impl HostMonotonicClock for RuntimeClock {
     }
 
     fn now(&self) -> u64 {
-        self.0.elapsed().as_nanos().try_into().unwrap_or(u64::MAX)
+        let elapsed = self.started.elapsed().as_nanos();
+        elapsed.try_into().unwrap_or(u64::MAX)
+    }
+}
+
+impl HostWallClock for RuntimeClock {
+    fn resolution(&self) -> Duration {
+        Duration::from_nanos(1)
+    }
+
+    fn now(&self) -> Duration {
+        self.epoch.saturating_add(self.started.elapsed())
     }
 }
 
@@ -178,7 +206,7 @@ pub struct Instances {
     pub quirks: Quirks,
     pub variables: Variables,
     pub console: Console,
-    pub started: tokio::time::Instant,
+    pub clock: RuntimeClock,
     pub made: AtomicU64,
 }
 
@@ -194,7 +222,8 @@ impl HandlerState for Instances {
             wasi: WasiCtxBuilder::new()
                 .stdout(self.console.stream(number, Output::Stdout))
                 .stderr(self.console.stream(number, Output::Stderr))
-                .monotonic_clock(RuntimeClock(self.started))
+                .monotonic_clock(self.clock)
+                .wall_clock(self.clock)
                 .build(),
             http: WasiHttpCtx::new(),
             hooks: NoOutgoingRequests,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use wasmtime_wasi_http::handler::{ExpirationError, InstantiationError, ProxyHand
 
 use crate::component;
 use crate::console::{Console, Line};
-use crate::guest::{Instances, Program, Reuse};
+use crate::guest::{Instances, Program, Reuse, RuntimeClock};
 use crate::server::{Server, listen};
 use crate::store::{Memory, Quirks, Store};
 use crate::variables::Variables;
@@ -192,6 +193,7 @@ impl Builder {
     pub async fn start(self) -> anyhow::Result<Harness> {
         let component = self.component;
         let program = tokio::task::spawn_blocking(move || program(component)).await??;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let lines = Arc::new(Mutex::new(Vec::new()));
         let console = match self.console {
             Some(console) => console,
@@ -213,7 +215,7 @@ impl Builder {
                 quirks: self.quirks,
                 variables: Variables(Arc::new(self.variables)),
                 console,
-                started: tokio::time::Instant::now(),
+                clock: RuntimeClock::start(now),
                 made: AtomicU64::new(0),
             }),
             lines,

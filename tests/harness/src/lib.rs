@@ -22,7 +22,7 @@
 //!
 //! # Time
 //!
-//! A guest's clock and sleeps are those of the tokio runtime. Where a test pauses it (`start_paused = true`, as above),
+//! A guest's clocks and sleeps are those of the tokio runtime; its calendar starts at the machine's. Where a test pauses it (`start_paused = true`, as above),
 //! the guest's time is virtual: it stands still while anybody works, and jumps when all sleep.
 //!
 //! # Stores
