@@ -1,12 +1,15 @@
 //! Instances of a component: what they are made from, how long they live, and what they see of the host.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use wasmtime::component::{Component, GuestTaskId, Linker, ResourceTable};
 use wasmtime::{Cache, Config, Engine, InstanceAllocationStrategy, StoreContextMut};
 use wasmtime_wasi::{
@@ -60,6 +63,8 @@ pub struct Guest {
     hooks: NoOutgoingRequests,
     keyvalue: KeyValue,
     variables: Variables,
+    /// The requests that it serves, by the tasks that serve them.
+    requests: HashMap<GuestTaskId, u64>,
 }
 
 impl WasiView for Guest {
@@ -155,6 +160,7 @@ impl Guest {
         keyvalue::View {
             keyvalue: &mut self.keyvalue,
             table: &mut self.table,
+            requests: &self.requests,
         }
     }
 }
@@ -198,6 +204,73 @@ impl HostWallClock for RuntimeClock {
     }
 }
 
+/// The life of one instance, which anybody may end.
+#[derive(Debug)]
+pub struct Life {
+    /// The instance's number: 1 is the first that its host made.
+    pub instance: u64,
+    state: Mutex<LifeState>,
+}
+
+#[derive(Debug)]
+enum LifeState {
+    /// With who has to be told of the end.
+    Alive(Option<Waker>),
+    Killed,
+}
+
+impl Life {
+    fn new(instance: u64) -> Arc<Self> {
+        Arc::new(Self {
+            instance,
+            state: Mutex::new(LifeState::Alive(None)),
+        })
+    }
+
+    /// Ends the instance, wherever it is. The requests that it serves fail.
+    pub fn kill(&self) {
+        let state = std::mem::replace(&mut *self.state(), LifeState::Killed);
+        if let LifeState::Alive(Some(waker)) = state {
+            waker.wake();
+        }
+    }
+
+    /// Whether it was [killed](Self::kill).
+    pub fn is_killed(&self) -> bool {
+        matches!(*self.state(), LifeState::Killed)
+    }
+
+    fn poll_killed(&self, cx: &Context<'_>) -> Poll<()> {
+        match &mut *self.state() {
+            LifeState::Alive(waker) => {
+                *waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            LifeState::Killed => Poll::Ready(()),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, LifeState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who stages a host: a simulation, which gives each instance a store and a chance of its own.
+pub trait Director: Send + Sync {
+    /// An instance is about to be made. An error is the host's: there is no instance.
+    fn make(&self, life: &Arc<Life>) -> Result<Staged, String>;
+
+    /// An instance begins to serve a request.
+    fn begin(&self, instance: u64, request: u64);
+}
+
+/// What an instance gets of its [`Director`].
+pub struct Staged {
+    pub store: Arc<dyn Store>,
+    /// What the guest's random numbers come from.
+    pub seed: u64,
+}
+
 /// Makes the instances of one host.
 pub struct Instances {
     pub program: Program,
@@ -208,6 +281,27 @@ pub struct Instances {
     pub console: Console,
     pub clock: RuntimeClock,
     pub made: AtomicU64,
+    pub lives: Mutex<Vec<Weak<Life>>>,
+    pub director: Option<Arc<dyn Director>>,
+}
+
+impl Instances {
+    /// Ends all instances.
+    pub fn kill(&self) {
+        let lives = std::mem::take(&mut *self.lives());
+        for life in lives.iter().filter_map(Weak::upgrade) {
+            life.kill();
+        }
+    }
+
+    /// The instances that there are.
+    pub fn living(&self) -> Vec<Arc<Life>> {
+        self.lives().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    fn lives(&self) -> MutexGuard<'_, Vec<Weak<Life>>> {
+        self.lives.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl HandlerState for Instances {
@@ -217,18 +311,36 @@ impl HandlerState for Instances {
 
     async fn instantiate(&self) -> wasmtime::Result<Instance<Guest, Expiration, Worker>> {
         let number = self.made.fetch_add(1, Ordering::Relaxed) + 1;
+        let life = Life::new(number);
+        let staged = match &self.director {
+            None => None,
+            Some(director) => Some(director.make(&life).map_err(wasmtime::Error::msg)?),
+        };
+        {
+            let mut lives = self.lives();
+            lives.retain(|life| life.strong_count() > 0);
+            lives.push(Arc::downgrade(&life));
+        }
+        let mut wasi = WasiCtxBuilder::new();
+        wasi.stdout(self.console.stream(number, Output::Stdout))
+            .stderr(self.console.stream(number, Output::Stderr))
+            .monotonic_clock(self.clock)
+            .wall_clock(self.clock);
+        if let Some(Staged { seed, .. }) = staged {
+            wasi.insecure_random_seed(seed.into())
+                .insecure_random(StdRng::seed_from_u64(seed))
+                .secure_random(StdRng::seed_from_u64(seed));
+        }
+        let is_staged = staged.is_some();
+        let store = staged.map_or_else(|| self.store.clone(), |staged| staged.store);
         let guest = Guest {
             table: ResourceTable::new(),
-            wasi: WasiCtxBuilder::new()
-                .stdout(self.console.stream(number, Output::Stdout))
-                .stderr(self.console.stream(number, Output::Stderr))
-                .monotonic_clock(self.clock)
-                .wall_clock(self.clock)
-                .build(),
+            wasi: wasi.build(),
             http: WasiHttpCtx::new(),
             hooks: NoOutgoingRequests,
-            keyvalue: KeyValue::new(self.store.clone(), self.quirks),
+            keyvalue: KeyValue::new(store, self.quirks, is_staged),
             variables: self.variables.clone(),
+            requests: HashMap::new(),
         };
         let Program(program) = &self.program;
         let mut store = wasmtime::Store::new(program.engine(), guest);
@@ -241,11 +353,13 @@ impl HandlerState for Instances {
                 reuse: self.reuse,
                 timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
                 state: None,
+                life: life.clone(),
             },
             state: Worker {
                 reuse: self.reuse,
                 console: self.console.clone(),
-                instance: number,
+                life,
+                director: self.director.clone(),
             },
         })
     }
@@ -257,6 +371,7 @@ pub struct Expiration {
     timer: Pin<Box<tokio::time::Sleep>>,
     /// What the instance is doing, and since when.
     state: Option<(WorkerStatus, Instant, tokio::time::Instant)>,
+    life: Arc<Life>,
 }
 
 impl WorkerExpiration for Expiration {
@@ -266,6 +381,9 @@ impl WorkerExpiration for Expiration {
         status: WorkerStatus,
         since_machine: Instant,
     ) -> Poll<()> {
+        if self.life.poll_killed(cx).is_ready() {
+            return Poll::Ready(());
+        }
         let limit = match status {
             WorkerStatus::Idle => Some(self.reuse.idle),
             WorkerStatus::Requests | WorkerStatus::PostReturn => self.reuse.request_timeout,
@@ -293,12 +411,14 @@ impl WorkerExpiration for Expiration {
 pub struct Worker {
     reuse: Reuse,
     console: Console,
-    instance: u64,
+    life: Arc<Life>,
+    director: Option<Arc<dyn Director>>,
 }
 
 impl WorkerState for Worker {
     type StoreData = Guest;
-    type RequestData = ();
+    /// The request's number.
+    type RequestData = u64;
 
     fn should_accept_request(&self, concurrent: usize, total: usize) -> ShouldAccept {
         if total >= self.reuse.requests {
@@ -312,10 +432,14 @@ impl WorkerState for Worker {
 
     fn on_request_start(
         &self,
-        _: StoreContextMut<'_, Guest>,
-        (): (),
-        _: GuestTaskId,
+        mut store: StoreContextMut<'_, Guest>,
+        request: u64,
+        task: GuestTaskId,
     ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
+        if let Some(director) = &self.director {
+            store.data_mut().requests.insert(task, request);
+            director.begin(self.life.instance, request);
+        }
         match self.reuse.request_timeout {
             Some(timeout) => Box::pin(tokio::time::sleep(timeout)),
             None => Box::pin(std::future::pending()),
@@ -324,9 +448,11 @@ impl WorkerState for Worker {
 
     fn drop(&self, store: wasmtime::Store<Guest>, result: wasmtime::Result<()>) {
         drop(store);
-        if let Err(error) = result {
+        if let Err(error) = result
+            && !self.life.is_killed()
+        {
             self.console
-                .print(self.instance, Output::Stderr, &format!("{error:?}"));
+                .print(self.life.instance, Output::Stderr, &format!("{error:?}"));
         }
     }
 }

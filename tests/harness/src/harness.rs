@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use wasmtime_wasi_http::handler::{ExpirationError, InstantiationError, ProxyHand
 
 use crate::component;
 use crate::console::{Console, Line};
-use crate::guest::{Instances, Program, Reuse, RuntimeClock};
+use crate::guest::{Director, Instances, Life, Program, Reuse, RuntimeClock};
 use crate::server::{Server, listen};
 use crate::store::{Memory, Quirks, Store};
 use crate::variables::Variables;
@@ -32,11 +32,11 @@ const AUTHORITY: Authority = Authority::from_static("localhost");
 #[derive(Clone)]
 pub struct Harness {
     handler: ProxyHandler<Instances>,
+    requests: Arc<AtomicU64>,
     lines: Arc<Mutex<Vec<Line>>>,
 }
 
 /// How a [`Harness`] is set up. See [`Harness::builder`].
-#[derive(Debug)]
 pub struct Builder {
     component: Option<PathBuf>,
     store: Arc<dyn Store>,
@@ -44,6 +44,15 @@ pub struct Builder {
     reuse: Reuse,
     variables: BTreeMap<String, String>,
     console: Option<Console>,
+    director: Option<Arc<dyn Director>>,
+    epoch: Option<Duration>,
+    instances: u64,
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Builder")
+    }
 }
 
 impl Harness {
@@ -68,6 +77,9 @@ impl Harness {
             reuse: Reuse::default(),
             variables: BTreeMap::new(),
             console: None,
+            director: None,
+            epoch: None,
+            instances: 0,
         }
     }
 
@@ -121,23 +133,51 @@ impl Harness {
         self.handler.state().made.load(Ordering::Relaxed)
     }
 
+    /// Ends all instances at once, wherever they are, as a host does that runs out of memory. The requests that they
+    /// serve fail; the next one gets a new instance.
+    pub fn kill_instances(&self) {
+        self.handler.state().kill();
+    }
+
+    /// The instances that there are.
+    pub(crate) fn living(&self) -> Vec<Arc<Life>> {
+        self.handler.state().living()
+    }
+
     /// Gives a request to an instance. The response's body may still be on its way.
     pub async fn handle<B>(&self, request: Request<B>) -> Response<WasiBody>
     where
         B: Body<Data = Bytes, Error: Into<wasmtime_wasi_http::Error>> + Send + 'static,
     {
-        let request = match absolute(request) {
-            Ok(request) => request,
-            Err(detail) => return whole(problem(StatusCode::BAD_REQUEST, detail)),
-        };
-        let is_head = request.method() == Method::HEAD;
-        let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-        match self.handler.handle((), request).await {
-            // HTTP has no place for the body of an answer to HEAD, whatever length its head tells.
-            Ok(response) if is_head => response.map(|_| empty()),
+        let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        match self.try_handle(number, request).await {
             Ok(response) => response,
             Err(error) => whole(failure(&error)),
         }
+    }
+
+    /// Gives the request of this number to an instance. An error says that the component gave no response.
+    pub(crate) async fn try_handle<B>(
+        &self,
+        number: u64,
+        request: Request<B>,
+    ) -> wasmtime::Result<Response<WasiBody>>
+    where
+        B: Body<Data = Bytes, Error: Into<wasmtime_wasi_http::Error>> + Send + 'static,
+    {
+        let request = match absolute(request) {
+            Ok(request) => request,
+            Err(detail) => return Ok(whole(problem(StatusCode::BAD_REQUEST, detail))),
+        };
+        let is_head = request.method() == Method::HEAD;
+        let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+        let response = self.handler.handle(number, request).await?;
+        // HTTP has no place for the body of an answer to HEAD, whatever length its head tells.
+        Ok(if is_head {
+            response.map(|_| empty())
+        } else {
+            response
+        })
     }
 }
 
@@ -190,10 +230,32 @@ impl Builder {
     /// # Errors
     ///
     /// Where the component does not build, does not load, or imports what this host does not have.
-    pub async fn start(self) -> anyhow::Result<Harness> {
-        let component = self.component;
+    pub async fn start(mut self) -> anyhow::Result<Harness> {
+        let component = self.component.take();
         let program = tokio::task::spawn_blocking(move || program(component)).await??;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        self.start_program(program)
+    }
+
+    /// Lets a simulation stage the host. Its calendar starts at `epoch`, as the time since 1970, and its instances are
+    /// numbered from those on that were there before.
+    pub(crate) fn staged(
+        mut self,
+        director: Arc<dyn Director>,
+        epoch: Duration,
+        instances: u64,
+    ) -> Self {
+        self.director = Some(director);
+        self.epoch = Some(epoch);
+        self.instances = instances;
+        self
+    }
+
+    /// Starts the host on a program that is loaded already.
+    pub(crate) fn start_program(self, program: Program) -> anyhow::Result<Harness> {
+        let now = match self.epoch {
+            Some(epoch) => epoch,
+            None => SystemTime::now().duration_since(UNIX_EPOCH)?,
+        };
         let lines = Arc::new(Mutex::new(Vec::new()));
         let console = match self.console {
             Some(console) => console,
@@ -216,15 +278,18 @@ impl Builder {
                 variables: Variables(Arc::new(self.variables)),
                 console,
                 clock: RuntimeClock::start(now),
-                made: AtomicU64::new(0),
+                made: AtomicU64::new(self.instances),
+                lives: Mutex::default(),
+                director: self.director,
             }),
+            requests: Arc::default(),
             lines,
         })
     }
 }
 
 /// The program at `component`, or the package under test. Built and compiled once in a process.
-fn program(component: Option<PathBuf>) -> anyhow::Result<Program> {
+pub(crate) fn program(component: Option<PathBuf>) -> anyhow::Result<Program> {
     static PROGRAMS: Mutex<BTreeMap<PathBuf, Program>> = Mutex::new(BTreeMap::new());
 
     let mut programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -282,7 +347,7 @@ fn failure(error: &wasmtime::Error) -> Response<String> {
             StatusCode::GATEWAY_TIMEOUT,
             "The component did not answer within the host's request timeout.",
         )
-    } else if error.is::<InstantiationError<()>>() {
+    } else if error.is::<InstantiationError<u64>>() {
         let mut response = problem(
             StatusCode::SERVICE_UNAVAILABLE,
             "The host could not make an instance of the component.",

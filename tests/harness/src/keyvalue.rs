@@ -1,8 +1,12 @@
 //! `spin:key-value@3.0.0` and the store and atomics of `wasi:keyvalue`, over one [`Store`].
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use wasmtime::component::{Accessor, FutureReader, HasData, Resource, ResourceTable, StreamReader};
+use wasmtime::AsContextMut;
+use wasmtime::component::{
+    Accessor, FutureReader, GuestTaskId, HasData, Resource, ResourceTable, StreamReader,
+};
 
 use crate::bindings::spin::key_value::key_value as spin;
 use crate::bindings::wasi::keyvalue::{atomics, store as wasi};
@@ -32,22 +36,36 @@ pub struct KeyValue {
     store: Arc<dyn Store>,
     quirks: Quirks,
     cas_slots: usize,
+    names_requests: bool,
 }
 
 impl KeyValue {
-    pub fn new(store: Arc<dyn Store>, quirks: Quirks) -> Self {
+    /// Over this store, which is told whose calls it gets ([`current_request`]) if it `names_requests`.
+    pub fn new(store: Arc<dyn Store>, quirks: Quirks, names_requests: bool) -> Self {
         Self {
             store,
             quirks,
             cas_slots: 0,
+            names_requests,
         }
     }
+}
+
+tokio::task_local! {
+    static REQUEST: u64;
+}
+
+/// The number of the request that a store is working for, where that is known. A call of `wasi:keyvalue` stops its
+/// instance, which tells nothing of who made it.
+pub fn current_request() -> Option<u64> {
+    REQUEST.try_get().ok()
 }
 
 /// What the key-value interfaces borrow from an instance's state.
 pub struct View<'a> {
     pub keyvalue: &'a mut KeyValue,
     pub table: &'a mut ResourceTable,
+    pub requests: &'a HashMap<GuestTaskId, u64>,
 }
 
 /// Names [`View`] to the linker.
@@ -65,8 +83,26 @@ fn wasi_error(error: Error) -> wasi::Error {
     wasi::Error::Other(error.0)
 }
 
-fn store_of<T>(accessor: &Accessor<T, Data>) -> Arc<dyn Store> {
-    accessor.with(|mut access| access.get().keyvalue.store.clone())
+/// Asks the store of an instance, in the name of the request that asks.
+async fn ask<T: Send, F: Future>(
+    accessor: &Accessor<T, Data>,
+    call: impl FnOnce(Arc<dyn Store>) -> F,
+) -> wasmtime::Result<F::Output> {
+    let (store, request) = accessor.with(|mut access| {
+        let View { keyvalue, .. } = access.get();
+        let store = keyvalue.store.clone();
+        if !keyvalue.names_requests {
+            return wasmtime::error::Ok((store, None));
+        }
+        let task = access.as_context_mut().async_call_stack()?.last();
+        let request = task.and_then(|task| access.get().requests.get(&task).copied());
+        Ok((store, request))
+    })?;
+    let call = call(store);
+    Ok(match request {
+        None => call.await,
+        Some(request) => REQUEST.scope(request, call).await,
+    })
 }
 
 impl spin::Host for View<'_> {}
@@ -86,7 +122,7 @@ impl<T: Send> spin::HostStoreWithStore<T> for Data {
         if label != LABEL {
             return Ok(Err(spin::Error::AccessDenied));
         }
-        if let Err(error) = store_of(accessor).open().await {
+        if let Err(error) = ask(accessor, |store| async move { store.open().await }).await? {
             return Ok(Err(spin_error(error)));
         }
         Ok(Ok(
@@ -99,7 +135,8 @@ impl<T: Send> spin::HostStoreWithStore<T> for Data {
         _: Resource<Handle>,
         key: String,
     ) -> wasmtime::Result<Result<Option<Vec<u8>>, spin::Error>> {
-        Ok(store_of(accessor).get(&key).await.map_err(spin_error))
+        let value = ask(accessor, |store| async move { store.get(&key).await }).await?;
+        Ok(value.map_err(spin_error))
     }
 
     async fn set(
@@ -108,10 +145,12 @@ impl<T: Send> spin::HostStoreWithStore<T> for Data {
         key: String,
         value: Vec<u8>,
     ) -> wasmtime::Result<Result<(), spin::Error>> {
-        Ok(store_of(accessor)
-            .set(&key, &value)
-            .await
-            .map_err(spin_error))
+        let set = ask(
+            accessor,
+            |store| async move { store.set(&key, &value).await },
+        )
+        .await?;
+        Ok(set.map_err(spin_error))
     }
 
     async fn delete(
@@ -119,7 +158,8 @@ impl<T: Send> spin::HostStoreWithStore<T> for Data {
         _: Resource<Handle>,
         key: String,
     ) -> wasmtime::Result<Result<(), spin::Error>> {
-        Ok(store_of(accessor).delete(&key).await.map_err(spin_error))
+        let deleted = ask(accessor, |store| async move { store.delete(&key).await }).await?;
+        Ok(deleted.map_err(spin_error))
     }
 
     async fn exists(
@@ -127,7 +167,7 @@ impl<T: Send> spin::HostStoreWithStore<T> for Data {
         _: Resource<Handle>,
         key: String,
     ) -> wasmtime::Result<Result<bool, spin::Error>> {
-        let value = store_of(accessor).get(&key).await;
+        let value = ask(accessor, |store| async move { store.get(&key).await }).await?;
         Ok(value.map(|value| value.is_some()).map_err(spin_error))
     }
 
@@ -135,7 +175,7 @@ impl<T: Send> spin::HostStoreWithStore<T> for Data {
         accessor: &Accessor<T, Self>,
         _: Resource<Handle>,
     ) -> wasmtime::Result<(StreamReader<String>, FutureReader<Result<(), spin::Error>>)> {
-        let (keys, end) = match store_of(accessor).keys().await {
+        let (keys, end) = match ask(accessor, |store| async move { store.keys().await }).await? {
             Ok(keys) => (keys, Ok(())),
             Err(error) => (Vec::new(), Err(spin_error(error))),
         };

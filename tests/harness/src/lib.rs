@@ -43,6 +43,7 @@ mod guest;
 mod harness;
 mod keyvalue;
 mod server;
+pub mod simulation;
 pub mod store;
 mod variables;
 

@@ -61,7 +61,7 @@ pub enum Numbers {
 
 impl Numbers {
     /// The value of a key after `delta` was added to its number, with that number.
-    fn add(self, value: Option<&[u8]>, delta: i64) -> Result<(i64, Vec<u8>), Error> {
+    pub(crate) fn add(self, value: Option<&[u8]>, delta: i64) -> Result<(i64, Vec<u8>), Error> {
         let number = match (value, self) {
             (None, _) => 0,
             (Some(value), Self::Text) => std::str::from_utf8(value)

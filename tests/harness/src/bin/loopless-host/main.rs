@@ -1,21 +1,34 @@
 //! `loopless-host`: serves a Spin HTTP component of WASI 0.3 on this machine.
 
 mod serve;
+mod simulate;
 mod style;
 
 use std::process::ExitCode;
 
 use anstream::eprintln;
 use anyhow::Context;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use style::RED;
 
 /// Serves the component over HTTP. Without options: builds it first, and keeps its store in .loopless/.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, args_conflicts_with_subcommands = true)]
 struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     #[command(flatten)]
     serve: serve::Arguments,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Searches for a seed that makes the component break a promise
+    ///
+    /// Each seed is a world of its own: a few hosts with many instances of the component, one store, clients, and what
+    /// goes wrong for them. Time is virtual.
+    Simulate(simulate::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -30,6 +43,9 @@ fn main() -> ExitCode {
 }
 
 fn run(line: CommandLine) -> anyhow::Result<ExitCode> {
+    if let Some(Command::Simulate(arguments)) = line.command {
+        return simulate::run(arguments);
+    }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let result = runtime.block_on(serve::run(line.serve));
     // What instances still do in the background ends here.

@@ -1,0 +1,251 @@
+//! `loopless-host simulate`: this project's promises, searched for a seed that breaks them.
+
+mod clients;
+mod linearizability;
+mod promises;
+mod scenario;
+mod truth;
+
+use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anstream::{eprintln, print, println};
+use anyhow::Context;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use loopless_host::component;
+use loopless_host::simulation::Simulation;
+
+use crate::style::{BOLD, DIM, RED};
+use scenario::{Counts, Report, Weather};
+
+/// How many failing seeds are told in full.
+const MOST_TOLD: usize = 10;
+
+/// Which seeds to try, on what.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// How many seeds to try
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    seeds: u64,
+
+    /// The first seed to try
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    from: u64,
+
+    /// Tries this seed only
+    #[arg(long, value_name = "SEED", conflicts_with_all = ["seeds", "from"])]
+    seed: Option<u64>,
+
+    /// Prints who did what, when
+    #[arg(long, requires = "seed")]
+    trace: bool,
+
+    /// Stops at the first seed that breaks a promise
+    #[arg(long)]
+    fail_fast: bool,
+
+    /// A built component to try, instead of building this project's
+    #[arg(long, value_name = "PATH")]
+    component: Option<PathBuf>,
+
+    /// How many seeds to try at the same time; without this, one a processor
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZero<usize>>,
+}
+
+/// Tries the seeds. The exit code is 1 if one of them broke a promise.
+pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let component = match &arguments.component {
+        Some(path) => path.clone(),
+        None => build()?,
+    };
+    let simulation = Simulation::load(component)?;
+    let replay = |seed| command(&arguments, seed);
+    if let Some(seed) = arguments.seed {
+        return one(&simulation, seed, arguments.trace);
+    }
+
+    let search = Search {
+        simulation,
+        next: AtomicU64::new(arguments.from),
+        end: arguments.from.saturating_add(arguments.seeds),
+        is_over: AtomicBool::new(false),
+        fail_fast: arguments.fail_fast,
+        progress: progress(arguments.seeds),
+        found: Mutex::default(),
+    };
+    let threads = match arguments.threads {
+        Some(threads) => threads,
+        None => std::thread::available_parallelism()?,
+    };
+    let started = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..threads.get() {
+            scope.spawn(|| search.work(&replay));
+        }
+    });
+    search.progress.finish_and_clear();
+    let found = search
+        .found
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    Ok(summarize(found, started.elapsed()))
+}
+
+fn build() -> anyhow::Result<PathBuf> {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .context("the project has no directory")?;
+    component::build(project)
+}
+
+/// What replays a seed.
+fn command(arguments: &Arguments, seed: u64) -> String {
+    let component = match &arguments.component {
+        Some(path) => format!(" --component {}", path.display()),
+        None => String::new(),
+    };
+    format!("cargo run -p loopless-host -- simulate{component} --seed {seed} --trace")
+}
+
+fn one(simulation: &Simulation, seed: u64, is_traced: bool) -> anyhow::Result<ExitCode> {
+    let report = if is_traced {
+        let (report, trace) = simulation.trace(seed, scenario::play)?;
+        print!("{trace}");
+        report
+    } else {
+        simulation.run(seed, scenario::play)?
+    };
+    println!("{BOLD}seed {seed}{BOLD:#}: {}", report.setting);
+    for violation in &report.violations {
+        println!("{RED}broken:{RED:#} {violation}");
+    }
+    if report.violations.is_empty() {
+        println!("all promises kept");
+        Ok(ExitCode::SUCCESS)
+    } else {
+        Ok(ExitCode::FAILURE)
+    }
+}
+
+fn progress(seeds: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template(
+        "{bar:30} {pos}/{len} seeds, {per_sec}, {elapsed} gone, {eta} to go{msg}",
+    );
+    let bar = ProgressBar::new(seeds);
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}
+
+/// A search under way.
+struct Search {
+    simulation: Simulation,
+    next: AtomicU64,
+    end: u64,
+    is_over: AtomicBool,
+    fail_fast: bool,
+    progress: ProgressBar,
+    found: Mutex<Found>,
+}
+
+/// What a search has found.
+#[derive(Default)]
+struct Found {
+    seeds: u64,
+    weathers: [u64; Weather::ALL.len()],
+    counts: Counts,
+    /// The seeds that broke a promise.
+    broken: Vec<u64>,
+}
+
+impl Search {
+    fn work(&self, replay: &(impl Fn(u64) -> String + Sync)) {
+        while !self.is_over.load(Ordering::Relaxed) {
+            let seed = self.next.fetch_add(1, Ordering::Relaxed);
+            if seed >= self.end {
+                return;
+            }
+            let report = self.try_seed(seed);
+            self.progress.inc(1);
+            let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+            found.seeds += 1;
+            found.weathers[report.weather as usize] += 1;
+            found.counts += report.counts;
+            if report.violations.is_empty() {
+                continue;
+            }
+            found.broken.push(seed);
+            self.progress
+                .set_message(format!(", {} broken", found.broken.len()));
+            if found.broken.len() <= MOST_TOLD {
+                self.progress.suspend(|| tell(seed, &report, &replay(seed)));
+            }
+            if self.fail_fast {
+                self.is_over.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn try_seed(&self, seed: u64) -> Report {
+        let run = || self.simulation.run(seed, scenario::play);
+        match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(Ok(report)) => report,
+            Ok(Err(error)) => Report::failed(format!("the world did not begin: {error}")),
+            Err(_) => Report::failed("the simulation itself panicked".into()),
+        }
+    }
+}
+
+fn tell(seed: u64, report: &Report, replay: &str) {
+    eprintln!("{RED}seed {seed}{RED:#}: {}", report.setting);
+    for violation in &report.violations {
+        eprintln!("  {violation}");
+    }
+    eprintln!("  {DIM}to replay it:{DIM:#} {replay}");
+}
+
+fn summarize(mut found: Found, elapsed: Duration) -> ExitCode {
+    let Counts {
+        operations,
+        waits,
+        calls,
+        failures,
+        deaths,
+        virtual_time,
+    } = found.counts;
+    let seeds = found.seeds;
+    let seconds = elapsed.as_secs_f64();
+    println!(
+        "{BOLD}{seeds} seeds{BOLD:#} in {seconds:.1} s ({:.0} a second)",
+        seeds as f64 / seconds
+    );
+    for (weather, count) in Weather::ALL.iter().zip(found.weathers) {
+        println!("  {count} {weather}");
+    }
+    println!(
+        "  {operations} requests, {waits} of them waits; {calls} calls of the store, {failures} of which failed; \
+         {deaths} deaths of instances and hosts"
+    );
+    println!(
+        "  {} of virtual time",
+        humantime::format_duration(Duration::from_secs(virtual_time.as_secs()))
+    );
+    if found.broken.is_empty() {
+        println!("all promises kept");
+        return ExitCode::SUCCESS;
+    }
+    found.broken.sort_unstable();
+    println!(
+        "{RED}broken{RED:#} by {} seeds, {} the first",
+        found.broken.len(),
+        found.broken[0]
+    );
+    ExitCode::FAILURE
+}

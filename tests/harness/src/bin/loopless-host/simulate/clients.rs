@@ -1,0 +1,131 @@
+//! What the clients of a scenario do.
+
+use std::time::Duration;
+
+use http::{Request, StatusCode, header};
+use loopless_host::simulation::{Exchange, Host};
+
+/// One thing to do with an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// `GET /events/NAME`
+    Look,
+    /// `PUT /events/NAME`, from this generation only if there is one
+    Change { set: bool, only_from: Option<u64> },
+    /// `POST /change_event`
+    Post { set: bool },
+    /// `GET /`
+    Page,
+    /// `DELETE /events/NAME`
+    Forget,
+    /// `GET /events/NAME/wait`
+    Wait { timeout: Duration },
+    /// `GET /events/NAME?wait=` with `If-None-Match`
+    LongPoll { known: u64, timeout: Duration },
+    /// `GET /events/NAME/stream`, until the component ends it
+    Stream { last_event_id: Option<u64> },
+    /// `GET /events`
+    List,
+}
+
+/// What somebody did, and what came of it.
+pub struct Done {
+    pub client: u64,
+    pub name: &'static str,
+    pub action: Action,
+    pub host: Host,
+    pub exchange: Exchange,
+}
+
+/// Does it.
+pub async fn act(client: u64, name: &'static str, action: Action, host: Host) -> Done {
+    let event = format!("/events/{name}");
+    let get = |path: String| Request::get(path).body(String::new());
+    let request = match &action {
+        Action::Look => get(event),
+        Action::Change { set, only_from } => {
+            let mut request = Request::put(event);
+            if let Some(generation) = only_from {
+                request = request.header(header::IF_MATCH, format!("\"{generation}\""));
+            }
+            request.body(format!("{{\"set\": {set}}}"))
+        }
+        Action::Post { set } => {
+            let body = if *set { "True" } else { "False" };
+            Request::post("/change_event").body(body.into())
+        }
+        Action::Page => get("/".into()),
+        Action::Forget => Request::delete(event).body(String::new()),
+        Action::Wait { timeout } => get(format!("{event}/wait?timeout={}", timeout.as_secs_f64())),
+        Action::LongPoll { known, timeout } => {
+            let path = format!("{event}?wait={}", timeout.as_secs_f64());
+            let request = Request::get(path).header(header::IF_NONE_MATCH, format!("\"{known}\""));
+            request.body(String::new())
+        }
+        Action::Stream { last_event_id } => {
+            let mut request = Request::get(format!("{event}/stream"));
+            if let Some(id) = last_event_id {
+                request = request.header("last-event-id", *id);
+            }
+            request.body(String::new())
+        }
+        Action::List => get("/events".into()),
+    };
+    // Names and numbers: there is nothing in these that HTTP could not say.
+    let request = request.unwrap_or_default();
+    let exchange = host.send(format!("client {client}"), request).await;
+    Done {
+        client,
+        name,
+        action,
+        host,
+        exchange,
+    }
+}
+
+impl Done {
+    /// The response's status, if there was one.
+    pub fn status(&self) -> Option<StatusCode> {
+        self.exchange
+            .result
+            .as_ref()
+            .ok()
+            .map(|response| response.status())
+    }
+
+    /// The response's body as text. Empty if there was none.
+    pub fn body(&self) -> &str {
+        let body = self
+            .exchange
+            .result
+            .as_ref()
+            .ok()
+            .map(|response| response.body());
+        body.and_then(|body| std::str::from_utf8(body).ok())
+            .unwrap_or_default()
+    }
+
+    /// The response's body as JSON. Null if it is none.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(self.body()).unwrap_or_default()
+    }
+
+    /// The generation that the response names, in its body or as its entity tag.
+    pub fn generation(&self) -> Option<u64> {
+        let response = self.exchange.result.as_ref().ok()?;
+        let etag = response.headers().get(header::ETAG)?.to_str().ok()?;
+        etag.trim_matches('"').parse().ok()
+    }
+
+    /// How the action is told.
+    pub fn describe(&self) -> String {
+        format!(
+            "request {} of client {} ({:?} of {}, sent at {:.3} s)",
+            self.exchange.request,
+            self.client,
+            self.action,
+            self.name,
+            self.exchange.sent.at.as_secs_f64()
+        )
+    }
+}

@@ -1,0 +1,503 @@
+//! The store of a simulated world.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::future::pending;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{Moment, World, lock};
+use crate::guest::Life;
+use crate::keyvalue::current_request;
+use crate::store::{Error, Numbers, Operation, Store};
+
+/// What may happen to the calls of a [`Database`]. Probabilities are from 0 to 1, and of a single call.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Faults {
+    /// How long a call takes at the most on its way to the store, and its answer on the way back.
+    pub latency: Duration,
+    /// How probable it is that one of the two ways takes [`slow_latency`](Self::slow_latency) at the most instead.
+    pub slow: f64,
+    /// What that is.
+    pub slow_latency: Duration,
+    /// How probable it is that a call fails without having done anything.
+    pub failing: f64,
+    /// How probable it is that a call is done, but fails for who asked, because the answer is lost.
+    pub lost_answers: f64,
+    /// How probable it is that the instance dies just before a call is done, or just after.
+    pub deaths: f64,
+}
+
+impl Default for Faults {
+    /// None, and calls that take no time.
+    fn default() -> Self {
+        Self {
+            latency: Duration::ZERO,
+            slow: 0.0,
+            slow_latency: Duration::ZERO,
+            failing: 0.0,
+            lost_answers: 0.0,
+            deaths: 0.0,
+        }
+    }
+}
+
+impl Faults {
+    /// The longest time that a call and its answer take together.
+    pub fn longest(&self) -> Duration {
+        let slow = if self.slow > 0.0 {
+            self.slow_latency
+        } else {
+            Duration::ZERO
+        };
+        self.latency.max(slow) * 2
+    }
+}
+
+/// One call of an instance.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The name of the instance's host.
+    pub host: Arc<str>,
+    /// The instance's number on its host.
+    pub instance: u64,
+    /// The request that it works for. Unknown of calls that stop the instance's other requests.
+    pub request: Option<u64>,
+    /// What was asked.
+    pub operation: Operation,
+    /// Of which key. Empty where it is of none.
+    pub key: String,
+    /// When the instance asked.
+    pub asked: Moment,
+    /// When the store did it, if it did.
+    pub applied: Option<Moment>,
+    /// When the instance had the answer, if it got one.
+    pub answered: Option<Moment>,
+    /// What the instance was told, or is going to be told.
+    pub outcome: Outcome,
+    /// What the key got, if anything.
+    pub wrote: Option<Vec<u8>>,
+}
+
+/// What a call leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The value that a read saw.
+    Read(Option<Vec<u8>>),
+    /// Something else was done.
+    Done,
+    /// The instance sees an error.
+    Failed,
+    /// The instance dies of it.
+    Died,
+}
+
+/// What the seed has in store for a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Answer,
+    Fail,
+    LoseAnswer,
+    DieBefore,
+    DieAfter,
+}
+
+/// The store that all hosts of a world share. Every call is done in one step; clones are the same database.
+///
+/// A host may read a replica that lags behind ([`Settings::lag`](super::Settings::lag)): its instances see what the
+/// database held that long ago, but at least what they have written themselves. Writes go to the database itself.
+#[derive(Clone)]
+pub struct Database(Arc<Inner>);
+
+struct Inner {
+    world: World,
+    state: Mutex<State>,
+}
+
+struct State {
+    faults: Faults,
+    outage: Option<String>,
+    /// Each key's values, the first one first. A deleted key has none.
+    history: BTreeMap<String, Vec<(Moment, Option<Vec<u8>>)>>,
+    calls: Vec<Call>,
+}
+
+impl State {
+    fn current(&self, key: &str) -> Option<&Vec<u8>> {
+        self.history.get(key)?.last()?.1.as_ref()
+    }
+
+    /// The value as of the moment `until`, or a later one that is not newer than `own`.
+    fn as_of(&self, key: &str, until: Duration, own: Option<u64>) -> Option<&Vec<u8>> {
+        let values = self.history.get(key)?;
+        let seen =
+            |moment: &Moment| moment.at <= until || own.is_some_and(|own| moment.order <= own);
+        let (_, value) = values.iter().rev().find(|(moment, _)| seen(moment))?;
+        value.as_ref()
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Database")
+    }
+}
+
+impl Database {
+    /// An empty one.
+    pub fn new(world: &World, faults: Faults) -> Self {
+        Self(Arc::new(Inner {
+            world: world.clone(),
+            state: Mutex::new(State {
+                faults,
+                outage: None,
+                history: BTreeMap::new(),
+                calls: Vec::new(),
+            }),
+        }))
+    }
+
+    /// What may happen to calls from now on.
+    pub fn set_faults(&self, faults: Faults) {
+        lock(&self.0.state).faults = faults;
+    }
+
+    /// From now on, every call fails with this message and does nothing; with `None`, no longer.
+    pub fn set_outage(&self, outage: Option<&str>) {
+        lock(&self.0.state).outage = outage.map(str::to_owned);
+    }
+
+    /// The value of a key, now and without any fault.
+    pub fn value(&self, key: &str) -> Option<Vec<u8>> {
+        lock(&self.0.state).current(key).cloned()
+    }
+
+    /// Gives a key a value, now and without any fault.
+    pub fn put(&self, key: &str, value: impl Into<Vec<u8>>) {
+        self.write(key, Some(value.into()));
+    }
+
+    /// Every value that a key has had, and since when. `None`: it was deleted.
+    pub fn history(&self, key: &str) -> Vec<(Moment, Option<Vec<u8>>)> {
+        let state = lock(&self.0.state);
+        state.history.get(key).cloned().unwrap_or_default()
+    }
+
+    /// All calls of instances so far, in the order in which they were asked.
+    pub fn calls(&self) -> Vec<Call> {
+        lock(&self.0.state).calls.clone()
+    }
+
+    fn write(&self, key: &str, value: Option<Vec<u8>>) -> Moment {
+        let moment = self.0.world.moment();
+        let mut state = lock(&self.0.state);
+        let history = state.history.entry(key.to_owned()).or_default();
+        history.push((moment, value));
+        moment
+    }
+
+    /// The database as one instance sees it.
+    pub(super) fn connect(&self, host: Arc<str>, lag: Duration, life: Arc<Life>) -> Connection {
+        Connection {
+            database: self.clone(),
+            host,
+            lag,
+            life,
+            own: Mutex::default(),
+        }
+    }
+}
+
+/// One instance's connection.
+pub(super) struct Connection {
+    database: Database,
+    host: Arc<str>,
+    lag: Duration,
+    life: Arc<Life>,
+    /// The place in the order of things of the last write of this instance, by its key.
+    own: Mutex<HashMap<String, u64>>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connection")
+    }
+}
+
+/// What a call does when it reaches the database.
+struct Applied<T> {
+    answer: Result<T, Error>,
+    outcome: Outcome,
+    /// The key's new value, if it gets one: `Some(None)` deletes it.
+    write: Option<Option<Vec<u8>>>,
+}
+
+impl<T> Applied<T> {
+    fn done(answer: T, write: Option<Option<Vec<u8>>>) -> Self {
+        Self {
+            answer: Ok(answer),
+            outcome: Outcome::Done,
+            write,
+        }
+    }
+}
+
+impl Connection {
+    /// Takes a call through its fate.
+    async fn call<T>(
+        &self,
+        operation: Operation,
+        key: &str,
+        what: impl Fn() -> String,
+        apply: impl FnOnce(&State) -> Applied<T>,
+    ) -> Result<T, Error> {
+        let Inner { world, state } = &*self.database.0;
+        let asked = world.moment();
+        let (there, back, fate, outage, index) = {
+            let mut state = lock(state);
+            let faults = state.faults;
+            let way = || {
+                let is_slow = world.chance(faults.slow);
+                let most = if is_slow {
+                    faults.slow_latency
+                } else {
+                    faults.latency
+                };
+                world.time(Duration::ZERO..=most)
+            };
+            let (there, back) = (way(), way());
+            let fate = if world.chance(faults.deaths) {
+                *world.pick(&[Fate::DieBefore, Fate::DieAfter])
+            } else if world.chance(faults.failing) {
+                Fate::Fail
+            } else if world.chance(faults.lost_answers) {
+                Fate::LoseAnswer
+            } else {
+                Fate::Answer
+            };
+            state.calls.push(Call {
+                host: self.host.clone(),
+                instance: self.life.instance,
+                request: current_request(),
+                operation,
+                key: key.to_owned(),
+                asked,
+                applied: None,
+                answered: None,
+                outcome: Outcome::Failed,
+                wrote: None,
+            });
+            (
+                there,
+                back,
+                fate,
+                state.outage.clone(),
+                state.calls.len() - 1,
+            )
+        };
+        world.sleep(there).await;
+        let outage = outage.or_else(|| lock(state).outage.clone());
+        if fate == Fate::DieBefore {
+            self.tell(&what(), "and dies before it is done");
+            lock(state).calls[index].outcome = Outcome::Died;
+            self.life.kill();
+            return pending().await;
+        }
+
+        let mut answer = Err(Error("the connection was lost".into()));
+        if let Some(outage) = outage {
+            self.tell(&what(), "fails: the store is down");
+            answer = Err(Error(outage));
+        } else if fate == Fate::Fail {
+            self.tell(&what(), "fails");
+        } else {
+            let applied = {
+                let state = lock(state);
+                apply(&state)
+            };
+            let moment = match &applied.write {
+                None => world.moment(),
+                Some(value) => {
+                    let moment = self.database.write(key, value.clone());
+                    lock(&self.own).insert(key.to_owned(), moment.order);
+                    moment
+                }
+            };
+            let what = || format!("{} {}", what(), describe(&applied));
+            match fate {
+                Fate::LoseAnswer => self.tell(&what(), "but the answer is lost"),
+                Fate::DieAfter => self.tell(&what(), "and dies before it knows"),
+                _ => self.tell(
+                    &what(),
+                    &format!("(asked at {:.3})", asked.at.as_secs_f64()),
+                ),
+            }
+            {
+                let call = &mut lock(state).calls[index];
+                call.applied = Some(moment);
+                call.wrote = applied.write.flatten();
+                call.outcome = match fate {
+                    Fate::DieAfter => Outcome::Died,
+                    Fate::Answer => applied.outcome,
+                    _ => Outcome::Failed,
+                };
+            }
+            if fate == Fate::DieAfter {
+                self.life.kill();
+                return pending().await;
+            }
+            if fate == Fate::Answer {
+                answer = applied.answer;
+            }
+        }
+        world.sleep(back).await;
+        lock(state).calls[index].answered = Some(world.moment());
+        answer
+    }
+
+    fn tell(&self, what: &str, how: &str) {
+        let world = &self.database.0.world;
+        let who = format_args!("{}.{}", self.host, self.life.instance).to_string();
+        world.tell(who, || match current_request() {
+            Some(request) => format!("{what} {how}, for request {request}"),
+            None => format!("{what} {how}"),
+        });
+    }
+
+    /// The value that this instance gets to see.
+    fn see(&self, state: &State, key: &str) -> Option<Vec<u8>> {
+        if self.lag.is_zero() {
+            return state.current(key).cloned();
+        }
+        let now = self.database.0.world.0.started.elapsed();
+        let Some(until) = now.checked_sub(self.lag) else {
+            return None;
+        };
+        let own = lock(&self.own).get(key).copied();
+        state.as_of(key, until, own).cloned()
+    }
+}
+
+/// A value as a trace shows it: as text, or as a number.
+fn show(value: Option<&[u8]>) -> String {
+    let Some(value) = value else {
+        return "nothing".into();
+    };
+    match (std::str::from_utf8(value), <[u8; 8]>::try_from(value)) {
+        (Ok(text), _) if !text.contains(|c: char| c.is_control()) => format!("{text:?}"),
+        (_, Ok(bytes)) => format!("the number {}", i64::from_le_bytes(bytes)),
+        _ => format!("{} bytes", value.len()),
+    }
+}
+
+fn describe<T>(applied: &Applied<T>) -> String {
+    match (&applied.outcome, &applied.write, &applied.answer) {
+        (_, _, Err(error)) => format!("is refused: {error}"),
+        (Outcome::Read(value), ..) => format!("is {}", show(value.as_deref())),
+        (_, Some(value), _) => format!("leaves {}", show(value.as_deref())),
+        (_, None, _) => "changes nothing".into(),
+    }
+}
+
+#[async_trait]
+impl Store for Connection {
+    async fn open(&self) -> Result<(), Error> {
+        let what = || "opens the store,".into();
+        self.call(Operation::Open, "", what, |_| Applied::done((), None))
+            .await
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
+        self.call(
+            Operation::Get,
+            key,
+            || format!("get {key}"),
+            |state| {
+                let value = self.see(state, key);
+                Applied {
+                    answer: Ok(value.clone()),
+                    outcome: Outcome::Read(value),
+                    write: None,
+                }
+            },
+        )
+        .await
+    }
+
+    async fn set(&self, key: &str, value: &[u8]) -> Result<(), Error> {
+        self.call(
+            Operation::Set,
+            key,
+            || format!("set {key}"),
+            |_| Applied::done((), Some(Some(value.into()))),
+        )
+        .await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), Error> {
+        self.call(
+            Operation::Delete,
+            key,
+            || format!("delete {key}"),
+            |_| Applied::done((), Some(None)),
+        )
+        .await
+    }
+
+    async fn keys(&self) -> Result<Vec<String>, Error> {
+        self.call(
+            Operation::Keys,
+            "",
+            || "list the keys".into(),
+            |state| {
+                let keys = state.history.keys();
+                let keys = keys.filter(|key| self.see(state, key).is_some());
+                Applied::done(keys.cloned().collect(), None)
+            },
+        )
+        .await
+    }
+
+    async fn swap(&self, key: &str, old: Option<&[u8]>, new: &[u8]) -> Result<bool, Error> {
+        self.call(
+            Operation::Swap,
+            key,
+            || format!("swap {key} from {} to {}", show(old), show(Some(new))),
+            |state| {
+                let matches = state.current(key).map(Vec::as_slice) == old;
+                Applied::done(matches, matches.then(|| Some(new.into())))
+            },
+        )
+        .await
+    }
+
+    async fn increment(&self, key: &str, delta: i64, numbers: Numbers) -> Result<i64, Error> {
+        self.call(
+            Operation::Increment,
+            key,
+            || format!("increment {key} by {delta}"),
+            |state| {
+                let before = state.current(key).map(Vec::as_slice);
+                match numbers.add(before, delta) {
+                    Err(error) => Applied {
+                        answer: Err(error),
+                        outcome: Outcome::Failed,
+                        write: None,
+                    },
+                    // What stays as it is was not written: nobody's copy of it becomes younger.
+                    Ok((sum, after)) if before == Some(after.as_slice()) => {
+                        Applied::done(sum, None)
+                    }
+                    Ok((sum, after)) => Applied::done(sum, Some(Some(after))),
+                }
+            },
+        )
+        .await
+    }
+
+    fn numbers(&self) -> Numbers {
+        Numbers::Text
+    }
+}

@@ -1,0 +1,332 @@
+//! The hosts of a simulated world.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use tokio::sync::watch;
+
+use super::{Database, EPOCH, Moment, World, lock};
+use crate::console::{Console, Line};
+use crate::guest::{Director, Life, Reuse, Staged};
+use crate::harness::Harness;
+use crate::store::Quirks;
+
+/// How a host is set up.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Whose `wasi:keyvalue` the component meets.
+    pub quirks: Quirks,
+    /// When instances are reused and dropped.
+    pub reuse: Reuse,
+    /// The Spin variables.
+    pub variables: BTreeMap<String, String>,
+    /// How far the replica that this host reads lags behind the database. Zero: it reads the database itself.
+    pub lag: Duration,
+}
+
+/// A host. Clones are the same one.
+#[derive(Clone)]
+pub struct Host(Arc<Inner>);
+
+struct Inner {
+    world: World,
+    name: Arc<str>,
+    database: Database,
+    settings: Settings,
+    running: Mutex<Option<Running>>,
+    /// How many instances it made in the lives that are over.
+    instances: AtomicU64,
+    log: Arc<Log>,
+}
+
+/// One life of a host.
+struct Running {
+    harness: Harness,
+    stage: Arc<Stage>,
+    crashed: watch::Sender<bool>,
+}
+
+/// What is kept of all lives of a host.
+#[derive(Default)]
+struct Log {
+    accepted: Mutex<HashMap<u64, Acceptance>>,
+    lines: Mutex<Vec<Line>>,
+}
+
+/// That an instance took a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acceptance {
+    /// When.
+    pub moment: Moment,
+    /// The instance's number on its host.
+    pub instance: u64,
+}
+
+/// A request, and what came of it.
+#[derive(Clone, Debug)]
+pub struct Exchange {
+    /// The request's number: 1 is the world's first.
+    pub request: u64,
+    /// When it was sent.
+    pub sent: Moment,
+    /// When the whole response was there, or the connection was lost.
+    pub ended: Moment,
+    /// The response.
+    pub result: Result<Response<Bytes>, Lost>,
+}
+
+/// Why a client has no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Lost {
+    /// The host was down: it never got the request.
+    #[error("connection refused")]
+    Refused,
+    /// The instance or the host died. What was asked may have happened, or not.
+    #[error("connection lost")]
+    Broken,
+}
+
+/// Gives the instances of a host their connections.
+struct Stage {
+    world: World,
+    host: Arc<str>,
+    database: Database,
+    lag: Duration,
+    is_down: AtomicBool,
+    log: Arc<Log>,
+}
+
+impl Director for Stage {
+    fn make(&self, life: &Arc<Life>) -> Result<Staged, String> {
+        if self.is_down.load(Ordering::Relaxed) {
+            return Err("the host has crashed".into());
+        }
+        let seed = self.world.number(0..=u64::MAX);
+        self.world.tell(&self.host, || {
+            format!("makes instance {}.{}", self.host, life.instance)
+        });
+        let connection = self
+            .database
+            .connect(self.host.clone(), self.lag, life.clone());
+        Ok(Staged {
+            store: Arc::new(connection),
+            seed,
+        })
+    }
+
+    fn begin(&self, instance: u64, request: u64) {
+        let moment = self.world.moment();
+        lock(&self.log.accepted).insert(request, Acceptance { moment, instance });
+        self.world.tell(format!("{}.{instance}", self.host), || {
+            format!("takes request {request}")
+        });
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Host({})", self.0.name)
+    }
+}
+
+impl Host {
+    pub(super) fn start(
+        world: World,
+        name: String,
+        database: Database,
+        settings: Settings,
+    ) -> anyhow::Result<Self> {
+        let host = Self(Arc::new(Inner {
+            world,
+            name: name.into(),
+            database,
+            settings,
+            running: Mutex::default(),
+            instances: AtomicU64::new(0),
+            log: Arc::default(),
+        }));
+        host.restart()?;
+        Ok(host)
+    }
+
+    /// The host's name.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// How it is set up.
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// Starts the host, if it is down. It has no instances then.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Builder::start`](crate::Builder::start).
+    pub fn restart(&self) -> anyhow::Result<()> {
+        let inner = &*self.0;
+        let mut running = lock(&inner.running);
+        if running.is_some() {
+            return Ok(());
+        }
+        let Settings {
+            quirks,
+            reuse,
+            variables,
+            lag,
+        } = &inner.settings;
+        inner.world.tell(&inner.name, || "starts".into());
+        let stage = Arc::new(Stage {
+            world: inner.world.clone(),
+            host: inner.name.clone(),
+            database: inner.database.clone(),
+            lag: *lag,
+            is_down: AtomicBool::new(false),
+            log: inner.log.clone(),
+        });
+        let (world, name, log) = (inner.world.clone(), inner.name.clone(), inner.log.clone());
+        let console = Console::new(move |line| {
+            world.tell(format!("{name}.{}", line.instance), || {
+                format!("prints {:?}", line.text)
+            });
+            lock(&log.lines).push(line);
+        });
+        let mut builder = Harness::builder()
+            .quirks(*quirks)
+            .reuse(*reuse)
+            .console(console);
+        for (name, value) in variables {
+            builder = builder.variable(name, value);
+        }
+        let harness = builder
+            .staged(
+                stage.clone(),
+                EPOCH,
+                inner.instances.load(Ordering::Relaxed),
+            )
+            .start_program(inner.world.0.program.clone())?;
+        let (crashed, _) = watch::channel(false);
+        *running = Some(Running {
+            harness,
+            stage,
+            crashed,
+        });
+        Ok(())
+    }
+
+    /// Crashes the host, if it is up: all instances are gone at once, and all requests with them.
+    pub fn crash(&self) {
+        let inner = &*self.0;
+        let Some(running) = lock(&inner.running).take() else {
+            return;
+        };
+        inner.world.tell(&inner.name, || "crashes".into());
+        running.stage.is_down.store(true, Ordering::Relaxed);
+        running.harness.kill_instances();
+        let instances = running.harness.instances();
+        inner.instances.store(instances, Ordering::Relaxed);
+        _ = running.crashed.send(true);
+    }
+
+    /// Ends one instance of this host. Chance decides which. Returns whether there was one.
+    pub fn kill_an_instance(&self) -> bool {
+        let inner = &*self.0;
+        let living = match &*lock(&inner.running) {
+            Some(running) => running.harness.living(),
+            None => Vec::new(),
+        };
+        if living.is_empty() {
+            return false;
+        }
+        let life = inner.world.pick(&living);
+        let who = format!("{}.{}", inner.name, life.instance);
+        inner.world.tell(who, || "dies".into());
+        life.kill();
+        true
+    }
+
+    /// Sends a request, in the name of `client`, and waits for the whole response.
+    pub async fn send(
+        &self,
+        client: impl fmt::Display,
+        request: Request<impl Into<Bytes>>,
+    ) -> Exchange {
+        let inner = &*self.0;
+        let world = &inner.world;
+        let number = world.next_request();
+        let request = request.map(Into::into);
+        world.tell(&client, || {
+            let body = String::from_utf8_lossy(request.body());
+            let body = if body.is_empty() {
+                String::new()
+            } else {
+                format!(" {body}")
+            };
+            let (method, uri) = (request.method(), request.uri());
+            format!(
+                "sends request {number} to {}: {method} {uri}{body}",
+                inner.name
+            )
+        });
+        let sent = world.moment();
+        let result = self.exchange(number, request.map(Full::new)).await;
+        let ended = world.moment();
+        world.tell(&client, || {
+            let after = (ended.at - sent.at).as_secs_f64();
+            match &result {
+                Ok(response) => format!(
+                    "gets {} after {after:.3} s: {}",
+                    response.status().as_u16(),
+                    String::from_utf8_lossy(response.body()).trim_end()
+                ),
+                Err(lost) => format!("gets nothing, after {after:.3} s: {lost}"),
+            }
+        });
+        Exchange {
+            request: number,
+            sent,
+            ended,
+            result,
+        }
+    }
+
+    async fn exchange(
+        &self,
+        number: u64,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Bytes>, Lost> {
+        let (harness, mut crashed) = match &*lock(&self.0.running) {
+            Some(running) => (running.harness.clone(), running.crashed.subscribe()),
+            None => return Err(Lost::Refused),
+        };
+        let response = async {
+            let response = harness.try_handle(number, request).await;
+            let (parts, body) = response.map_err(|_| Lost::Broken)?.into_parts();
+            let body = body.collect().await.map_err(|_| Lost::Broken)?;
+            Ok(Response::from_parts(parts, body.to_bytes()))
+        };
+        tokio::select! {
+            // In this order, so that one seed is one run.
+            biased;
+            response = response => response,
+            _ = crashed.changed() => Err(Lost::Broken),
+        }
+    }
+
+    /// When this host gave a request to an instance, and to which.
+    pub fn acceptance(&self, request: u64) -> Option<Acceptance> {
+        lock(&self.0.log.accepted).get(&request).copied()
+    }
+
+    /// What the component has printed, in all lives of this host. What made an instance trap is among it.
+    pub fn lines(&self) -> Vec<Line> {
+        lock(&self.0.log.lines).clone()
+    }
+}
