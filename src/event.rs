@@ -523,7 +523,8 @@ impl<S: Store, C: Clock> Event<'_, S, C> {
                 return Ok(None);
             }
             let pause = if reading.is_under_way {
-                self.polling.first
+                let left = give_up.saturating_sub(clock.now());
+                self.polling.first.min(left)
             } else {
                 let next = self.due(reading, started).min(last_look);
                 next.saturating_sub(clock.now()).max(SHORTEST_PAUSE)

@@ -397,14 +397,14 @@ fn describe<T>(applied: &Applied<T>) -> String {
         (_, _, Err(error)) => format!("is refused: {error}"),
         (Outcome::Read(value), ..) => format!("is {}", show(value.as_deref())),
         (_, Some(value), _) => format!("leaves {}", show(value.as_deref())),
-        (_, None, _) => "changes nothing".into(),
+        (_, None, _) => "(changes nothing)".into(),
     }
 }
 
 #[async_trait]
 impl Store for Connection {
     async fn open(&self) -> Result<(), Error> {
-        let what = || "opens the store,".into();
+        let what = || "opens the store".into();
         self.call(Operation::Open, "", what, |_| Applied::done((), None))
             .await
     }

@@ -103,11 +103,12 @@ impl Truth {
             .map(|(_, (_, state))| *state)
     }
 
-    /// The changes, when they were.
+    /// The changes, when they were. That the value was created is none.
     pub fn changes(&self) -> impl Iterator<Item = (Moment, State)> {
         self.states
             .iter()
             .filter_map(|(moment, state)| Some(((*moment)?, *state)))
+            .filter(|(_, state)| *state != State(0))
     }
 
     /// The state at a time, all of what happened at that instant included.
