@@ -413,6 +413,7 @@ impl<S: Store, C: Clock> Event<'_, S, C> {
     /// A wait on a set event returns at once, after one read. Otherwise it ends soon after a set that completes
     /// while it waits, even if a clear follows at once. It never says [`Waited::Set`] without a set, and it is over
     /// one poll interval after `timeout` at the latest (later only if the store keeps its first read waiting longer).
+    /// A set just before the end is seen if the store answers within half an interval.
     ///
     /// # Cost
     ///
@@ -503,31 +504,32 @@ impl<S: Store, C: Clock> Event<'_, S, C> {
             let now = clock.now();
             let is_last = now >= deadline;
             let mut reading = self.last_reading();
+            let is_newer = |reading: Reading| reading.newest.generation > start.generation;
             let is_stale = if is_last {
                 // An older reading could miss a set that completed just before the deadline.
                 reading.began < deadline
             } else {
                 now >= self.due(reading, started)
             };
-            if is_stale {
+            if is_stale && !is_newer(reading) {
                 match before(clock, give_up, self.read()).await {
-                    Some(Ok(_) | Err(Error::Store(_))) => reading = self.last_reading(),
+                    // What came too late for this wait, another one may have found meanwhile.
+                    None | Some(Ok(_) | Err(Error::Store(_))) => reading = self.last_reading(),
                     Some(Err(error)) => return Err(error),
-                    None => return Ok(None),
                 }
             }
-            if reading.newest.generation > start.generation {
+            if is_newer(reading) {
                 return Ok(Some(reading.newest));
             }
-            if is_last && (!reading.is_under_way || now >= give_up) {
+            let now = clock.now();
+            if now >= give_up || (is_last && !reading.is_under_way) {
                 return Ok(None);
             }
             let pause = if reading.is_under_way {
-                let left = give_up.saturating_sub(clock.now());
-                self.polling.first.min(left)
+                self.polling.first.min(give_up - now)
             } else {
                 let next = self.due(reading, started).min(last_look);
-                next.saturating_sub(clock.now()).max(SHORTEST_PAUSE)
+                next.saturating_sub(now).max(SHORTEST_PAUSE)
             };
             clock.sleep(pause).await;
         }
