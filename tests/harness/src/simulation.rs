@@ -38,7 +38,7 @@ mod host;
 use std::fmt::{self, Display, Write};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -113,16 +113,20 @@ impl Simulation {
             .start_paused(true)
             .build()?;
         Ok(runtime.block_on(async {
-            scenario(World(Arc::new(Inner {
+            let world = World(Arc::new(Inner {
                 program: self.program.clone(),
                 seed,
                 random: Mutex::new(StdRng::seed_from_u64(seed)),
                 story,
+                is_over: AtomicBool::new(false),
                 started: tokio::time::Instant::now(),
                 moments: AtomicU64::new(0),
                 requests: AtomicU64::new(0),
-            })))
-            .await
+            }));
+            let result = scenario(world.clone()).await;
+            // What goes down with the world does so in no order.
+            world.0.is_over.store(true, Ordering::Relaxed);
+            result
         }))
     }
 }
@@ -145,6 +149,7 @@ struct Inner {
     seed: u64,
     random: Mutex<StdRng>,
     story: Option<Arc<Mutex<String>>>,
+    is_over: AtomicBool,
     started: tokio::time::Instant,
     moments: AtomicU64,
     requests: AtomicU64,
@@ -206,7 +211,9 @@ impl World {
 
     /// Adds a line to the trace: who, and what. `what` is asked only where there is a trace.
     pub fn tell(&self, who: impl Display, what: impl FnOnce() -> String) {
-        if let Some(story) = &self.0.story {
+        if let Some(story) = &self.0.story
+            && !self.0.is_over.load(Ordering::Relaxed)
+        {
             let at = self.0.started.elapsed();
             // Writing into a string cannot fail.
             _ = writeln!(

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use super::{Database, EPOCH, Moment, World, lock};
 use crate::console::{Console, Line};
@@ -49,7 +49,8 @@ struct Inner {
 struct Running {
     harness: Harness,
     stage: Arc<Stage>,
-    crashed: watch::Sender<bool>,
+    /// Tells those who wait for a response, in the order in which they came. (tokio's `watch` leaves that to chance.)
+    crashed: Arc<Notify>,
 }
 
 /// What is kept of all lives of a host.
@@ -212,11 +213,10 @@ impl Host {
                 inner.instances.load(Ordering::Relaxed),
             )
             .start_program(inner.world.0.program.clone())?;
-        let (crashed, _) = watch::channel(false);
         *running = Some(Running {
             harness,
             stage,
-            crashed,
+            crashed: Arc::default(),
         });
         Ok(())
     }
@@ -232,7 +232,7 @@ impl Host {
         running.harness.kill_instances();
         let instances = running.harness.instances();
         inner.instances.store(instances, Ordering::Relaxed);
-        _ = running.crashed.send(true);
+        running.crashed.notify_waiters();
     }
 
     /// Ends one instance of this host. Chance decides which. Returns whether there was one.
@@ -302,10 +302,11 @@ impl Host {
         number: u64,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Bytes>, Lost> {
-        let (harness, mut crashed) = match &*lock(&self.0.running) {
-            Some(running) => (running.harness.clone(), running.crashed.subscribe()),
+        let (harness, crashed) = match &*lock(&self.0.running) {
+            Some(running) => (running.harness.clone(), running.crashed.clone()),
             None => return Err(Lost::Refused),
         };
+        let crashed = crashed.notified();
         let response = async {
             let response = harness.try_handle(number, request).await;
             let (parts, body) = response.map_err(|_| Lost::Broken)?.into_parts();
@@ -316,7 +317,7 @@ impl Host {
             // In this order, so that one seed is one run.
             biased;
             response = response => response,
-            _ = crashed.changed() => Err(Lost::Broken),
+            () = crashed => Err(Lost::Broken),
         }
     }
 

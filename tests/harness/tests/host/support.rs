@@ -10,10 +10,15 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
+/// This project's directory.
+pub fn project() -> &'static Path {
+    let mut above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    above.nth(2).unwrap()
+}
+
 /// This project's component, built once in a test process.
 pub fn component() -> PathBuf {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
-    loopless_host::component::build(project.unwrap()).unwrap()
+    loopless_host::component::build(project()).unwrap()
 }
 
 /// `loopless-host` with these arguments, in this directory.

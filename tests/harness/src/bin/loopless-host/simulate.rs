@@ -46,6 +46,10 @@ pub struct Arguments {
     #[arg(long, requires = "seed")]
     trace: bool,
 
+    /// Runs each seed twice, and compares the two traces
+    #[arg(long)]
+    twice: bool,
+
     /// Stops at the first seed that breaks a promise
     #[arg(long)]
     fail_fast: bool,
@@ -76,6 +80,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         next: AtomicU64::new(arguments.from),
         end: arguments.from.saturating_add(arguments.seeds),
         is_over: AtomicBool::new(false),
+        twice: arguments.twice,
         fail_fast: arguments.fail_fast,
         progress: progress(arguments.seeds),
         found: Mutex::default(),
@@ -150,6 +155,7 @@ struct Search {
     next: AtomicU64,
     end: u64,
     is_over: AtomicBool,
+    twice: bool,
     fail_fast: bool,
     progress: ProgressBar,
     found: Mutex<Found>,
@@ -194,7 +200,19 @@ impl Search {
     }
 
     fn try_seed(&self, seed: u64) -> Report {
-        let run = || self.simulation.run(seed, scenario::play);
+        let run = || {
+            if !self.twice {
+                return self.simulation.run(seed, scenario::play);
+            }
+            let (mut report, first) = self.simulation.trace(seed, scenario::play)?;
+            let (_, second) = self.simulation.trace(seed, scenario::play)?;
+            let differs = |(one, other): &(&str, &str)| one != other;
+            if let Some((one, other)) = first.lines().zip(second.lines()).find(differs) {
+                let what = format!("a second run differs: {one:?} became {other:?}");
+                report.violations.push(what);
+            }
+            Ok(report)
+        };
         match catch_unwind(AssertUnwindSafe(run)) {
             Ok(Ok(report)) => report,
             Ok(Err(error)) => Report::failed(format!("the world did not begin: {error}")),

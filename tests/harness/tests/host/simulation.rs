@@ -1,0 +1,260 @@
+//! The promises hold in every world that a few hundred seeds make, and the search finds what breaks them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Mutex;
+
+use crate::support::{component, project};
+
+fn simulate(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_loopless-host"))
+        .arg("simulate")
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// The arguments that name this component.
+fn on(component: &Path) -> [String; 2] {
+    ["--component".into(), component.to_str().unwrap().to_owned()]
+}
+
+#[test]
+fn the_component_keeps_every_promise() {
+    let [option, path] = on(&component());
+    let output = simulate(&[&option, &path, "--seeds", "300"]);
+    let (found, errors) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{errors}{found}");
+    assert!(found.starts_with("300 seeds"), "{found}");
+    assert!(found.ends_with("all promises kept\n"), "{found}");
+    println!("{found}");
+}
+
+#[test]
+fn one_seed_is_one_run() {
+    let [option, path] = on(&component());
+    let output = simulate(&[&option, &path, "--seeds", "40", "--from", "1000", "--twice"]);
+    let (found, errors) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{errors}{found}");
+
+    // In another process too.
+    let replay = || simulate(&[&option, &path, "--seed", "1007", "--trace"]).stdout;
+    let trace = replay();
+    assert!(trace == replay());
+    let trace = text(&trace);
+    for part in [
+        "client 1",
+        "sends request 1 to",
+        "takes request 1",
+        "get event/",
+        "for request 1",
+    ] {
+        assert!(trace.contains(part), "{trace}");
+    }
+    let other = simulate(&[&option, &path, "--seed", "1008", "--trace"]).stdout;
+    assert!(trace != text(&other));
+}
+
+/// A mistake that somebody could make in the component: its name, and what is written instead of what.
+struct Mutation {
+    name: &'static str,
+    edits: &'static [(&'static str, &'static str, &'static str)],
+}
+
+/// Where a change is made: after the store was asked, and before the read that tells what came of it.
+const ASKED: &str =
+    "            match self.read().await {\n                Ok(after) if after.state";
+
+const TRUSTS_THE_SWAP: Mutation = Mutation {
+    name: "trusts-the-swap",
+    edits: &[
+        (
+            "spin.rs",
+            "            Ok(()) | Err(CasError::CasFailed(_)) => Ok(()),",
+            "            Ok(()) => Ok(()),
+             Err(CasError::CasFailed(_)) => Err(Error::new(\"the swap failed\")),",
+        ),
+        (
+            "spin.rs",
+            "Some(old) {\n            return Ok(());",
+            "Some(old) {\n            return Err(Error::new(\"the swap failed\"));",
+        ),
+        (
+            "event.rs",
+            ASKED,
+            "            if stored.value.is_some() {
+                if asked.is_ok() {
+                    return Ok(Ok(to));
+                }
+                stored = self.read().await?;
+                continue;
+            }
+            match self.read().await {\n                Ok(after) if after.state",
+        ),
+    ],
+};
+
+const FORGETS_TO_READ_AGAIN: Mutation = Mutation {
+    name: "forgets-to-read-again",
+    edits: &[(
+        "event.rs",
+        ASKED,
+        "            if stored.value.is_some() {
+                return Ok(Ok(to));
+            }
+            match self.read().await {\n                Ok(after) if after.state",
+    )],
+};
+
+const WAITS_FOR_ODD: Mutation = Mutation {
+    name: "waits-for-odd",
+    edits: &[(
+        "event.rs",
+        "reading.newest.generation > start.generation;",
+        "reading.newest.generation > start.generation && reading.newest.is_set();",
+    )],
+};
+
+const CACHES_THE_STATE: Mutation = Mutation {
+    name: "caches-the-state",
+    edits: &[(
+        "event.rs",
+        "        Ok(self.read().await?.state)",
+        "        let known = self.last_reading().newest;
+        if known.exists() {
+            return Ok(known);
+        }
+        Ok(self.read().await?.state)",
+    )],
+};
+
+const CREATES_BY_WRITING: Mutation = Mutation {
+    name: "creates-by-writing",
+    edits: &[(
+        "spin.rs",
+        "        match atomics::increment(self.writes()?, key, 0) {
+            Ok(_) => Ok(()),",
+        "        match self.writes()?.set(key, b\"0\") {
+            Ok(()) => Ok(()),",
+    )],
+};
+
+const TAKES_NO_LAST_LOOK: Mutation = Mutation {
+    name: "takes-no-last-look",
+    edits: &[("event.rs", "reading.began < deadline\n", "false\n")],
+};
+
+/// Builds the component with a mistake in it, from a copy of its sources.
+fn mutant(mutation: &Mutation) -> PathBuf {
+    static BUILDING: Mutex<()> = Mutex::new(());
+
+    // All of them in one place, so that what they depend on is built once.
+    let place = project().join("target/mutants");
+    let directory = place.join(mutation.name);
+    let _building = BUILDING.lock();
+    for part in ["src", "wit"] {
+        copy(&project().join(part), &directory.join(part));
+    }
+    for (file, from, to) in mutation.edits {
+        let path = directory.join("src").join(file);
+        let source = std::fs::read_to_string(&path).unwrap();
+        let places = source.matches(from).count();
+        assert_eq!(places, 1, "{}: {from:?} in {file}", mutation.name);
+        std::fs::write(path, source.replace(from, to)).unwrap();
+    }
+
+    let manifest = std::fs::read_to_string(project().join("Cargo.toml")).unwrap();
+    let mut manifest: toml::Table = manifest.parse().unwrap();
+    let mut workspace = manifest.remove("workspace").unwrap();
+    let members = workspace.as_table_mut().unwrap();
+    members.insert("members".into(), toml::Value::Array(vec!["*-*".into()]));
+    members.remove("default-members");
+    manifest.remove("profile");
+    manifest.remove("dev-dependencies");
+    let package = manifest["package"].as_table_mut().unwrap();
+    package.insert("name".into(), format!("loopless-{}", mutation.name).into());
+    write(&directory.join("Cargo.toml"), &manifest.to_string());
+    // A mistake is as good without optimization, and is built in a moment.
+    let profile = "[profile.release]\nopt-level = 1\ncodegen-units = 16\nstrip = true\n";
+    let workspace = toml::Table::from_iter([("workspace".into(), workspace)]);
+    write(
+        &place.join("Cargo.toml"),
+        &format!("{workspace}\n{profile}"),
+    );
+    if !place.join("Cargo.lock").exists() {
+        std::fs::copy(project().join("Cargo.lock"), place.join("Cargo.lock")).unwrap();
+    }
+    loopless_host::component::build(&directory).unwrap()
+}
+
+/// Writes a file unless it says that already: cargo would take it for changed.
+fn write(path: &Path, contents: &str) {
+    if std::fs::read_to_string(path).is_ok_and(|known| known == contents) {
+        return;
+    }
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, contents).unwrap();
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in from.read_dir().unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// Checks that the search finds the mistake, and that the seed that it names shows it again.
+fn is_caught(mutation: &Mutation) {
+    let [option, path] = on(&mutant(mutation));
+    let output = simulate(&[&option, &path, "--seeds", "3000", "--fail-fast"]);
+    let (found, errors) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{errors}{found}");
+    let (_, seed) = errors.split_once("--seed ").unwrap();
+    let (seed, _) = seed.split_once(' ').unwrap();
+    println!("{}, after {}", mutation.name, found.lines().next().unwrap());
+    println!("{errors}");
+
+    let replay = simulate(&[&option, &path, "--seed", seed, "--trace"]);
+    assert_eq!(replay.status.code(), Some(1));
+    assert!(text(&replay.stdout).contains("broken: "));
+}
+
+#[test]
+fn it_finds_what_trusting_the_swap_does() {
+    is_caught(&TRUSTS_THE_SWAP);
+}
+
+#[test]
+fn it_finds_what_forgetting_to_read_again_does() {
+    is_caught(&FORGETS_TO_READ_AGAIN);
+}
+
+#[test]
+fn it_finds_what_waiting_for_odd_does() {
+    is_caught(&WAITS_FOR_ODD);
+}
+
+#[test]
+fn it_finds_what_caching_the_state_does() {
+    is_caught(&CACHES_THE_STATE);
+}
+
+#[test]
+fn it_finds_what_creating_by_writing_does() {
+    is_caught(&CREATES_BY_WRITING);
+}
+
+#[test]
+fn it_finds_what_taking_no_last_look_does() {
+    is_caught(&TAKES_NO_LAST_LOOK);
+}
