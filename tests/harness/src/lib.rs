@@ -25,6 +25,11 @@
 //! A guest's clocks and sleeps are those of the tokio runtime; its calendar starts at the machine's. Where a test pauses it (`start_paused = true`, as above),
 //! the guest's time is virtual: it stands still while anybody works, and jumps when all sleep.
 //!
+//! # Simulation
+//!
+//! [`simulation`] runs a component on many hosts and one store, in one thread, from one seed: with calls of the store that
+//! are slow, fail or lose their answers, and with instances and hosts that die. A seed is one run, to the byte.
+//!
 //! # Stores
 //!
 //! The guest's key-value store is a [`store::Store`]: in [memory](store::Memory), in a [SQLite](store::Sqlite) file, or a

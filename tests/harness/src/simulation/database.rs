@@ -325,7 +325,10 @@ impl Connection {
                     moment
                 }
             };
-            let what = || format!("{} {}", what(), describe(&applied));
+            let what = || match operation {
+                Operation::Open | Operation::Keys => what(),
+                _ => format!("{} {}", what(), describe(&applied)),
+            };
             match fate {
                 Fate::LoseAnswer => self.tell(&what(), "but the answer is lost"),
                 Fate::DieAfter => self.tell(&what(), "and dies before it knows"),
@@ -450,7 +453,7 @@ impl Store for Connection {
         self.call(
             Operation::Keys,
             "",
-            || "list the keys".into(),
+            || "lists the keys".into(),
             |state| {
                 let keys = state.history.keys();
                 let keys = keys.filter(|key| self.see(state, key).is_some());

@@ -263,17 +263,15 @@ impl Host {
         let number = world.next_request();
         let request = request.map(Into::into);
         world.tell(&client, || {
-            let body = String::from_utf8_lossy(request.body());
-            let body = if body.is_empty() {
-                String::new()
-            } else {
-                format!(" {body}")
-            };
             let (method, uri) = (request.method(), request.uri());
-            format!(
-                "sends request {number} to {}: {method} {uri}{body}",
-                inner.name
-            )
+            let mut what = format!("sends request {number} to {}: {method} {uri}", inner.name);
+            for (name, value) in request.headers() {
+                what += &format!(" ({name}: {})", String::from_utf8_lossy(value.as_bytes()));
+            }
+            if !request.body().is_empty() {
+                what += &format!(" {}", one_line(request.body()));
+            }
+            what
         });
         let sent = world.moment();
         let result = self.exchange(number, request.map(Full::new)).await;
@@ -281,11 +279,10 @@ impl Host {
         world.tell(&client, || {
             let after = (ended.at - sent.at).as_secs_f64();
             match &result {
-                Ok(response) => format!(
-                    "gets {} after {after:.3} s: {}",
-                    response.status().as_u16(),
-                    String::from_utf8_lossy(response.body()).trim_end()
-                ),
+                Ok(response) => {
+                    let (status, body) = (response.status().as_u16(), one_line(response.body()));
+                    format!("gets {status} after {after:.3} s: {body}")
+                }
                 Err(lost) => format!("gets nothing, after {after:.3} s: {lost}"),
             }
         });
@@ -329,5 +326,16 @@ impl Host {
     /// What the component has printed, in all lives of this host. What made an instance trap is among it.
     pub fn lines(&self) -> Vec<Line> {
         lock(&self.0.log.lines).clone()
+    }
+}
+
+/// A body as a trace shows it: the beginning, on one line.
+fn one_line(body: &[u8]) -> String {
+    const MOST: usize = 200;
+    let text = String::from_utf8_lossy(body);
+    let text = text.trim_end().replace('\n', "\\n");
+    match text.char_indices().nth(MOST) {
+        None => text,
+        Some((end, _)) => format!("{}...", &text[..end]),
     }
 }
