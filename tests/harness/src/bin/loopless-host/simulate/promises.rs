@@ -197,7 +197,8 @@ impl Seen<'_> {
         })
     }
 
-    /// This request's own reads of the event that succeeded, and those of its instance.
+    /// This request's own reads of the event that succeeded, or all of its instance. Those of a compare-and-swap, which
+    /// are of no known request, tell nobody anything.
     fn reads(&self, is_own: bool) -> impl Iterator<Item = (&Call, Moment, Moment)> {
         let request = self.done.exchange.request;
         let instance = self
@@ -211,7 +212,11 @@ impl Seen<'_> {
                 && call.key == key
                 && call.host.as_ref() == self.done.host.name()
                 && Some(call.instance) == instance
-                && (!is_own || call.request == Some(request))
+                && (if is_own {
+                    call.request == Some(request)
+                } else {
+                    call.request.is_some()
+                })
                 && matches!(call.outcome, Outcome::Read(_));
             is_of_it.then_some((call, call.applied?, call.answered?))
         })
