@@ -57,7 +57,7 @@ struct Running {
 #[derive(Default)]
 struct Log {
     accepted: Mutex<HashMap<u64, Acceptance>>,
-    lines: Mutex<Vec<Line>>,
+    lines: Mutex<Vec<(Moment, Line)>>,
 }
 
 /// That an instance took a request.
@@ -197,7 +197,8 @@ impl Host {
             world.tell(format!("{name}.{}", line.instance), || {
                 format!("prints {:?}", line.text)
             });
-            lock(&log.lines).push(line);
+            let moment = world.moment();
+            lock(&log.lines).push((moment, line));
         });
         let mut builder = Harness::builder()
             .quirks(*quirks)
@@ -323,8 +324,8 @@ impl Host {
         lock(&self.0.log.accepted).get(&request).copied()
     }
 
-    /// What the component has printed, in all lives of this host. What made an instance trap is among it.
-    pub fn lines(&self) -> Vec<Line> {
+    /// What the component has printed, in all lives of this host, and when. What made an instance trap is among it.
+    pub fn lines(&self) -> Vec<(Moment, Line)> {
         lock(&self.0.log.lines).clone()
     }
 }

@@ -1,9 +1,11 @@
 //! `loopless-host simulate`: this project's promises, searched for a seed that breaks them.
 
 mod clients;
+mod events;
 mod linearizability;
 mod promises;
 mod scenario;
+mod service;
 mod truth;
 
 use std::num::NonZero;

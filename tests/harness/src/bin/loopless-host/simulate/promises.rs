@@ -35,7 +35,7 @@ pub struct Run {
 pub fn check(run: &Run) -> Vec<String> {
     let mut broken = Vec::new();
     for host in &run.hosts {
-        for line in host.lines() {
+        for (_, line) in host.lines() {
             if line.output == Output::Stderr {
                 let instance = line.instance;
                 broken.push(format!(

@@ -1,18 +1,14 @@
 //! One seed: hosts, clients and hardship, all as the seed has it.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::AddAssign;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use loopless_host::Reuse;
-use loopless_host::simulation::{Database, Faults, Host, Outcome, Settings, World};
-use loopless_host::store::Quirks;
+use loopless_host::simulation::{Call, Database, Faults, Host, Outcome, World};
 
-use super::clients::{Action, Done, act};
-use super::promises::{Run, check};
+use super::{events, service};
 
 /// What a run has to go through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,11 +82,11 @@ impl Report {
     }
 }
 
-const fn ms(milliseconds: u64) -> Duration {
+pub const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-fn faults(world: &World, weather: Weather) -> Faults {
+pub fn faults(world: &World, weather: Weather) -> Faults {
     let mut faults = Faults {
         latency: *world.pick(&[ms(0), ms(1), ms(2), ms(10), ms(40)]),
         ..Faults::default()
@@ -111,245 +107,107 @@ fn faults(world: &World, weather: Weather) -> Faults {
     faults
 }
 
-fn settings(world: &World, weather: Weather, quirks: Quirks, poll: (u64, u64)) -> Settings {
-    let variables = BTreeMap::from([
-        ("poll_first_ms".to_owned(), poll.0.to_string()),
-        ("poll_last_ms".to_owned(), poll.1.to_string()),
-        ("wait_max_seconds".to_owned(), "600".to_owned()),
-        ("stream_max_seconds".to_owned(), "2".to_owned()),
-    ]);
-    let lag = match weather {
-        Weather::Lagging => *world.pick(&[ms(0), ms(20), ms(150), ms(600)]),
-        _ => Duration::ZERO,
-    };
-    Settings {
-        quirks,
-        reuse: Reuse {
-            requests: *world.pick(&[1, 3, 128]),
-            concurrent_requests: *world.pick(&[1, 2, 16]),
-            idle: *world.pick(&[ms(50), ms(1000)]),
-            request_timeout: None,
-        },
-        variables,
-        lag,
+/// The world of a seed, from its beginning to its end. Every fourth is about the service, the others about events.
+pub async fn play(world: World) -> Report {
+    if world.seed() % 4 == 3 {
+        service::play(world).await
+    } else {
+        events::play(world).await
     }
 }
 
-/// The world of a seed, from its beginning to its end.
-pub async fn play(world: World) -> Report {
-    let weather = *world.pick(&Weather::ALL);
-    let (_, quirks) = *world.pick(&Quirks::ALL);
-    let poll = *world.pick(&[(5, 100), (5, 100), (1, 1000), (20, 50)]);
-    let names: &[&'static str] = if world.chance(0.7) {
-        &["event"]
-    } else {
-        &["event", "door"]
-    };
-    let faults = faults(&world, weather);
-    let database = Database::new(&world, faults);
-    let hosts: Result<Vec<Host>, _> = ["A", "B", "C"][..=world.number(0..=2) as usize]
-        .iter()
-        .map(|name| world.host(*name, &database, settings(&world, weather, quirks, poll)))
-        .collect();
-    let hosts = match hosts {
-        Ok(hosts) => hosts,
-        Err(error) => return Report::failed(format!("a host did not start: {error:#}")),
-    };
-    let clients = world.number(2..=5);
-    let setting = format!(
-        "{weather}; hosts: {}, quirks: {quirks}; {clients} clients; store calls of up to {} ms",
-        hosts.len(),
-        faults.longest().as_millis()
-    );
-    world.tell("world", || setting.clone());
-
-    let running: Vec<_> = (1..=clients)
-        .map(|client| tokio::spawn(live(world.clone(), client, names, hosts.clone())))
-        .collect();
-    let deaths = Arc::new(AtomicU64::new(0));
-    let hardship = tokio::spawn(hardship(
-        world.clone(),
-        weather,
-        hosts.clone(),
-        database.clone(),
-        deaths.clone(),
-    ));
-    let mut done = Vec::new();
-    for client in running {
-        // A client that panics takes the seed with it.
-        match client.await {
-            Ok(its) => done.extend(its),
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
-    }
-    hardship.abort();
-
-    // The hardship is over: everything has to work again.
+/// Waits for what clients do, and ends the hardship: after this, everything has to work again. Returns what went wrong
+/// with that.
+pub async fn clear_up(world: &World, database: &Database, hosts: &[Host]) -> Vec<String> {
     world.tell("world", || "all is well again".into());
     database.set_faults(Faults {
         latency: ms(1),
         ..Faults::default()
     });
     database.set_outage(None);
-    let mut violations = Vec::new();
-    for host in &hosts {
-        if let Err(error) = host.restart() {
-            violations.push(format!(
-                "host {} did not start again: {error:#}",
-                host.name()
-            ));
-        }
-    }
-    let lag = hosts.iter().map(|host| host.settings().lag).max();
-    world.sleep(lag.unwrap_or_default() + ms(1000)).await;
-    recover(
-        &world,
-        names,
-        &hosts,
-        lag.unwrap_or_default(),
-        &mut violations,
-    )
-    .await;
+    let restarts = hosts.iter().filter_map(|host| {
+        let error = host.restart().err()?;
+        Some(format!(
+            "host {} did not start again: {error:#}",
+            host.name()
+        ))
+    });
+    restarts.collect()
+}
 
-    let end = world.moment().at;
-    let calls = database.calls();
-    let failed = |outcome: &Outcome| matches!(outcome, Outcome::Failed);
-    let died = |outcome: &Outcome| matches!(outcome, Outcome::Died);
-    let waits = |done: &&Done| {
-        matches!(
-            done.action,
-            Action::Wait { .. } | Action::LongPoll { .. } | Action::Page
-        )
-    };
-    let counts = Counts {
-        operations: done.len() as u64,
-        waits: done.iter().filter(waits).count() as u64,
-        calls: calls.len() as u64,
-        failures: calls.iter().filter(|call| failed(&call.outcome)).count() as u64,
-        deaths: deaths.load(Ordering::Relaxed)
-            + calls.iter().filter(|call| died(&call.outcome)).count() as u64,
-        virtual_time: end,
-    };
-    violations.extend(check(&Run {
-        database,
-        hosts,
-        names: names.to_vec(),
-        done,
-        poll_first: ms(poll.0),
-        poll_last: ms(poll.1),
-        is_healthy: weather == Weather::Healthy,
-        longest_call: faults.longest(),
-        calls,
-    }));
-    Report {
-        weather,
-        setting,
-        counts,
-        violations,
+impl Counts {
+    /// What the store's calls tell.
+    pub fn of(calls: &[Call]) -> Self {
+        let of = |outcome: Outcome| calls.iter().filter(move |call| call.outcome == outcome);
+        Self {
+            calls: calls.len() as u64,
+            failures: of(Outcome::Failed).count() as u64,
+            deaths: of(Outcome::Died).count() as u64,
+            ..Self::default()
+        }
     }
 }
 
-/// What a client does in its life.
-async fn live(
-    world: World,
-    client: u64,
-    names: &'static [&'static str],
-    hosts: Vec<Host>,
-) -> Vec<Done> {
-    let mut done = Vec::new();
-    let mut seen = 0;
-    let mut next: Option<Action> = None;
-    let mut name = *world.pick(names);
-    for _ in 0..world.number(3..=8) {
-        let pause = *world.pick(&[ms(0), ms(5), ms(60), ms(700)]);
-        world.sleep(world.time(Duration::ZERO..=pause)).await;
-        let action = match next.take() {
-            Some(action) => action,
-            None => {
-                name = *world.pick(names);
-                let action = choose(&world, seen);
-                // A pulse, often enough.
-                if matches!(action, Action::Change { set: true, .. }) && world.chance(0.4) {
-                    next = Some(Action::Change {
-                        set: false,
-                        only_from: None,
-                    });
-                }
-                action
-            }
-        };
-        if matches!(action, Action::Post { .. } | Action::Page) {
-            name = "event";
-        }
-        let host = world.pick(&hosts).clone();
-        let its = act(client, name, action, host).await;
-        if let Some(generation) = its.generation() {
-            seen = generation;
-        }
-        done.push(its);
-    }
-    done
+/// The hosts and their clients, to be disturbed until it is dropped.
+pub struct Hardship {
+    task: tokio::task::JoinHandle<()>,
+    deaths: Arc<AtomicU64>,
 }
 
-fn choose(world: &World, seen: u64) -> Action {
-    let timeout = *world.pick(&[
-        ms(0),
-        ms(20),
-        ms(100),
-        ms(500),
-        ms(500),
-        ms(2000),
-        ms(10_000),
-    ]);
-    let change = |set, only_from| Action::Change { set, only_from };
-    match world.number(0..=99) {
-        0..=19 => change(true, None),
-        20..=34 => change(false, None),
-        35..=42 => change(world.chance(0.5), Some(seen)),
-        43..=47 => Action::Post {
-            set: world.chance(0.5),
-        },
-        48..=55 => Action::Look,
-        56..=59 => Action::Page,
-        60..=64 => Action::Forget,
-        65..=82 => Action::Wait { timeout },
-        83..=91 => Action::LongPoll {
-            known: seen,
-            timeout,
-        },
-        92..=97 => Action::Stream {
-            last_event_id: world.chance(0.5).then_some(seen),
-        },
-        _ => Action::List,
+impl Hardship {
+    /// Outages, and deaths of instances and hosts, in the course of `time`.
+    pub fn begin(
+        world: &World,
+        weather: Weather,
+        hosts: &[Host],
+        database: &Database,
+        time: Duration,
+    ) -> Self {
+        let deaths = Arc::new(AtomicU64::new(0));
+        let task = tokio::spawn(disturb(
+            world.clone(),
+            weather,
+            hosts.to_vec(),
+            database.clone(),
+            time,
+            deaths.clone(),
+        ));
+        Self { task, deaths }
+    }
+
+    /// Ends it. Returns how many deaths there were.
+    pub fn end(self) -> u64 {
+        self.task.abort();
+        self.deaths.load(Ordering::Relaxed)
     }
 }
 
-/// Outages, and deaths of instances and hosts.
-async fn hardship(
+async fn disturb(
     world: World,
     weather: Weather,
     hosts: Vec<Host>,
     database: Database,
+    time: Duration,
     deaths: Arc<AtomicU64>,
 ) {
     if !matches!(weather, Weather::Flaky | Weather::Deadly) {
         return;
     }
     for _ in 0..world.number(0..=6) {
-        world.sleep(world.time(ms(0)..=ms(1500))).await;
+        world.sleep(world.time(ms(0)..=time / 4)).await;
         let host = world.pick(&hosts);
         match world.number(0..=3) {
             0 => {
                 world.tell("store", || "is down".into());
                 database.set_outage(Some("the store is down"));
-                world.sleep(world.time(ms(0)..=ms(800))).await;
+                world.sleep(world.time(ms(0)..=time / 8)).await;
                 database.set_outage(None);
                 world.tell("store", || "is up again".into());
             }
             1 if weather == Weather::Deadly => {
                 deaths.fetch_add(1, Ordering::Relaxed);
                 host.crash();
-                world.sleep(world.time(ms(0)..=ms(800))).await;
+                world.sleep(world.time(ms(0)..=time / 8)).await;
                 // What keeps a host from starting is found at the end of the run.
                 _ = host.restart();
             }
@@ -358,37 +216,6 @@ async fn hardship(
                 deaths.fetch_add(has_died.into(), Ordering::Relaxed);
             }
             _ => {}
-        }
-    }
-}
-
-/// After all hardship, a change on any host is seen on every host.
-async fn recover(
-    world: &World,
-    names: &[&'static str],
-    hosts: &[Host],
-    lag: Duration,
-    violations: &mut Vec<String>,
-) {
-    for &name in names {
-        for host in hosts {
-            for set in [true, false] {
-                let change = Action::Change {
-                    set,
-                    only_from: None,
-                };
-                let its = act(0, name, change, host.clone()).await;
-                if its.json()["set"] != set {
-                    violations.push(format!("{}: {}", its.describe(), its.body()));
-                }
-                world.sleep(lag + ms(1)).await;
-                for host in hosts {
-                    let its = act(0, name, Action::Look, host.clone()).await;
-                    if its.json()["set"] != set {
-                        violations.push(format!("{}: {}", its.describe(), its.body()));
-                    }
-                }
-            }
         }
     }
 }

@@ -1,0 +1,231 @@
+//! A world of events: clients that set, clear, forget, look and wait.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use loopless_host::Reuse;
+use loopless_host::simulation::{Database, Host, Settings, World};
+use loopless_host::store::Quirks;
+
+use super::clients::{Action, Done, act};
+use super::promises::{Run, check};
+use super::scenario::{Counts, Hardship, Report, Weather, clear_up, faults, ms};
+
+fn settings(world: &World, weather: Weather, quirks: Quirks, poll: (u64, u64)) -> Settings {
+    let variables = BTreeMap::from([
+        ("poll_first_ms".to_owned(), poll.0.to_string()),
+        ("poll_last_ms".to_owned(), poll.1.to_string()),
+        ("wait_max_seconds".to_owned(), "600".to_owned()),
+        ("stream_max_seconds".to_owned(), "2".to_owned()),
+    ]);
+    let lag = match weather {
+        Weather::Lagging => *world.pick(&[ms(0), ms(20), ms(150), ms(600)]),
+        _ => Duration::ZERO,
+    };
+    Settings {
+        quirks,
+        reuse: Reuse {
+            requests: *world.pick(&[1, 3, 128]),
+            concurrent_requests: *world.pick(&[1, 2, 16]),
+            idle: *world.pick(&[ms(50), ms(1000)]),
+            request_timeout: None,
+        },
+        variables,
+        lag,
+    }
+}
+
+/// A world of events.
+pub async fn play(world: World) -> Report {
+    let weather = *world.pick(&Weather::ALL);
+    let (_, quirks) = *world.pick(&Quirks::ALL);
+    let poll = *world.pick(&[(5, 100), (5, 100), (1, 1000), (20, 50)]);
+    let names: &[&'static str] = if world.chance(0.7) {
+        &["event"]
+    } else {
+        &["event", "door"]
+    };
+    let faults = faults(&world, weather);
+    let database = Database::new(&world, faults);
+    let hosts: Result<Vec<Host>, _> = ["A", "B", "C"][..=world.number(0..=2) as usize]
+        .iter()
+        .map(|name| world.host(*name, &database, settings(&world, weather, quirks, poll)))
+        .collect();
+    let hosts = match hosts {
+        Ok(hosts) => hosts,
+        Err(error) => return Report::failed(format!("a host did not start: {error:#}")),
+    };
+    let clients = world.number(2..=5);
+    let setting = format!(
+        "{weather}; hosts: {}, quirks: {quirks}; {clients} clients; store calls of up to {} ms",
+        hosts.len(),
+        faults.longest().as_millis()
+    );
+    world.tell("world", || setting.clone());
+
+    let running: Vec<_> = (1..=clients)
+        .map(|client| tokio::spawn(live(world.clone(), client, names, hosts.clone())))
+        .collect();
+    let hardship = Hardship::begin(&world, weather, &hosts, &database, ms(6000));
+    let mut done = Vec::new();
+    for client in running {
+        // A client that panics takes the seed with it.
+        match client.await {
+            Ok(its) => done.extend(its),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+    let deaths = hardship.end();
+
+    let mut violations = clear_up(&world, &database, &hosts).await;
+    let lag = hosts.iter().map(|host| host.settings().lag).max();
+    world.sleep(lag.unwrap_or_default() + ms(1000)).await;
+    recover(
+        &world,
+        names,
+        &hosts,
+        lag.unwrap_or_default(),
+        &mut violations,
+    )
+    .await;
+
+    let end = world.moment().at;
+    let calls = database.calls();
+    let waits = |done: &&Done| {
+        matches!(
+            done.action,
+            Action::Wait { .. } | Action::LongPoll { .. } | Action::Page
+        )
+    };
+    let counts = Counts::of(&calls);
+    let counts = Counts {
+        operations: done.len() as u64,
+        waits: done.iter().filter(waits).count() as u64,
+        deaths: counts.deaths + deaths,
+        virtual_time: end,
+        ..counts
+    };
+    violations.extend(check(&Run {
+        database,
+        hosts,
+        names: names.to_vec(),
+        done,
+        poll_first: ms(poll.0),
+        poll_last: ms(poll.1),
+        is_healthy: weather == Weather::Healthy,
+        longest_call: faults.longest(),
+        calls,
+    }));
+    Report {
+        weather,
+        setting,
+        counts,
+        violations,
+    }
+}
+
+/// What a client does in its life.
+async fn live(
+    world: World,
+    client: u64,
+    names: &'static [&'static str],
+    hosts: Vec<Host>,
+) -> Vec<Done> {
+    let mut done = Vec::new();
+    let mut seen = 0;
+    let mut next: Option<Action> = None;
+    let mut name = *world.pick(names);
+    for _ in 0..world.number(3..=8) {
+        let pause = *world.pick(&[ms(0), ms(5), ms(60), ms(700)]);
+        world.sleep(world.time(Duration::ZERO..=pause)).await;
+        let action = match next.take() {
+            Some(action) => action,
+            None => {
+                name = *world.pick(names);
+                let action = choose(&world, seen);
+                // A pulse, often enough.
+                if matches!(action, Action::Change { set: true, .. }) && world.chance(0.4) {
+                    next = Some(Action::Change {
+                        set: false,
+                        only_from: None,
+                    });
+                }
+                action
+            }
+        };
+        if matches!(action, Action::Post { .. } | Action::Page) {
+            name = "event";
+        }
+        let host = world.pick(&hosts).clone();
+        let its = act(client, name, action, host).await;
+        if let Some(generation) = its.generation() {
+            seen = generation;
+        }
+        done.push(its);
+    }
+    done
+}
+
+fn choose(world: &World, seen: u64) -> Action {
+    let timeout = *world.pick(&[
+        ms(0),
+        ms(20),
+        ms(100),
+        ms(500),
+        ms(500),
+        ms(2000),
+        ms(10_000),
+    ]);
+    let change = |set, only_from| Action::Change { set, only_from };
+    match world.number(0..=99) {
+        0..=19 => change(true, None),
+        20..=34 => change(false, None),
+        35..=42 => change(world.chance(0.5), Some(seen)),
+        43..=47 => Action::Post {
+            set: world.chance(0.5),
+        },
+        48..=55 => Action::Look,
+        56..=59 => Action::Page,
+        60..=64 => Action::Forget,
+        65..=82 => Action::Wait { timeout },
+        83..=91 => Action::LongPoll {
+            known: seen,
+            timeout,
+        },
+        92..=97 => Action::Stream {
+            last_event_id: world.chance(0.5).then_some(seen),
+        },
+        _ => Action::List,
+    }
+}
+
+/// After all hardship, a change on any host is seen on every host.
+async fn recover(
+    world: &World,
+    names: &[&'static str],
+    hosts: &[Host],
+    lag: Duration,
+    violations: &mut Vec<String>,
+) {
+    for &name in names {
+        for host in hosts {
+            for set in [true, false] {
+                let change = Action::Change {
+                    set,
+                    only_from: None,
+                };
+                let its = act(0, name, change, host.clone()).await;
+                if its.json()["set"] != set {
+                    violations.push(format!("{}: {}", its.describe(), its.body()));
+                }
+                world.sleep(lag + ms(1)).await;
+                for host in hosts {
+                    let its = act(0, name, Action::Look, host.clone()).await;
+                    if its.json()["set"] != set {
+                        violations.push(format!("{}: {}", its.describe(), its.body()));
+                    }
+                }
+            }
+        }
+    }
+}
