@@ -148,6 +148,24 @@ const TAKES_NO_LAST_LOOK: Mutation = Mutation {
     edits: &[("event.rs", "reading.began < deadline\n", "false\n")],
 };
 
+const TICKS_WITHOUT_A_LEASE: Mutation = Mutation {
+    name: "ticks-without-a-lease",
+    edits: &[(
+        "service.rs",
+        "Ok(Some(beats)) if beats == next => {",
+        "Ok(Some(_)) => {",
+    )],
+};
+
+const TAKES_OVER_UNSEALED: Mutation = Mutation {
+    name: "takes-over-unsealed",
+    edits: &[(
+        "service.rs",
+        "if !self.seal(&look, beats).await? {",
+        "if beats == look.beats {",
+    )],
+};
+
 /// Builds the component with a mistake in it, from a copy of its sources.
 fn mutant(mutation: &Mutation) -> PathBuf {
     static BUILDING: Mutex<()> = Mutex::new(());
@@ -257,4 +275,14 @@ fn it_finds_what_creating_by_writing_does() {
 #[test]
 fn it_finds_what_taking_no_last_look_does() {
     is_caught(&TAKES_NO_LAST_LOOK);
+}
+
+#[test]
+fn it_finds_what_ticking_without_a_lease_does() {
+    is_caught(&TICKS_WITHOUT_A_LEASE);
+}
+
+#[test]
+fn it_finds_what_a_takeover_without_a_seal_does() {
+    is_caught(&TAKES_OVER_UNSEALED);
 }

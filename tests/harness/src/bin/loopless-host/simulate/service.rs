@@ -15,6 +15,9 @@ use super::scenario::{Counts, Hardship, Report, Weather, clear_up, faults, ms};
 /// The keys of the beats of a term: this, and the term.
 const BEATS: &str = "service/beats/";
 
+/// The key of the current term.
+const LEASE_KEY: &str = "service/lease";
+
 /// The line of a tick.
 const DID_SOMETHING: &str = "Service did something";
 
@@ -303,9 +306,17 @@ impl Run<'_> {
         terms
     }
 
-    /// One instance ticks in a term, and nothing undoes its ticks.
+    /// One instance ticks in a term, none ticks when there is a new one, and nothing undoes its ticks.
     fn check_terms(&self) -> Vec<String> {
         let mut violations = Vec::new();
+        let leases = self.database.history(LEASE_KEY);
+        let leases = leases
+            .iter()
+            .filter_map(|(moment, value)| Some((moment, number(value.as_deref()?))));
+        let leases: Vec<_> = leases.collect();
+        if !leases.is_sorted_by(|(_, one), (_, next)| one < next) {
+            violations.push(format!("the lease went {leases:?}"));
+        }
         for (term, beats) in self.beats() {
             let runner = &beats[0].0;
             if let Some((other, at, _)) = beats.iter().find(|(who, ..)| who != runner) {
@@ -315,6 +326,19 @@ impl Run<'_> {
                     runner.1,
                     other.0,
                     other.1,
+                    at.at.as_secs_f64()
+                ));
+            }
+            let end = leases
+                .iter()
+                .find(|(_, leased)| term.parse().is_ok_and(|term: i64| *leased > term));
+            // The first of them makes the term. Would-be runners do that, too.
+            let late = beats
+                .iter()
+                .find(|(_, at, number)| *number > 1 && end.is_some_and(|(end, _)| at > end));
+            if let Some((_, at, _)) = late {
+                violations.push(format!(
+                    "there was a tick of term {term} at {:.3} s, after its end",
                     at.at.as_secs_f64()
                 ));
             }
