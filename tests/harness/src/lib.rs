@@ -42,12 +42,14 @@ pub mod console;
 mod guest;
 mod harness;
 mod keyvalue;
+mod routes;
 mod server;
 pub mod store;
 mod variables;
 
 pub use guest::Reuse;
 pub use harness::{Builder, Harness};
+pub use routes::Routes;
 pub use server::{GRACE, Server, listen};
 pub use variables::is_name as is_variable_name;
 
