@@ -34,6 +34,8 @@ async fn is_set() {
 
 #[http_service]
 async fn handle(request: Request) -> impl IntoResponse {
+    let instance = INSTANCE.as_str();
+    println!("{} {}", request.method(), request.uri().path());
     let status = match (request.method(), request.uri().path()) {
         (&Method::GET, "/") => return html(include_str!("page.html")),
         (&Method::GET, "/event") => StatusCode::OK,
