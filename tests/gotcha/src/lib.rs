@@ -62,7 +62,7 @@ async fn handle(request: Request) -> impl IntoResponse {
         _ => StatusCode::NOT_FOUND,
     };
     let is_set = *EVENT.borrow();
-    let answer = format!("{{\"instance\":\"{}\",\"set\":{is_set}}}\n", *INSTANCE);
+    let answer = format!("{{\"instance\":\"{instance}\",\"set\":{is_set}}}\n");
     respond(status, "application/json", answer)
 }
 

@@ -39,9 +39,6 @@
 //! Where the component traps, every request of its instance is answered with 500, as on Spin, and the trap is among
 //! the lines of standard error.
 //!
-//! A package whose tests are run natively is itself built natively too. Where spin-sdk stands in its way there, begin
-//! the library with `#![cfg(target_os = "wasi")]`.
-//!
 //! # Time
 //!
 //! A guest's clocks and sleeps are those of the tokio runtime; its calendar starts at the machine's. Where a test pauses it (`start_paused = true`, as above),
