@@ -17,7 +17,7 @@ use wasmtime_wasi_http::WasiBody;
 use wasmtime_wasi_http::handler::{ExpirationError, InstantiationError, ProxyHandler};
 
 use crate::component;
-use crate::console::{Console, Line};
+use crate::console::{Console, Line, Output};
 use crate::guest::{Director, Instances, Life, Program, Reuse, RuntimeClock};
 use crate::server::{Server, listen};
 use crate::store::{Memory, Quirks, Store};
@@ -38,7 +38,7 @@ pub struct Harness {
 
 /// How a [`Harness`] is set up. See [`Harness::builder`].
 pub struct Builder {
-    component: Option<PathBuf>,
+    source: Source,
     store: Arc<dyn Store>,
     quirks: Quirks,
     reuse: Reuse,
@@ -53,6 +53,15 @@ impl std::fmt::Debug for Builder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Builder")
     }
+}
+
+/// Where the component comes from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// The package under test, which cargo names in `CARGO_MANIFEST_DIR`.
+    UnderTest,
+    Package(PathBuf),
+    Component(PathBuf),
 }
 
 impl Harness {
@@ -71,7 +80,7 @@ impl Harness {
     /// A host that differs from [`Harness::start`].
     pub fn builder() -> Builder {
         Builder {
-            component: None,
+            source: Source::UnderTest,
             store: Arc::new(Memory::default()),
             quirks: Quirks::default(),
             reuse: Reuse::default(),
@@ -100,14 +109,27 @@ impl Harness {
         }
     }
 
-    /// Sends `GET path` and waits for the whole response.
+    /// Sends `GET path` and waits for the whole response, as [`send`](Self::send).
+    ///
+    /// What is no path of a URL, with a slash first, is answered with 400 and reaches no component.
     pub async fn get(&self, path: &str) -> Response<Bytes> {
-        self.send(request("GET", path, "")).await
+        self.ask(Method::GET, path, Bytes::new()).await
     }
 
-    /// Sends `POST path` with this body and waits for the whole response.
+    /// Sends `POST path` with this body and waits for the whole response. Otherwise as [`get`](Self::get).
     pub async fn post(&self, path: &str, body: impl Into<Bytes>) -> Response<Bytes> {
-        self.send(request("POST", path, body)).await
+        self.ask(Method::POST, path, body.into()).await
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: Bytes) -> Response<Bytes> {
+        match Request::builder().method(method).uri(path).body(body) {
+            // Without the slash, it would be the name of a host.
+            Ok(request) if path.starts_with('/') => self.send(request).await,
+            _ => {
+                let detail = format!("{path:?} is no path of a URL.");
+                problem(StatusCode::BAD_REQUEST, &detail).map(Bytes::from)
+            }
+        }
     }
 
     /// Serves HTTP on a free port of 127.0.0.1.
@@ -126,6 +148,13 @@ impl Harness {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// The texts of those [`lines`](Self::lines) that were printed to this output.
+    pub fn printed(&self, output: Output) -> Vec<String> {
+        let lines = self.lines().into_iter();
+        let ours = lines.filter(|line| line.output == output);
+        ours.map(|line| line.text).collect()
     }
 
     /// How many instances have been made.
@@ -191,7 +220,14 @@ impl Builder {
     /// The component to run, built already. Without this, it is the package under test, which cargo names in
     /// `CARGO_MANIFEST_DIR`.
     pub fn component(mut self, path: impl Into<PathBuf>) -> Self {
-        self.component = Some(path.into());
+        self.source = Source::Component(path.into());
+        self
+    }
+
+    /// The directory of the cargo package to build and run, instead of the package under test. cargo runs a test in the
+    /// directory of its own package.
+    pub fn package(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.source = Source::Package(directory.into());
         self
     }
 
@@ -231,8 +267,8 @@ impl Builder {
     ///
     /// Where the component does not build, does not load, or imports what this host does not have.
     pub async fn start(mut self) -> anyhow::Result<Harness> {
-        let component = self.component.take();
-        let program = tokio::task::spawn_blocking(move || program(component)).await??;
+        let source = std::mem::replace(&mut self.source, Source::UnderTest);
+        let program = tokio::task::spawn_blocking(move || program(source)).await??;
         self.start_program(program)
     }
 
@@ -288,14 +324,15 @@ impl Builder {
     }
 }
 
-/// The program at `component`, or the package under test. Built and compiled once in a process.
-pub(crate) fn program(component: Option<PathBuf>) -> anyhow::Result<Program> {
+/// The program from this source. Built and compiled once in a process.
+pub(crate) fn program(source: Source) -> anyhow::Result<Program> {
     static PROGRAMS: Mutex<BTreeMap<PathBuf, Program>> = Mutex::new(BTreeMap::new());
 
     let mut programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
-    let path = match component {
-        Some(path) => path,
-        None => {
+    let path = match source {
+        Source::Component(path) => path,
+        Source::Package(directory) => component::build(&directory)?,
+        Source::UnderTest => {
             let package = std::env::var_os("CARGO_MANIFEST_DIR")
                 .context("no component was named, and no cargo is running a test")?;
             component::build(Path::new(&package))?
@@ -309,16 +346,6 @@ pub(crate) fn program(component: Option<PathBuf>) -> anyhow::Result<Program> {
         .with_context(|| format!("cannot load the component {}", path.display()))?;
     programs.insert(path, program.clone());
     Ok(program)
-}
-
-/// A request with this method, path and body.
-fn request<B>(method: &str, path: &str, body: B) -> Request<B> {
-    let mut request = Request::new(body);
-    if let (Ok(method), Ok(uri)) = (method.parse(), path.parse()) {
-        *request.method_mut() = method;
-        *request.uri_mut() = uri;
-    }
-    request
 }
 
 /// Guests want a scheme and an authority, which HTTP/1.1 leaves out of the request line.
@@ -386,7 +413,7 @@ fn empty() -> WasiBody {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
-fn whole(response: Response<String>) -> Response<WasiBody> {
+pub(crate) fn whole(response: Response<String>) -> Response<WasiBody> {
     response.map(|body| {
         Full::from(body)
             .map_err(|never| match never {})

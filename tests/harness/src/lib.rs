@@ -2,23 +2,42 @@
 //!
 //! It runs a component as Spin does: on Wasmtime, with Spin's interfaces (`spin:key-value@3.0.0`, `wasi:keyvalue` store
 //! and atomics, `spin:variables@3.0.0`), with many requests in an instance and instances that come and go. As a program,
-//! `loopless-host`, it serves HTTP. As a library, it is a host in a test:
+//! `loopless-host`, it serves HTTP. As a library, it is a host in a test, and knows nothing of what it runs.
 //!
-//! ```no_run
-//! use loopless_host::Harness;
+//! # A test
 //!
-//! #[tokio::test(start_paused = true)]
-//! async fn greets() {
-//!     let host = Harness::start().await.unwrap();
-//!     let response = host.get("/").await;
-//!     assert_eq!(response.status(), 200);
-//! }
-//! # fn main() {}
+//! In the Cargo.toml of a component, whose library has `crate-type = ["cdylib"]`:
+//!
+//! ```toml
+//! [dev-dependencies]
+//! loopless-host = { path = "../loopless/tests/harness" } # where your checkout of it is
+//! tokio = { version = "1", features = ["macros", "rt", "test-util"] }
 //! ```
 //!
-//! That builds the package under test as a component (once in a test process; cargo knows when there is nothing to do),
-//! and starts a host in this process, without a socket. [`Harness::builder`] sets what a test wants otherwise, and
-//! [`Harness::serve`] puts a socket in front.
+//! In a file in `tests/`, here of a guestbook that is signed with `POST /NAME` (its source is `tests/guestbook/src/lib.rs`):
+//!
+//! ```no_run
+#![doc = include_str!("../../guestbook/signing.rs")]
+//! ```
+//!
+//! [`Harness::start`] and [`Harness::builder`] build the package under test as a component (once in a test process;
+//! cargo knows when there is nothing to do), and start a host in this process, without a socket. The builder sets what
+//! a test wants otherwise. Then requests go in, and responses come out:
+//!
+//! | to | use |
+//! | --- | --- |
+//! | send a request, and have the whole response | [`Harness::get`], [`post`](Harness::post), [`send`](Harness::send) |
+//! | have the response's head, and its body as it comes | [`Harness::handle`] |
+//! | fill the store beforehand and see it afterwards | [`Builder::store`], with a clone of an [`Observed`](store::Observed) |
+//! | let the store fail | [`Observed::fail`](store::Observed::fail), [`fail_at`](store::Observed::fail_at), [`fail_next`](store::Observed::fail_next) |
+//! | set variables | [`Builder::variable`] |
+//! | see what the component printed | [`Harness::printed`]; with the instance that printed it, [`Harness::lines`] |
+//! | decide when instances are dropped, and count them | [`Builder::reuse`], [`Harness::instances`] |
+//! | connect a real client | [`Harness::serve`] |
+//! | have several components behind one address | [`Routes`], [`Server::start`] |
+//!
+//! Where the component traps, every request of its instance is answered with 500, as on Spin, and the trap is among
+//! the lines of standard error.
 //!
 //! # Time
 //!
@@ -38,7 +57,9 @@
 //!
 //! # Limits
 //!
-//! One store, labelled `default`. No outgoing requests, no sockets, no files. Components of WASI 0.2 do not load.
+//! One store, labelled `default`. No outgoing requests, no sockets, no files; no databases, queues or models of Spin's.
+//! Components of WASI 0.2 do not load. A component that imports what this host does not have does not start, and the
+//! error names the import.
 #![warn(missing_docs)]
 
 mod bindings;
@@ -47,6 +68,7 @@ pub mod console;
 mod guest;
 mod harness;
 mod keyvalue;
+mod routes;
 mod server;
 pub mod simulation;
 pub mod store;
@@ -54,6 +76,7 @@ mod variables;
 
 pub use guest::Reuse;
 pub use harness::{Builder, Harness};
+pub use routes::Routes;
 pub use server::{GRACE, Server, listen};
 pub use variables::is_name as is_variable_name;
 

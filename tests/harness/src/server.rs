@@ -1,4 +1,4 @@
-//! HTTP in front of a [`Harness`]: hyper, HTTP/1.1 and HTTP/2 without TLS.
+//! HTTP in front of a [`Harness`](crate::Harness), or of several: hyper, HTTP/1.1 and HTTP/2 without TLS.
 
 use std::convert::Infallible;
 use std::io;
@@ -20,12 +20,12 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::{Body, Harness};
+use crate::{Body, Routes};
 
 /// How long requests may go on after a shutdown has begun.
 pub const GRACE: Duration = Duration::from_secs(5);
 
-/// A listening socket that hands requests to a [`Harness`], until it is shut down or dropped.
+/// A listening socket that hands requests to [`Routes`], until it is shut down or dropped.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
@@ -50,15 +50,15 @@ pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 impl Server {
-    /// Serves what `harness` answers.
+    /// Serves what `routes` answer: one [`Harness`](crate::Harness), or several.
     ///
     /// # Errors
     ///
     /// Where the socket has no address.
-    pub fn start(listener: TcpListener, harness: Harness) -> anyhow::Result<Self> {
+    pub fn start(listener: TcpListener, routes: impl Into<Routes>) -> anyhow::Result<Self> {
         let address = listener.local_addr().context("the socket has no address")?;
         let (stop, stopped) = oneshot::channel();
-        let running = tokio::spawn(serve(listener, harness, stopped));
+        let running = tokio::spawn(serve(listener, routes.into(), stopped));
         Ok(Self {
             address,
             stop,
@@ -122,11 +122,7 @@ fn until_shutdown(response: Response<Body>, mut shutdown: watch::Receiver<bool>)
     response.map(|body| UntilShutdown { body, shutdown }.boxed_unsync())
 }
 
-async fn serve(
-    listener: TcpListener,
-    harness: Harness,
-    mut stopped: oneshot::Receiver<()>,
-) -> bool {
+async fn serve(listener: TcpListener, routes: Routes, mut stopped: oneshot::Receiver<()>) -> bool {
     let (shutdown, is_shutdown) = watch::channel(false);
     let mut http = auto::Builder::new(TokioExecutor::new());
     http.http1().timer(TokioTimer::new());
@@ -147,11 +143,11 @@ async fn serve(
         };
         // Without this, a response that follows its head a moment later waits 40 ms for an acknowledgement.
         _ = stream.set_nodelay(true);
-        let (harness, is_shutdown) = (harness.clone(), is_shutdown.clone());
+        let (routes, is_shutdown) = (routes.clone(), is_shutdown.clone());
         let service = service_fn(move |request| {
-            let (harness, is_shutdown) = (harness.clone(), is_shutdown.clone());
+            let (routes, is_shutdown) = (routes.clone(), is_shutdown.clone());
             async move {
-                let response = harness.handle(request).await;
+                let response = routes.handle(request).await;
                 Ok::<_, Infallible>(until_shutdown(response, is_shutdown))
             }
         });

@@ -46,7 +46,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::guest::Program;
-use crate::harness::program;
+use crate::harness::{Source, program};
 
 pub use database::{Call, Database, Faults, Outcome};
 pub use host::{Acceptance, Exchange, Host, Lost, Settings};
@@ -73,7 +73,7 @@ impl Simulation {
     ///
     /// Where the component does not load, or imports what the host does not have.
     pub fn load(component: impl Into<PathBuf>) -> anyhow::Result<Self> {
-        let program = program(Some(component.into()))?;
+        let program = program(Source::Component(component.into()))?;
         Ok(Self { program })
     }
 

@@ -30,7 +30,17 @@ pub struct Observed {
 #[derive(Debug, Default)]
 struct State {
     counts: HashMap<Operation, u64>,
-    failure: Option<String>,
+    failures: Vec<Failure>,
+}
+
+/// Something that a test wants to fail.
+#[derive(Debug)]
+struct Failure {
+    message: String,
+    /// `None`: whatever is asked.
+    operation: Option<Operation>,
+    /// How often still. `None`: until it recovers.
+    times: Option<u64>,
 }
 
 impl Observed {
@@ -49,12 +59,30 @@ impl Observed {
 
     /// From now on, everything fails with this message and does nothing.
     pub fn fail(&self, message: &str) {
-        self.state().failure = Some(message.into());
+        self.add(None, None, message);
     }
 
-    /// Ends what [`fail`](Self::fail) began.
+    /// From now on, `operation` fails with this message and does nothing. The others do as before.
+    pub fn fail_at(&self, operation: Operation, message: &str) {
+        self.add(Some(operation), None, message);
+    }
+
+    /// The next `times` that `operation` is asked for, it fails with this message and does nothing.
+    pub fn fail_next(&self, times: u64, operation: Operation, message: &str) {
+        self.add(Some(operation), Some(times), message);
+    }
+
+    /// Nothing fails any more.
     pub fn recover(&self) {
-        self.state().failure = None;
+        self.state().failures.clear();
+    }
+
+    fn add(&self, operation: Option<Operation>, times: Option<u64>, message: &str) {
+        self.state().failures.push(Failure {
+            message: message.into(),
+            operation,
+            times,
+        });
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -64,10 +92,15 @@ impl Observed {
     fn asked(&self, operation: Operation) -> Result<&dyn Store, Error> {
         let mut state = self.state();
         *state.counts.entry(operation).or_default() += 1;
-        match &state.failure {
-            Some(message) => Err(Error(message.clone())),
-            None => Ok(&*self.inner),
-        }
+        // The latest wish counts. One that has come true often enough is over.
+        let failing = state.failures.iter_mut().rev().find(|failure| {
+            failure.times != Some(0) && failure.operation.is_none_or(|only| only == operation)
+        });
+        let Some(failure) = failing else {
+            return Ok(&*self.inner);
+        };
+        failure.times = failure.times.map(|times| times - 1);
+        Err(Error(failure.message.clone()))
     }
 }
 

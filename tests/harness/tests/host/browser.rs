@@ -1,6 +1,6 @@
 //! The page in a real browser: headless Chromium, driven over WebDriver.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -60,8 +60,14 @@ async fn click(client: &Client) {
     button.click().await.unwrap();
 }
 
-#[tokio::test]
-async fn clicking_set_offers_clear_and_clicking_clear_offers_set() {
+/// A browser, and its ChromeDriver, which ends with this.
+struct Browser {
+    client: Client,
+    _driver: Child,
+}
+
+/// Starts a browser with its profile in this directory. Where there is none, says so; but CI must have one.
+async fn browser(directory: &Path) -> Option<Browser> {
     let chromium = program(&["chromium", "chromium-browser", "google-chrome"]);
     let (Some(chromium), Some(chromedriver)) = (chromium, program(&["chromedriver"])) else {
         assert!(
@@ -69,13 +75,10 @@ async fn clicking_set_offers_clear_and_clicking_clear_offers_set() {
             "no Chromium with its ChromeDriver on the path; CI must have both"
         );
         eprintln!("SKIPPED: no Chromium with its ChromeDriver on the path");
-        return;
+        return None;
     };
-
-    let directory = tempfile::tempdir().unwrap();
-    let host = Host::start(directory.path(), &[]).await;
-    let (_driver, url) = driver(chromedriver).await;
-    let profile = directory.path().join("profile");
+    let (driver, url) = driver(chromedriver).await;
+    let profile = directory.join("profile");
     let options = serde_json::json!({
         "goog:chromeOptions": {
             "binary": chromium,
@@ -98,6 +101,19 @@ async fn clicking_set_offers_clear_and_clicking_clear_offers_set() {
         .connect(&url)
         .await
         .unwrap();
+    Some(Browser {
+        client,
+        _driver: driver,
+    })
+}
+
+#[tokio::test]
+async fn clicking_set_offers_clear_and_clicking_clear_offers_set() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(Browser { client, _driver }) = browser(directory.path()).await else {
+        return;
+    };
+    let host = Host::start(directory.path(), &[]).await;
 
     client.goto(&host.url).await.unwrap();
     assert_eq!(button(&client).await, "Set");
@@ -130,5 +146,58 @@ async fn clicking_set_offers_clear_and_clicking_clear_offers_set() {
     let (_, page) = host.send("GET", "/", "", false).await;
     assert!(page.contains(">Set<"), "{page}");
 
+    client.close().await.unwrap();
+}
+
+/// What the page of the gotcha says when a story is over, and the rows of its table.
+async fn story(client: &Client, button: &str) -> (String, Vec<String>) {
+    let button = client.find(Locator::Css(button)).await.unwrap();
+    button.click().await.unwrap();
+    let verdict = Locator::XPath("//*[@id='verdict'][normalize-space()]");
+    let wait = client.wait().at_most(Duration::from_secs(20));
+    let verdict = wait.for_element(verdict).await.unwrap();
+    let mut rows = Vec::new();
+    for row in client.find_all(Locator::Css("tbody tr")).await.unwrap() {
+        rows.push(row.text().await.unwrap());
+    }
+    (verdict.text().await.unwrap(), rows)
+}
+
+#[tokio::test]
+async fn the_gotchas_page_shows_both_ways_to_lose_an_event() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(Browser { client, _driver }) = browser(directory.path()).await else {
+        return;
+    };
+    let host = Host::start(directory.path(), &["--store", "memory", "--gotcha"]).await;
+    client.goto(&format!("{}/gotcha", host.url)).await.unwrap();
+
+    let (verdict, rows) = story(&client, "#lose").await;
+    assert!(verdict.contains("200, and is lost"), "{verdict} {rows:?}");
+    let expected = ["POST clear 200", "POST set 200", "GET event 200"];
+    let begins = |(row, expected): (&String, &&str)| row.starts_with(*expected);
+    assert!(rows.iter().zip(&expected).all(begins), "{rows:?}");
+
+    let (verdict, rows) = story(&client, "#trap").await;
+    assert!(verdict.contains("woke a future"), "{verdict} {rows:?}");
+    let expected = [
+        "POST clear 200",
+        "GET bystander 500",
+        "GET wait 500",
+        "POST set 500",
+        "GET event 200",
+    ];
+    assert_eq!(rows.len(), expected.len(), "{rows:?}");
+    assert!(rows.iter().zip(&expected).all(begins), "{rows:?}");
+
+    // The way out leads to the event that works.
+    client
+        .find(Locator::LinkText("does not do this"))
+        .await
+        .unwrap()
+        .click()
+        .await
+        .unwrap();
+    button_says(&client, "Set").await;
     client.close().await.unwrap();
 }

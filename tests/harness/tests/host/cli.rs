@@ -40,6 +40,7 @@ async fn help_says_what_it_does_and_names_every_option() {
         "--quirks",
         "--variable",
         "--request-timeout",
+        "--gotcha",
     ] {
         assert!(help.contains(option), "{help}");
     }

@@ -2,5 +2,6 @@
 
 mod browser;
 mod cli;
+mod gotcha;
 mod simulation;
 mod support;

@@ -71,6 +71,16 @@ impl Host {
         Self { child, stdout, url }
     }
 
+    /// Waits until it prints a line with this in it, and returns the line.
+    pub async fn prints(&mut self, text: &str) -> String {
+        while let Some(line) = self.stdout.next_line().await.unwrap() {
+            if line.contains(text) {
+                return line;
+            }
+        }
+        panic!("the host ended, and has not printed {text:?}");
+    }
+
     pub fn signal(&self, signal: Signal) {
         let id = self.child.id().unwrap().try_into().unwrap();
         kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();

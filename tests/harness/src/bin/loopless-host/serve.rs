@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::Args;
 use loopless_host::console::{Console, Line, Output};
 use loopless_host::store::{Memory, Quirks, Sqlite};
-use loopless_host::{GRACE, Harness, Reuse, Server, component, is_variable_name, listen};
+use loopless_host::{GRACE, Harness, Reuse, Routes, Server, component, is_variable_name, listen};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::style::{BOLD, DIM};
@@ -54,7 +54,14 @@ pub struct Arguments {
     /// How long a request may take, such as 30s; without this, as long as it likes
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     request_timeout: Option<Duration>,
+
+    /// Also serves, on /gotcha/, an event in the memory of a component, to see it fail
+    #[arg(long)]
+    gotcha: bool,
 }
+
+/// Where the gotcha is served.
+const GOTCHA: &str = "/gotcha";
 
 /// Where the store is kept.
 #[derive(Clone, Debug)]
@@ -128,16 +135,16 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
 
 /// Builds the component if need be, and serves it.
 async fn start(arguments: Arguments) -> anyhow::Result<Server> {
-    let console = Console::new(print);
+    let reuse = Reuse {
+        requests: arguments.max_instance_reuse_count,
+        concurrent_requests: arguments.max_instance_concurrent_reuse_count,
+        idle: arguments.idle_instance_timeout,
+        request_timeout: arguments.request_timeout,
+    };
     let mut builder = Harness::builder()
         .quirks(arguments.quirks)
-        .reuse(Reuse {
-            requests: arguments.max_instance_reuse_count,
-            concurrent_requests: arguments.max_instance_concurrent_reuse_count,
-            idle: arguments.idle_instance_timeout,
-            request_timeout: arguments.request_timeout,
-        })
-        .console(console);
+        .reuse(reuse)
+        .console(console("component"));
     for (name, value) in arguments.variables {
         builder = builder.variable(name, value);
     }
@@ -149,27 +156,36 @@ async fn start(arguments: Arguments) -> anyhow::Result<Server> {
     let listener = listen(arguments.listen).await?;
     let path = match arguments.component {
         Some(path) => path,
-        None => build().await?,
+        None => build("the component", "").await?,
     };
-    let harness = builder.component(path).start().await?;
-    let server = Server::start(listener, harness)?;
+    let mut routes = Routes::from(builder.component(path).start().await?);
+    if arguments.gotcha {
+        let path = build("the gotcha", "tests/gotcha").await?;
+        let gotcha = Harness::builder().reuse(reuse).console(console("gotcha"));
+        routes = routes.mount(GOTCHA, gotcha.component(path).start().await?);
+    }
+    let server = Server::start(listener, routes)?;
     println!(
         "{BOLD}Serving{BOLD:#} {} (store: {})",
         server.url(""),
         arguments.store
     );
+    if arguments.gotcha {
+        println!("{BOLD}The gotcha{BOLD:#} {}/", server.url(GOTCHA));
+    }
     println!("{DIM}Ctrl-C stops it.{DIM:#}");
     Ok(server)
 }
 
-/// Builds this project's component. cargo shows how far it is.
-async fn build() -> anyhow::Result<PathBuf> {
+/// Builds the component of a package of this project. cargo shows how far it is.
+async fn build(what: &str, package: &str) -> anyhow::Result<PathBuf> {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"))
         .ancestors()
         .nth(2)
         .context("the project has no directory")?;
-    eprintln!("Building the component in release mode (the first time takes a minute)");
-    tokio::task::spawn_blocking(move || component::build(project)).await?
+    let directory = project.join(package);
+    eprintln!("Building {what} in release mode (the first time takes a minute)");
+    tokio::task::spawn_blocking(move || component::build(&directory)).await?
 }
 
 /// Resolves at the first Ctrl-C or SIGTERM. A second one ends the process at once.
@@ -190,15 +206,17 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Prints what an instance printed, where it printed it, marked with the instance's number.
-fn print(line: Line) {
-    let Line {
-        instance,
-        output,
-        text,
-    } = line;
-    match output {
-        Output::Stdout => println!("{DIM}[component {instance}]{DIM:#} {text}"),
-        Output::Stderr => eprintln!("{DIM}[component {instance}]{DIM:#} {text}"),
-    }
+/// Prints what an instance of `component` printed, where it printed it, marked with the instance's number.
+fn console(component: &'static str) -> Console {
+    Console::new(move |line| {
+        let Line {
+            instance,
+            output,
+            text,
+        } = line;
+        match output {
+            Output::Stdout => println!("{DIM}[{component} {instance}]{DIM:#} {text}"),
+            Output::Stderr => eprintln!("{DIM}[{component} {instance}]{DIM:#} {text}"),
+        }
+    })
 }

@@ -1,0 +1,244 @@
+//! The harness runs any component: here a guestbook, which knows nothing of events.
+
+/// The first example of the harness's documentation.
+#[path = "guestbook/signing.rs"]
+mod signing;
+mod support;
+
+use std::time::Duration;
+
+use http::{Request, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use loopless_host::console::{Line, Output};
+use loopless_host::store::{Memory, Observed, Operation, Sqlite, Store};
+use loopless_host::{Builder, Harness, Reuse, Routes, component};
+use support::{problem, text};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep};
+use wasm_encoder::{
+    Component, ComponentImportSection, ComponentTypeRef, ComponentTypeSection, InstanceType,
+    PrimitiveValType,
+};
+
+fn guestbook() -> Builder {
+    Harness::builder().package("tests/guestbook")
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_variable_it_has_its_default() {
+    let host = guestbook().start().await.unwrap();
+    assert_eq!(text(&host.get("/").await), "Hello\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_built_component_needs_no_package() {
+    let path = component::build("tests/guestbook".as_ref()).unwrap();
+    let host = Harness::builder().component(path).start().await.unwrap();
+    assert_eq!(host.get("/").await.status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_for_good_is_503_and_keeps_what_it_had() {
+    let store = Observed::new(Memory::default());
+    let host = guestbook().store(store.clone()).start().await.unwrap();
+    host.post("/ada", "First.").await;
+    store.fail("the disk is on fire");
+    for response in [host.get("/").await, host.post("/ada", "Second.").await] {
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+    let complaints = host.printed(Output::Stderr);
+    assert_eq!(complaints.len(), 2);
+    for complaint in complaints {
+        assert!(complaint.contains("the disk is on fire"), "{complaint}");
+    }
+    store.recover();
+    assert_eq!(text(&host.get("/").await), "Hello\nada: First.\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_operation_may_fail_while_the_others_do_not() {
+    let store = Observed::new(Memory::default());
+    let host = guestbook().store(store.clone()).start().await.unwrap();
+    store.fail_at(Operation::Set, "read only");
+    let signed = host.post("/ada", "First.").await;
+    assert_eq!(signed.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(store.count(Operation::Set), 2, "it is asked once more");
+    assert_eq!(host.get("/").await.status(), StatusCode::OK);
+    store.recover();
+    let signed = host.post("/ada", "First.").await;
+    assert_eq!(signed.status(), StatusCode::CREATED);
+    assert_eq!(store.count(Operation::Set), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_that_are_counted_come_to_an_end() {
+    let store = Observed::new(Memory::default());
+    let host = guestbook().store(store.clone()).start().await.unwrap();
+    store.fail_next(3, Operation::Set, "busy");
+    let first = host.post("/ada", "First.").await;
+    assert_eq!(first.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let second = host.post("/ada", "Second.").await;
+    assert_eq!(second.status(), StatusCode::CREATED);
+    assert_eq!(store.count(Operation::Set), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lines_tell_which_instance_printed_them_and_where() {
+    let host = guestbook().start().await.unwrap();
+    host.post("/ada", "").await;
+    let line = |output, text: &str| Line {
+        instance: 1,
+        output,
+        text: text.into(),
+    };
+    let expected = [
+        line(Output::Stdout, "request 1: POST /ada"),
+        line(Output::Stderr, "ada wrote nothing"),
+    ];
+    assert_eq!(host.lines(), expected);
+    assert_eq!(host.printed(Output::Stdout), ["request 1: POST /ada"]);
+    assert_eq!(host.printed(Output::Stderr), ["ada wrote nothing"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_is_reused_until_it_has_served_its_requests_or_idled_its_time() {
+    let host = guestbook()
+        .reuse(Reuse {
+            requests: 2,
+            idle: Duration::from_secs(60),
+            ..Reuse::default()
+        })
+        .start()
+        .await
+        .unwrap();
+    for pause in [0, 59, 0, 61, 0] {
+        sleep(Duration::from_secs(pause)).await;
+        host.get("/").await;
+    }
+    let lines = host.lines().into_iter();
+    let served: Vec<_> = lines.map(|line| (line.instance, line.text)).collect();
+    let expected = [(1, 1), (1, 2), (2, 1), (3, 1), (3, 2)];
+    let expected = expected.map(|(instance, n)| (instance, format!("request {n}: GET /")));
+    assert_eq!(served, expected);
+    assert_eq!(host.instances(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_over_the_hosts_limit_is_504() {
+    let store = Observed::new(Memory::default());
+    store.fail_at(Operation::Set, "busy");
+    let host = guestbook()
+        .store(store)
+        .reuse(Reuse {
+            request_timeout: Some(Duration::from_millis(500)),
+            ..Reuse::default()
+        })
+        .start()
+        .await
+        .unwrap();
+    let started = Instant::now();
+    let response = host.post("/ada", "First.").await;
+    problem(&response, StatusCode::GATEWAY_TIMEOUT);
+    assert!(started.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_path_reaches_no_component() {
+    let host = guestbook().start().await.unwrap();
+    for path in ["", "ada", "/a b", "http://"] {
+        let detail = problem(&host.get(path).await, StatusCode::BAD_REQUEST);
+        assert!(detail.contains(&format!("{path:?}")), "{detail}");
+        problem(&host.post(path, "First.").await, StatusCode::BAD_REQUEST);
+    }
+    assert_eq!(host.instances(), 0);
+}
+
+#[tokio::test]
+async fn a_socket_in_front_and_a_file_beneath() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("book.db");
+    let store = Sqlite::open(&path).unwrap();
+    let host = guestbook().store(store).start().await.unwrap();
+    let server = host.serve().await.unwrap();
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    let request = "POST /ada HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 6\r\n\r\nFirst.";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    assert!(answer.contains("Thank you, ada."), "{answer}");
+    assert!(server.shut_down().await);
+
+    let again = Sqlite::open(&path).unwrap();
+    assert_eq!(again.get("ada").await, Ok(Some(b"First.".to_vec())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn hosts_may_be_mounted_below_another_and_see_paths_without_the_prefix() {
+    let hosts = [
+        guestbook().start().await.unwrap(),
+        guestbook().start().await.unwrap(),
+        guestbook().start().await.unwrap(),
+    ];
+    let [root, book, old] = hosts.clone();
+    let routes = Routes::from(root)
+        .mount("/book", book)
+        .mount("book/old/", old);
+    for path in [
+        "/",
+        "/books/x",
+        "/x/book/y",
+        "/book/",
+        "/book//x?a=b",
+        "/book/old/x",
+    ] {
+        let request = Request::get(path).body(Full::<bytes::Bytes>::default());
+        routes.handle(request.unwrap()).await;
+    }
+    let printed = hosts.each_ref().map(|host| {
+        let lines = host.printed(Output::Stdout).into_iter();
+        let paths = lines.map(|line| line.rsplit_once(' ').unwrap().1.to_owned());
+        paths.collect::<Vec<_>>()
+    });
+    let [root, book, old] = printed;
+    assert_eq!(root, ["/", "/books/x", "/x/book/y"]);
+    assert_eq!(book, ["/", "//x"]);
+    assert_eq!(old, ["/x"]);
+
+    for (path, location) in [("/book", "/book/"), ("/book/old?a=b", "/book/old/?a=b")] {
+        let request = Request::get(path).body(Full::<bytes::Bytes>::default());
+        let response = routes.handle(request.unwrap()).await;
+        assert_eq!(response.status(), StatusCode::PERMANENT_REDIRECT);
+        assert_eq!(response.headers()[header::LOCATION], location);
+        let body = response.into_body().collect().await.unwrap();
+        assert!(body.to_bytes().is_empty());
+    }
+}
+
+/// A component that does nothing, and imports a function that only another host has.
+fn foreigner() -> Vec<u8> {
+    let mut interface = InstanceType::new();
+    let mut function = interface.ty().function();
+    let parameters: [(&str, PrimitiveValType); 0] = [];
+    function.params(parameters).result(None);
+    interface.export("call", ComponentTypeRef::Func(0));
+    let mut types = ComponentTypeSection::new();
+    types.instance(&interface);
+    let mut imports = ComponentImportSection::new();
+    imports.import("foreign:host/calls@1.0.0", ComponentTypeRef::Instance(0));
+    let mut component = Component::new();
+    component.section(&types).section(&imports);
+    component.finish()
+}
+
+#[tokio::test]
+async fn an_import_that_the_host_does_not_have_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("foreigner.wasm");
+    std::fs::write(&path, foreigner()).unwrap();
+    let error = Harness::builder().component(&path).start().await;
+    let error = format!("{:#}", error.unwrap_err());
+    assert!(error.contains("foreign:host/calls@1.0.0"), "{error}");
+    assert!(error.contains(path.to_str().unwrap()), "{error}");
+}
