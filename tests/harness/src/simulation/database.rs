@@ -116,11 +116,14 @@ struct Inner {
     state: Mutex<State>,
 }
 
+/// The values that a key has had, and since when. `None`: it was deleted.
+type Values = Vec<(Moment, Option<Vec<u8>>)>;
+
 struct State {
     faults: Faults,
     outage: Option<String>,
     /// Each key's values, the first one first. A deleted key has none.
-    history: BTreeMap<String, Vec<(Moment, Option<Vec<u8>>)>>,
+    history: BTreeMap<String, Values>,
     calls: Vec<Call>,
 }
 
@@ -375,9 +378,7 @@ impl Connection {
             return state.current(key).cloned();
         }
         let now = self.database.0.world.0.started.elapsed();
-        let Some(until) = now.checked_sub(self.lag) else {
-            return None;
-        };
+        let until = now.checked_sub(self.lag)?;
         let own = lock(&self.own).get(key).copied();
         state.as_of(key, until, own).cloned()
     }

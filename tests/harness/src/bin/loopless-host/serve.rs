@@ -1,19 +1,19 @@
 //! Without a subcommand: serves the component.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::str::FromStr;
 use std::time::Duration;
 
 use anstream::{eprintln, println};
-use anyhow::Context;
 use clap::Args;
 use loopless_host::console::{Console, Line, Output};
 use loopless_host::store::{Memory, Quirks, Sqlite};
-use loopless_host::{GRACE, Harness, Reuse, Routes, Server, component, is_variable_name, listen};
+use loopless_host::{GRACE, Harness, Reuse, Routes, Server, is_variable_name, listen};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::project;
 use crate::style::{BOLD, DIM};
 
 /// What to serve, and how.
@@ -177,15 +177,9 @@ async fn start(arguments: Arguments) -> anyhow::Result<Server> {
     Ok(server)
 }
 
-/// Builds the component of a package of this project. cargo shows how far it is.
-async fn build(what: &str, package: &str) -> anyhow::Result<PathBuf> {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .nth(2)
-        .context("the project has no directory")?;
-    let directory = project.join(package);
-    eprintln!("Building {what} in release mode (the first time takes a minute)");
-    tokio::task::spawn_blocking(move || component::build(&directory)).await?
+/// Builds the component of a package of this project.
+async fn build(what: &'static str, package: &'static str) -> anyhow::Result<PathBuf> {
+    tokio::task::spawn_blocking(move || project::build(what, package)).await?
 }
 
 /// Resolves at the first Ctrl-C or SIGTERM. A second one ends the process at once.

@@ -10,19 +10,18 @@ mod truth;
 
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anstream::{eprintln, print, println};
-use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use loopless_host::component;
 use loopless_host::simulation::Simulation;
 
+use crate::project;
 use crate::style::{BOLD, DIM, RED};
 use scenario::{Counts, Report, Weather};
 
@@ -69,7 +68,7 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let component = match &arguments.component {
         Some(path) => path.clone(),
-        None => build()?,
+        None => project::build("the component", "")?,
     };
     let simulation = Simulation::load(component)?;
     let replay = |seed| command(&arguments, seed);
@@ -103,14 +102,6 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
     Ok(summarize(found, started.elapsed()))
-}
-
-fn build() -> anyhow::Result<PathBuf> {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .nth(2)
-        .context("the project has no directory")?;
-    component::build(project)
 }
 
 /// What replays a seed.
