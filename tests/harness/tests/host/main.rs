@@ -2,4 +2,7 @@
 
 mod browser;
 mod cli;
+mod several;
+#[path = "../support/mod.rs"]
+mod shared;
 mod support;

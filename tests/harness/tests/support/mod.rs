@@ -1,0 +1,4 @@
+//! What this crate's unit tests and its integration tests share.
+
+pub mod programs;
+pub mod redis_server;
