@@ -1,5 +1,6 @@
 //! `loopless-host`: serves a Spin HTTP component of WASI 0.3 on this machine.
 
+mod conformance;
 mod serve;
 mod style;
 
@@ -7,15 +8,24 @@ use std::process::ExitCode;
 
 use anstream::eprintln;
 use anyhow::Context;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use style::RED;
 
 /// Serves the component over HTTP. Without options: builds it first, and keeps its store in .loopless/.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, args_conflicts_with_subcommands = true)]
 struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     #[command(flatten)]
     serve: serve::Arguments,
+}
+
+/// What else it does.
+#[derive(Debug, Subcommand)]
+enum Command {
+    Conformance(conformance::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -31,10 +41,15 @@ fn main() -> ExitCode {
 
 fn run(line: CommandLine) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    let result = runtime.block_on(serve::run(line.serve));
+    let result = runtime.block_on(async {
+        match line.command {
+            Some(Command::Conformance(arguments)) => conformance::run(arguments).await,
+            None => serve::run(line.serve).await.map(|()| ExitCode::SUCCESS),
+        }
+    });
     // What instances still do in the background ends here.
     runtime.shutdown_background();
-    result.map(|()| ExitCode::SUCCESS)
+    result
 }
 
 /// An error and its causes, on one line.
