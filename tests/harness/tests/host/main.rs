@@ -2,6 +2,7 @@
 
 mod browser;
 mod cli;
+mod conformance;
 mod several;
 #[path = "../support/mod.rs"]
 mod shared;

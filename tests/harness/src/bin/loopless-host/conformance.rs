@@ -13,13 +13,7 @@ use clap::{Args, ValueEnum};
 use client::{Base, Target};
 use report::Report;
 
-/// Checks, over HTTP, that a running server does what README promises, and says so line by line.
-///
-/// The server may be this host, Spin, a cloud, or the Python original (with `--profile seed`). The checks use events
-/// with names of their own, which they forget afterwards, and the demo's event, which is left as it was found. While
-/// they run, nobody else should click.
-///
-/// Exit code: 0 if all promises are kept, 1 if not, or if the server cannot be reached.
+/// Which server, and which promises.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Where the server is, such as http://127.0.0.1:9009 or https://example.fermyon.app

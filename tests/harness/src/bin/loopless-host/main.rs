@@ -22,9 +22,15 @@ struct CommandLine {
     serve: serve::Arguments,
 }
 
-/// What else it does.
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Checks over HTTP that a running server keeps the promises of README
+    ///
+    /// The server may be this host, Spin, a cloud, or the Python original (with `--profile seed`). The checks use events
+    /// with names of their own, which they forget afterwards, and the demo's event, which is left as it was found.
+    /// While they run, nobody else should click.
+    ///
+    /// Exit code: 0 if all promises are kept, 1 if not, or if the server cannot be reached.
     Conformance(conformance::Arguments),
 }
 

@@ -228,7 +228,9 @@ async fn waits(report: &mut Report, target: &Target) {
         let name = target.name("wait-pulse");
         let path = format!("/events/{name}/wait");
         let answer = while_pulsing(target, &name, target.get(&path)).await?;
-        answer.status(200).map(drop)
+        let state = answer.status(200)?.json()?;
+        // One that is clear again, as a rule.
+        equal("name", Some(&*name), state["name"].as_str())
     };
     report.check(promise, pulse).await;
 
