@@ -68,6 +68,7 @@ impl fmt::Debug for Redis {
 
 impl Redis {
     /// Connects to the Redis at a URL, `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`, and sees whether it answers.
+    /// With `rediss://` the connection is encrypted; the machine's certificates say who is trusted.
     ///
     /// # Errors
     ///
@@ -77,9 +78,9 @@ impl Redis {
         let info = url
             .into_connection_info()
             .context("the URL of the Redis store makes no sense")?;
-        let ::redis::ConnectionAddr::Tcp(..) = info.addr() else {
-            bail!("the URL of the Redis store must begin with redis://");
-        };
+        if let ::redis::ConnectionAddr::Unix(_) = info.addr() {
+            bail!("the URL of the Redis store must begin with redis:// or rediss://");
+        }
         let client = Client::open(info).context("the URL of the Redis store makes no sense")?;
         let store = Self {
             connection: Mutex::new(connection(&client)),

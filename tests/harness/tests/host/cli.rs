@@ -55,7 +55,7 @@ async fn arguments_that_make_no_sense_are_usage_errors() {
         &["--store", "redis://"],
         &["--store", "redis://localhost:port"],
         &["--store", "redis://localhost/first"],
-        &["--store", "rediss://localhost"],
+        &["--store", "rediss://"],
         &["--quirks", "none"],
         &["--listen", "9009"],
         &["--variable", "Name=value"],

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::shared::redis_server::RedisServer;
-use crate::support::Host;
+use crate::shared::redis_server::{Certificate, RedisServer};
+use crate::support::{Host, command, component};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use rustix::process::Signal;
@@ -120,6 +120,51 @@ async fn two_hosts_on_one_redis_share_changes_waits_and_pulses() {
         soon(stream.reaches(8)).await;
         assert_eq!(stream.generations(), [4, 5, 6, 7, 8]);
     }
+}
+
+#[tokio::test]
+async fn a_redis_with_tls_is_used_if_its_certificate_is_trusted() {
+    let directory = tempdir().unwrap();
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let certificate = directory.path().join("certificate.pem");
+    let key = directory.path().join("key.pem");
+    std::fs::write(&certificate, pair.cert.pem()).unwrap();
+    std::fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+    let Some(redis) = RedisServer::start_with_tls(Certificate {
+        certificate: certificate.to_str().unwrap(),
+        key: key.to_str().unwrap(),
+    })
+    .await
+    else {
+        return;
+    };
+    let store = format!("rediss://localhost:{}/1", redis.port());
+    let component = component();
+    let arguments = [
+        "--listen",
+        "127.0.0.1:0",
+        "--store",
+        &store,
+        "--component",
+        component.to_str().unwrap(),
+    ];
+    let mut trusting = command(directory.path(), &arguments);
+    trusting.env("SSL_CERT_FILE", &certificate);
+    let host = Host::wait_for(trusting).await;
+    assert_eq!(set(&host, "door", true).await, 1);
+    assert_eq!(generation(&host, "door").await, 1);
+
+    let wary = command(directory.path(), &arguments)
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(wary.status.code(), Some(1));
+    let error = String::from_utf8(wary.stderr).unwrap();
+    assert_eq!(error.lines().count(), 1, "{error}");
+    assert!(
+        error.contains("localhost") && error.contains("ertificate"),
+        "{error}"
+    );
 }
 
 /// How a client's requests to a host ended that was killed meanwhile.

@@ -13,8 +13,16 @@ use tokio::process::{Child, ChildStdout, Command};
 pub struct RedisServer {
     program: PathBuf,
     directory: TempDir,
+    /// `--port` and the like.
+    options: Vec<String>,
     port: u16,
     running: Option<Running>,
+}
+
+/// A certificate of `localhost`, and its key, in files.
+pub struct Certificate<'a> {
+    pub certificate: &'a str,
+    pub key: &'a str,
 }
 
 struct Running {
@@ -26,17 +34,43 @@ struct Running {
 impl RedisServer {
     /// Starts it, and waits until it is ready. `None` where there is no `redis-server`.
     pub async fn start() -> Option<Self> {
+        Self::start_with(|port| vec!["--port".into(), port.to_string()]).await
+    }
+
+    /// As [`start`](Self::start), for clients with TLS only.
+    pub async fn start_with_tls(Certificate { certificate, key }: Certificate<'_>) -> Option<Self> {
+        Self::start_with(|port| {
+            let port = port.to_string();
+            [
+                ["--port", "0"],
+                ["--tls-port", &port],
+                ["--tls-cert-file", certificate],
+                ["--tls-key-file", key],
+                ["--tls-ca-cert-file", certificate],
+                ["--tls-auth-clients", "no"],
+            ]
+            .concat()
+            .into_iter()
+            .map(str::to_owned)
+            .collect()
+        })
+        .await
+    }
+
+    async fn start_with(options: impl Fn(u16) -> Vec<String>) -> Option<Self> {
         let program = super::programs::program(&["redis-server"])?;
         let directory = tempfile::tempdir().unwrap();
         for _ in 0..5 {
             let free = TcpListener::bind("127.0.0.1:0").unwrap();
             let port = free.local_addr().unwrap().port();
             drop(free);
+            let options = options(port);
             // Somebody else may have taken it meanwhile.
-            if let Some(running) = run(&program, &directory, port).await {
+            if let Some(running) = run(&program, &directory, &options).await {
                 return Some(Self {
                     program,
                     directory,
+                    options,
                     port,
                     running: Some(running),
                 });
@@ -48,6 +82,11 @@ impl RedisServer {
     /// Its URL, with a database.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/1", self.port)
+    }
+
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// How many values have been read from it.
@@ -88,15 +127,16 @@ impl RedisServer {
 
     /// Starts it again, where it was and with what it had.
     pub async fn start_again(&mut self) {
-        let running = run(&self.program, &self.directory, self.port).await;
+        let running = run(&self.program, &self.directory, &self.options).await;
         self.running = Some(running.expect("redis-server starts again"));
     }
 }
 
 /// Starts a server and waits until it says that it is ready. `None` if it ends instead.
-async fn run(program: &PathBuf, directory: &TempDir, port: u16) -> Option<Running> {
+async fn run(program: &PathBuf, directory: &TempDir, options: &[String]) -> Option<Running> {
     let mut child = Command::new(program)
-        .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
+        .args(["--bind", "127.0.0.1"])
+        .args(options)
         .args(["--save", "", "--appendonly", "yes"])
         .args(["--appendfsync", "always"])
         .current_dir(directory)

@@ -25,7 +25,7 @@ pub struct Arguments {
     listen: SocketAddr,
 
     /// Where the key-value store is kept: `memory`, `sqlite:PATH`, or
-    /// `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`
+    /// `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]` (with TLS, `rediss://`)
     #[arg(long, value_name = "STORE", default_value_t = Backend::default())]
     store: Backend,
 
@@ -83,19 +83,19 @@ impl FromStr for Backend {
         match text.split_once(':') {
             None if text == "memory" => Ok(Self::Memory),
             Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
-            Some(("redis", _)) => redis(text),
+            Some((scheme @ ("redis" | "rediss"), _)) => redis(scheme, text),
             _ => Err("expected memory, sqlite:PATH or redis://HOST[:PORT][/DATABASE]".into()),
         }
     }
 }
 
-fn redis(url: &str) -> Result<Backend, String> {
+fn redis(scheme: &str, url: &str) -> Result<Backend, String> {
     let info = url
         .into_connection_info()
-        .map_err(|error| format!("expected redis://HOST[:PORT][/DATABASE]: {error}"))?;
+        .map_err(|error| format!("expected {scheme}://HOST[:PORT][/DATABASE]: {error}"))?;
     Ok(Backend::Redis {
         url: url.into(),
-        shown: format!("redis://{}/{}", info.addr(), info.redis_settings().db()),
+        shown: format!("{scheme}://{}/{}", info.addr(), info.redis_settings().db()),
     })
 }
 
