@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use http::{HeaderValue, Method, Request, Response, Uri, header};
+use http::{HeaderValue, Method, Request, Response, Uri, Version, header};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -17,11 +17,15 @@ use hyper::service::service_fn;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use rcgen::{CertifiedKey, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
 use tempfile::tempdir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 use crate::shared::programs::program;
 use crate::shared::redis_server::RedisServer;
@@ -35,6 +39,15 @@ struct Outcome {
 }
 
 impl Outcome {
+    async fn of(mut command: Command) -> Self {
+        let output = command.output().await.unwrap();
+        Self {
+            code: output.status.code().unwrap(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
     /// The promises whose lines begin like this.
     fn promises(&self, verdict: &str) -> Vec<&str> {
         let lines = self.stdout.lines();
@@ -58,12 +71,7 @@ impl Outcome {
 async fn suite(url: &str, more: &[&str]) -> Outcome {
     let mut arguments = vec!["conformance", "--url", url];
     arguments.extend(more);
-    let output = command(Path::new("."), &arguments).output().await.unwrap();
-    Outcome {
-        code: output.status.code().unwrap(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    Outcome::of(command(Path::new("."), &arguments)).await
 }
 
 #[tokio::test]
@@ -227,6 +235,7 @@ async fn a_page_whose_button_never_changes_fails() {
 /// What a proxy does wrong.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
+    Nothing,
     DropsConditions,
     DropsLastEventId,
     StripsCacheControl,
@@ -341,7 +350,7 @@ const FAULTS: [(Fault, &[&str]); 10] = [
 async fn proxy(fault: Fault, upstream: Arc<str>, request: Request<Incoming>) -> Answer {
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
-    let mut target = parts.uri.to_string();
+    let mut target = parts.uri.path_and_query().unwrap().to_string();
     match fault {
         Fault::DropsConditions => {
             parts.headers.remove(header::IF_MATCH);
@@ -362,6 +371,7 @@ async fn proxy(fault: Fault, upstream: Arc<str>, request: Request<Incoming>) -> 
         _ => {}
     }
     parts.uri = Uri::try_from(format!("{upstream}{target}")).unwrap();
+    parts.version = Version::HTTP_11;
 
     let least = tokio::time::sleep(Duration::from_millis(100));
     let client = Client::builder(TokioExecutor::new()).build_http();
@@ -413,4 +423,59 @@ async fn each_fault_on_the_way_is_found_and_nothing_else() {
     for (fault, wrong) in checks.join_all().await {
         assert_eq!(wrong, "[] []", "{fault}: unexpected, and missed");
     }
+}
+
+/// Serves HTTP/2 over TLS, with a certificate of `localhost`.
+async fn https(pair: CertifiedKey<KeyPair>, upstream: Arc<str>) -> String {
+    let key = PrivateKeyDer::try_from(pair.signing_key.serialize_der()).unwrap();
+    let mut config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![pair.cert.der().clone()], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!(
+        "https://localhost:{}",
+        listener.local_addr().unwrap().port()
+    );
+    tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, upstream) = (acceptor.clone(), upstream.clone());
+            connections.spawn(async move {
+                let Ok(stream) = acceptor.accept(stream).await else {
+                    return;
+                };
+                let service = service_fn(move |request| {
+                    let answer = proxy(Fault::Nothing, upstream.clone(), request);
+                    async { Ok::<_, Infallible>(answer.await) }
+                });
+                let builder = auto::Builder::new(TokioExecutor::new()).http2_only();
+                // A client that goes away is no concern of this server's.
+                _ = builder
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn it_speaks_https_and_http_2_and_trusts_whom_the_machine_trusts() {
+    let directory = tempdir().unwrap();
+    let host = Host::start(directory.path(), &["--store", "memory"]).await;
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let certificate = directory.path().join("certificate.pem");
+    std::fs::write(&certificate, pair.cert.pem()).unwrap();
+    let url = https(pair, host.url.as_str().into()).await;
+
+    let wary = suite(&url, &[]).await;
+    assert_eq!(wary.code, 1);
+    assert!(wary.stderr.contains("ertificate"), "{}", wary.stderr);
+
+    let mut trusting = command(Path::new("."), &["conformance", "--url", &url]);
+    trusting.env("SSL_CERT_FILE", certificate);
+    Outcome::of(trusting).await.passes();
 }
