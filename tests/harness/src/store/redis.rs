@@ -17,7 +17,7 @@ use super::{Error, Numbers, Store};
 /// How long a connection may take to be made.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long Redis may take to answer. A client of the host learns of a failure after these two at the latest.
+/// How long Redis may take to answer.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How many keys Redis looks at in one step of a scan. Others are served between the steps.
@@ -42,8 +42,8 @@ static SWAP: LazyLock<Script> = LazyLock::new(|| {
 /// UTF-8, which a guest could not name.
 ///
 /// One connection is shared by all requests. After a failure a new one is made by whoever needs it next, so the store
-/// works again as soon as Redis does. Until then, every operation fails within three seconds. A write that failed may
-/// have happened all the same.
+/// works again as soon as Redis does. Until then, operations fail within seconds: Redis has one to accept a connection, and
+/// two for an answer. A write that failed may have happened all the same.
 ///
 /// Whether a write that was acknowledged survives a crash of Redis is for Redis to say: with `appendonly yes` and
 /// `appendfsync always` it does, short of a failover to a replica that had not heard of it.
