@@ -51,8 +51,8 @@
 //!
 //! # Stores
 //!
-//! The guest's key-value store is a [`store::Store`]: in [memory](store::Memory), in a [SQLite](store::Sqlite) file, or a
-//! test's own. [`store::Observed`] counts what a store is asked, and fails on demand. [`store::Quirks`] says whose
+//! The guest's key-value store is a [`store::Store`]: in [memory](store::Memory), in a [SQLite](store::Sqlite) file, in
+//! [Redis](store::Redis), or a test's own. [`store::Observed`] counts what a store is asked, and fails on demand. [`store::Quirks`] says whose
 //! `wasi:keyvalue/atomics` the guest meets: an exact one, or one of Spin's.
 //!
 //! # Limits

@@ -1,7 +1,8 @@
-//! Key-value stores for guests: one trait, two backends, and the quirks of Spin's.
+//! Key-value stores for guests: one trait, three backends, and the quirks of Spin's.
 
 mod memory;
 mod observed;
+mod redis;
 mod sqlite;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use async_trait::async_trait;
 
 pub use memory::Memory;
 pub use observed::{Observed, Operation};
+pub use redis::Redis;
 pub use sqlite::Sqlite;
 
 /// A key-value store, as the host sees it. Every operation is atomic.
@@ -167,7 +169,12 @@ impl FromStr for Quirks {
 }
 
 #[cfg(test)]
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+#[cfg(test)]
 mod tests {
+    use super::support::redis_server::RedisServer;
     use super::*;
 
     async fn keeps_the_contract(store: impl Store) {
@@ -212,6 +219,14 @@ mod tests {
     async fn sqlite_keeps_the_contract() {
         let directory = tempfile::tempdir().unwrap();
         keeps_the_contract(Sqlite::open(directory.path().join("store.db")).unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn redis_keeps_the_contract() {
+        let Some(server) = RedisServer::start().await else {
+            return;
+        };
+        keeps_the_contract(Redis::connect(&server.url()).await.unwrap()).await;
     }
 
     #[tokio::test]

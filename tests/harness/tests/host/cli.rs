@@ -52,6 +52,11 @@ async fn arguments_that_make_no_sense_are_usage_errors() {
     for arguments in [
         &["--store", "redis"][..],
         &["--store", "sqlite:"],
+        &["--store", "redis:"],
+        &["--store", "redis://"],
+        &["--store", "redis://localhost:port"],
+        &["--store", "redis://localhost/first"],
+        &["--store", "rediss://"],
         &["--quirks", "none"],
         &["--listen", "9009"],
         &["--variable", "Name=value"],
@@ -167,6 +172,17 @@ async fn a_store_that_cannot_be_opened_is_one_clear_line() {
         let error = fails(directory.path(), &["--store", store]).await;
         assert!(error.contains(&store["sqlite:".len()..]), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_redis_that_nobody_runs_is_one_clear_line_without_its_password() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap().to_string();
+    drop(free);
+    let store = format!("redis://somebody:secret@{address}/1");
+    let error = fails(Path::new("."), &["--store", &store]).await;
+    assert!(error.contains(&address), "{error}");
+    assert!(!error.contains("secret"), "{error}");
 }
 
 #[tokio::test]

@@ -2,6 +2,10 @@
 
 mod browser;
 mod cli;
+mod conformance;
 mod gotcha;
+mod several;
+#[path = "../support/mod.rs"]
+mod shared;
 mod simulation;
 mod support;

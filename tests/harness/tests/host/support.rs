@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
+use http::Response;
 use http_body_util::{BodyExt, Full};
-use hyper_util::client::legacy::Client;
+use hyper::body::Incoming;
+use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::TokioExecutor;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
@@ -97,6 +99,20 @@ impl Host {
 
     /// Sends a request over a connection of its own, and returns status and body.
     pub async fn send(&self, method: &str, path: &str, body: &str, http2: bool) -> (u16, String) {
+        let response = self.request(method, path, body, http2).await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.into()).unwrap())
+    }
+
+    /// Sends a request over a connection of its own, and waits for the head of the response.
+    pub async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        body: &str,
+        http2: bool,
+    ) -> Result<Response<Incoming>, Error> {
         let client = Client::builder(TokioExecutor::new())
             .http2_only(http2)
             .build_http();
@@ -105,9 +121,6 @@ impl Host {
             .uri(format!("{}{path}", self.url))
             .body(Full::from(body.to_owned()))
             .unwrap();
-        let response = client.request(request).await.unwrap();
-        let status = response.status().as_u16();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        (status, String::from_utf8(body.into()).unwrap())
+        client.request(request).await
     }
 }

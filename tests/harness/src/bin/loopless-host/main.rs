@@ -1,5 +1,6 @@
 //! `loopless-host`: serves a Spin HTTP component of WASI 0.3 on this machine.
 
+mod conformance;
 mod project;
 mod serve;
 mod simulate;
@@ -30,6 +31,14 @@ enum Command {
     /// Each seed is a world of its own: a few hosts with many instances of the component, one store, clients, and what
     /// goes wrong for them. Time is virtual.
     Simulate(simulate::Arguments),
+    /// Checks over HTTP that a running server keeps the promises of README
+    ///
+    /// The server may be this host, Spin, a cloud, or the Python original (with `--profile seed`). The checks use events
+    /// with names of their own, which they forget afterwards, and the demo's event, which is left as it was found.
+    /// While they run, nobody else should click.
+    ///
+    /// Exit code: 0 if all promises are kept, 1 if not, or if the server cannot be reached.
+    Conformance(conformance::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -44,14 +53,19 @@ fn main() -> ExitCode {
 }
 
 fn run(line: CommandLine) -> anyhow::Result<ExitCode> {
-    if let Some(Command::Simulate(arguments)) = line.command {
-        return simulate::run(arguments);
+    let runtime = || tokio::runtime::Runtime::new().context("cannot start the runtime");
+    match line.command {
+        // Each of its worlds has a runtime of its own.
+        Some(Command::Simulate(arguments)) => simulate::run(arguments),
+        Some(Command::Conformance(arguments)) => runtime()?.block_on(conformance::run(arguments)),
+        None => {
+            let runtime = runtime()?;
+            let result = runtime.block_on(serve::run(line.serve));
+            // What instances still do in the background ends here.
+            runtime.shutdown_background();
+            result.map(|()| ExitCode::SUCCESS)
+        }
     }
-    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    let result = runtime.block_on(serve::run(line.serve));
-    // What instances still do in the background ends here.
-    runtime.shutdown_background();
-    result.map(|()| ExitCode::SUCCESS)
 }
 
 /// An error and its causes, on one line.

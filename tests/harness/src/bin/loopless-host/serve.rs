@@ -9,8 +9,9 @@ use std::time::Duration;
 use anstream::{eprintln, println};
 use clap::Args;
 use loopless_host::console::{Console, Line, Output};
-use loopless_host::store::{Memory, Quirks, Sqlite};
+use loopless_host::store::{Memory, Quirks, Redis, Sqlite};
 use loopless_host::{GRACE, Harness, Reuse, Routes, Server, is_variable_name, listen};
+use redis::IntoConnectionInfo;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::project;
@@ -23,7 +24,8 @@ pub struct Arguments {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9009")]
     listen: SocketAddr,
 
-    /// Where the key-value store is kept: `memory`, or `sqlite:` and the path of a file
+    /// Where the key-value store is kept: `memory`, `sqlite:PATH`, or
+    /// `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]` (with TLS, `rediss://`)
     #[arg(long, value_name = "STORE", default_value_t = Backend::default())]
     store: Backend,
 
@@ -68,6 +70,11 @@ const GOTCHA: &str = "/gotcha";
 enum Backend {
     Memory,
     Sqlite(PathBuf),
+    Redis {
+        url: String,
+        /// The URL as it may be shown: without a password.
+        shown: String,
+    },
 }
 
 impl Default for Backend {
@@ -83,9 +90,20 @@ impl FromStr for Backend {
         match text.split_once(':') {
             None if text == "memory" => Ok(Self::Memory),
             Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
-            _ => Err("expected memory or sqlite:PATH".into()),
+            Some((scheme @ ("redis" | "rediss"), _)) => redis(scheme, text),
+            _ => Err("expected memory, sqlite:PATH or redis://HOST[:PORT][/DATABASE]".into()),
         }
     }
+}
+
+fn redis(scheme: &str, url: &str) -> Result<Backend, String> {
+    let info = url
+        .into_connection_info()
+        .map_err(|error| format!("expected {scheme}://HOST[:PORT][/DATABASE]: {error}"))?;
+    Ok(Backend::Redis {
+        url: url.into(),
+        shown: format!("{scheme}://{}/{}", info.addr(), info.redis_settings().db()),
+    })
 }
 
 impl std::fmt::Display for Backend {
@@ -93,6 +111,7 @@ impl std::fmt::Display for Backend {
         match self {
             Self::Memory => f.write_str("memory"),
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Redis { shown, .. } => f.write_str(shown),
         }
     }
 }
@@ -151,6 +170,7 @@ async fn start(arguments: Arguments) -> anyhow::Result<Server> {
     builder = match &arguments.store {
         Backend::Memory => builder.store(Memory::default()),
         Backend::Sqlite(path) => builder.store(Sqlite::open(path)?),
+        Backend::Redis { url, .. } => builder.store(Redis::connect(url).await?),
     };
     // Before the build, which may take a minute: what is wrong with the arguments is said at once.
     let listener = listen(arguments.listen).await?;

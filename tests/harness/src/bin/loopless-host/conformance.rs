@@ -1,0 +1,65 @@
+//! `loopless-host conformance`: whether a server keeps the promises of README's tables, seen from outside.
+
+mod client;
+mod full;
+mod report;
+mod seed;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+
+use client::{Base, Target};
+use report::Report;
+
+/// Which server, and which promises.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Where the server is, such as http://127.0.0.1:9009 or https://example.fermyon.app
+    #[arg(long, value_name = "URL")]
+    url: Base,
+
+    /// Which promises to check
+    #[arg(long, value_enum, default_value_t = Profile::Full)]
+    profile: Profile,
+}
+
+/// Which promises to check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Profile {
+    /// What this project and the Python original have in common: the page and its button
+    Seed,
+    /// Every route
+    Full,
+}
+
+/// Runs the checks.
+pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let target = Target::new(arguments.url);
+    // What cannot be reached breaks no promise.
+    target
+        .reach()
+        .await
+        .with_context(|| format!("cannot reach {}; is the server running?", target.base()))?;
+    let found = seed::offered(&target).await.ok();
+
+    let mut report = Report::default();
+    seed::check(&mut report, &target).await;
+    if arguments.profile == Profile::Full {
+        full::check(&mut report, &target).await;
+    }
+    report.capability("Afterwards");
+    if arguments.profile == Profile::Full {
+        report
+            .check("the events made here can be forgotten", full::tidy(&target))
+            .await;
+    }
+    report
+        .check(
+            "the demo's event can be left as it was",
+            seed::restore(&target, found),
+        )
+        .await;
+    Ok(report.finish())
+}

@@ -1,0 +1,451 @@
+//! The server under check, as a client sees it.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use bytes::Bytes;
+use http::uri::Scheme;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::Value;
+
+use super::report::{Failure, Outcome, equal};
+
+/// How long a server may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long it may take to answer, waits included.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// How long a stream may be silent where something is to come.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// No answer is longer.
+const LONGEST: usize = 1 << 20;
+
+/// Where a server is: scheme, host and port.
+#[derive(Clone, Debug)]
+pub struct Base(String);
+
+impl fmt::Display for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Base {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let uri: Uri = text
+            .parse()
+            .map_err(|error| format!("that is no URL: {error}"))?;
+        let scheme = uri.scheme();
+        if scheme != Some(&Scheme::HTTP) && scheme != Some(&Scheme::HTTPS) {
+            return Err("expected a URL that begins with http:// or https://".into());
+        }
+        if uri.path() != "/" || uri.query().is_some() {
+            return Err("expected a URL without a path: the routes are at the top".into());
+        }
+        Ok(Self(text.trim_end_matches('/').into()))
+    }
+}
+
+type Connections = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+/// A server, and the events that were made on it.
+#[derive(Debug)]
+pub struct Target {
+    base: Base,
+    client: Connections,
+    /// What the names of the events begin with: nobody else uses it.
+    prefix: String,
+    names: Mutex<Vec<String>>,
+}
+
+impl Target {
+    /// The server at `base`.
+    pub fn new(base: Base) -> Self {
+        // A hasher of the standard library begins with a random number.
+        let random = RandomState::new().hash_one(0);
+        Self {
+            base,
+            client: connections(),
+            prefix: format!("conformance-{random:016x}-"),
+            names: Mutex::default(),
+        }
+    }
+
+    /// The same server, over connections of its own.
+    pub fn another_client(&self) -> Self {
+        Self {
+            base: self.base.clone(),
+            client: connections(),
+            prefix: self.prefix.clone(),
+            names: Mutex::default(),
+        }
+    }
+
+    /// Where it is.
+    pub fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// What the names of all events of this run begin with.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// A name for an event that nobody else uses.
+    pub fn name(&self, suffix: &str) -> String {
+        let name = format!("{}{suffix}", self.prefix);
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.push(name.clone());
+        name
+    }
+
+    /// All names so far.
+    pub fn names(&self) -> Vec<String> {
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.clone()
+    }
+
+    /// Whether anybody answers there, whatever it is.
+    pub async fn reach(&self) -> anyhow::Result<()> {
+        self.send(Method::GET, "/", &[], "").await.map(drop)
+    }
+
+    pub async fn get(&self, path: &str) -> Outcome<Answer> {
+        self.get_with(path, &[]).await
+    }
+
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Outcome<Answer> {
+        Ok(self.send(Method::GET, path, headers, "").await?)
+    }
+
+    pub async fn put(&self, name: &str, is_set: bool) -> Outcome<Answer> {
+        self.put_if(name, is_set, &[]).await
+    }
+
+    pub async fn put_if(
+        &self,
+        name: &str,
+        is_set: bool,
+        headers: &[(&str, &str)],
+    ) -> Outcome<Answer> {
+        let path = format!("/events/{name}");
+        let body = format!("{{\"set\": {is_set}}}");
+        Ok(self.send(Method::PUT, &path, headers, &body).await?)
+    }
+
+    pub async fn delete(&self, name: &str) -> Outcome<Answer> {
+        let path = format!("/events/{name}");
+        Ok(self.send(Method::DELETE, &path, &[], "").await?)
+    }
+
+    /// Sends a request and waits for the whole answer.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> anyhow::Result<Answer> {
+        let shown = format!("{method} {path}");
+        let began = Instant::now();
+        let answer = async {
+            let response = self.request(method, path, headers, body).await?;
+            let (parts, body) = response.into_parts();
+            let body = Limited::new(body, LONGEST).collect().await;
+            let body = body.map_err(|error| anyhow!("the answer broke off: {error}"))?;
+            anyhow::Ok(Answer {
+                status: parts.status,
+                headers: parts.headers,
+                body: String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+                took: began.elapsed(),
+            })
+        };
+        match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+            Ok(answer) => answer.with_context(|| format!("no answer to {shown}")),
+            Err(_) => Err(anyhow!(
+                "no answer to {shown} within {} s",
+                ANSWER_TIMEOUT.as_secs()
+            )),
+        }
+    }
+
+    /// Sends a request and waits for the head of the answer.
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> anyhow::Result<Response<Incoming>> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::from(body.to_owned()))?;
+        Ok(self.client.request(request).await?)
+    }
+
+    /// Opens the stream of an event.
+    pub async fn stream(&self, name: &str, headers: &[(&str, &str)]) -> Outcome<Stream> {
+        let path = format!("/events/{name}/stream");
+        let request = self.request(Method::GET, &path, headers, "");
+        let Ok(response) = tokio::time::timeout(SILENCE, request).await else {
+            return Err(kept_back());
+        };
+        let response = response.with_context(|| format!("no answer to GET {path}"))?;
+        equal("status", 200, response.status().as_u16())?;
+        Ok(Stream {
+            headers: response.headers().clone(),
+            body: response.into_body(),
+            text: String::new(),
+        })
+    }
+}
+
+fn connections() -> Connections {
+    let mut http = HttpConnector::new();
+    http.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    http.set_nodelay(true);
+    http.enforce_http(false);
+    // The machine may trust more, such as the certificate of a company.
+    let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let tls = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let https = HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_or_http()
+        .enable_all_versions()
+        .wrap_connector(http);
+    Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .build(https)
+}
+
+/// What a server answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: String,
+    /// How long it took, from the first byte sent to the last one received.
+    pub took: Duration,
+}
+
+impl Answer {
+    /// It, if it has this status.
+    pub fn status(self, expected: u16) -> Outcome<Self> {
+        if self.status.as_u16() == expected {
+            Ok(self)
+        } else {
+            Err(Failure::new(
+                format_args!("status {expected}"),
+                format_args!("{} {}", self.status.as_u16(), self.body),
+            ))
+        }
+    }
+
+    /// The value of a header; empty where there is none.
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        value
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    }
+
+    /// It, if its media type is this one.
+    pub fn media_type(self, expected: &str) -> Outcome<Self> {
+        media_type(&self.headers, expected)?;
+        Ok(self)
+    }
+
+    /// It, if no cache may keep it.
+    pub fn not_stored(self) -> Outcome<Self> {
+        not_stored(&self.headers)?;
+        Ok(self)
+    }
+
+    /// Its body as JSON.
+    pub fn json(&self) -> Outcome<Value> {
+        serde_json::from_str(&self.body).map_err(|_| Failure::new("JSON", &self.body))
+    }
+
+    /// It, if it is a problem document (RFC 9457) of this status.
+    pub fn problem(self, expected: u16) -> Outcome<Self> {
+        let answer = self
+            .status(expected)?
+            .media_type("application/problem+json")?
+            .not_stored()?;
+        let document = answer.json()?;
+        equal(
+            "the member status",
+            Some(expected.into()),
+            document["status"].as_u64(),
+        )?;
+        for member in ["type", "title", "detail"] {
+            if document[member].as_str().is_none_or(str::is_empty) {
+                return Err(Failure::new(
+                    format_args!("a problem document with a member {member}"),
+                    &answer.body,
+                ));
+            }
+        }
+        Ok(answer)
+    }
+
+    /// It, if it is the state of an event: set or not, in this generation.
+    pub fn state(self, generation: u64) -> Outcome<Self> {
+        let answer = self.status(200)?.media_type("application/json")?;
+        let state = answer.json()?;
+        let is_set = generation % 2 == 1;
+        let got = (state["set"].as_bool(), state["generation"].as_u64());
+        if got != (Some(is_set), Some(generation)) {
+            return Err(Failure::new(
+                format_args!("\"set\":{is_set} and \"generation\":{generation}"),
+                &answer.body,
+            ));
+        }
+        answer.tag(generation)
+    }
+
+    /// It, if its entity tag is this generation. A proxy that compresses makes the tag a weak one.
+    pub fn tag(self, generation: u64) -> Outcome<Self> {
+        let tag = self.header("etag");
+        let strong = tag.strip_prefix("W/").unwrap_or(tag);
+        equal("ETag", format!("\"{generation}\"").as_str(), strong)?;
+        Ok(self)
+    }
+}
+
+fn media_type(headers: &HeaderMap, expected: &str) -> Outcome {
+    let value = headers.get("content-type");
+    let value = value.and_then(|value| value.to_str().ok());
+    let value = value.unwrap_or("none");
+    let kind = value.split(';').next().unwrap_or_default().trim();
+    equal("Content-Type", expected, kind)
+}
+
+fn not_stored(headers: &HeaderMap) -> Outcome {
+    let value = headers.get("cache-control");
+    let value = value.and_then(|value| value.to_str().ok());
+    match value {
+        Some(value) if value.contains("no-store") => Ok(()),
+        value => Err(Failure::new(
+            "Cache-Control: no-store",
+            value.unwrap_or("none"),
+        )),
+    }
+}
+
+/// An event's stream.
+#[derive(Debug)]
+pub struct Stream {
+    headers: HeaderMap,
+    body: Incoming,
+    /// What came and was not taken yet.
+    text: String,
+}
+
+/// One message of a stream. What it does not say is empty.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Message {
+    pub event: String,
+    pub id: String,
+    pub data: String,
+}
+
+impl Message {
+    /// Whether it is the state of an event in this generation.
+    pub fn is_state(&self, generation: u64) -> Outcome {
+        equal("a message with id", generation.to_string(), self.id.clone())?;
+        let state: Value = serde_json::from_str(&self.data)
+            .map_err(|_| Failure::new("a message with JSON", &self.data))?;
+        equal("generation", Some(generation), state["generation"].as_u64())?;
+        equal("set", Some(generation % 2 == 1), state["set"].as_bool())
+    }
+}
+
+impl Stream {
+    /// Whether it is one, and no cache keeps it.
+    pub fn is_stream(&self) -> Outcome {
+        media_type(&self.headers, "text/event-stream")?;
+        not_stored(&self.headers)
+    }
+
+    /// The next message, or `None` at the end.
+    pub async fn next(&mut self) -> Outcome<Option<Message>> {
+        loop {
+            while let Some((block, rest)) = self.text.split_once("\n\n") {
+                let message = message(block);
+                self.text = rest.into();
+                if let Some(message) = message {
+                    return Ok(Some(message));
+                }
+            }
+            match tokio::time::timeout(SILENCE, self.body.frame()).await {
+                Err(_) => return Err(kept_back()),
+                Ok(None) => return Ok(None),
+                Ok(Some(frame)) => {
+                    let frame = frame.context("the stream broke off")?;
+                    let data = frame.into_data().unwrap_or_default();
+                    self.text += &String::from_utf8_lossy(&data).replace('\r', "");
+                }
+            }
+        }
+    }
+
+    /// The next message, if it is the state in this generation.
+    pub async fn next_state(&mut self, generation: u64) -> Outcome {
+        match self.next().await? {
+            Some(message) => message.is_state(generation),
+            None => Err(Failure::new(
+                format_args!("a message with generation {generation}"),
+                "the end of the stream",
+            )),
+        }
+    }
+}
+
+fn kept_back() -> Failure {
+    Failure::new(
+        "a message",
+        format_args!(
+            "none within {} s: the server, or a proxy on the way, keeps the stream back",
+            SILENCE.as_secs()
+        ),
+    )
+}
+
+/// A message, if a block of lines is one with data.
+fn message(block: &str) -> Option<Message> {
+    let mut message = Message::default();
+    for line in block.lines() {
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match field {
+            "event" => message.event = value.into(),
+            "id" => message.id = value.into(),
+            "data" => message.data += value,
+            _ => {}
+        }
+    }
+    (!message.data.is_empty()).then_some(message)
+}

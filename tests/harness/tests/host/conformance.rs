@@ -1,0 +1,481 @@
+//! `loopless-host conformance`: it passes where the promises are kept, and fails where one is not.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::{HeaderValue, Method, Request, Response, Uri, Version, header};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use rcgen::{CertifiedKey, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
+use tempfile::tempdir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpListener;
+use tokio::process::Command;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::shared::programs::program;
+use crate::shared::redis_server::RedisServer;
+use crate::support::{Host, command};
+
+/// What the suite said.
+struct Outcome {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Outcome {
+    async fn of(mut command: Command) -> Self {
+        let output = command.output().await.unwrap();
+        Self {
+            code: output.status.code().unwrap(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// The promises whose lines begin like this.
+    fn promises(&self, verdict: &str) -> Vec<&str> {
+        let lines = self.stdout.lines();
+        lines
+            .filter_map(|line| Some(line.trim_start().strip_prefix(verdict)?.trim_start()))
+            .collect()
+    }
+
+    fn passes(&self) {
+        assert_eq!(self.code, 0, "{}{}", self.stdout, self.stderr);
+        assert_eq!(self.promises("FAILED"), [""; 0]);
+        let summary = self.stdout.lines().last().unwrap();
+        let kept = self.promises("ok").len();
+        assert_eq!(
+            summary,
+            format!("{kept} promises checked: {kept} kept, 0 broken")
+        );
+    }
+}
+
+async fn suite(url: &str, more: &[&str]) -> Outcome {
+    let mut arguments = vec!["conformance", "--url", url];
+    arguments.extend(more);
+    Outcome::of(command(Path::new("."), &arguments)).await
+}
+
+#[tokio::test]
+async fn this_project_keeps_every_promise_on_every_store_and_is_left_as_it_was() {
+    let redis = RedisServer::start().await;
+    let mut stores = vec![
+        vec!["--store", "memory"],
+        vec!["--store", "memory", "--quirks", "spin-sqlite"],
+        vec!["--store", "memory", "--quirks", "spin-redis"],
+        vec!["--store", "sqlite:store.db"],
+    ];
+    let url = redis.as_ref().map(RedisServer::url);
+    if let Some(url) = &url {
+        stores.push(vec!["--store", url, "--quirks", "spin-redis"]);
+    }
+    let checks = stores.into_iter().map(|arguments| async move {
+        let directory = tempdir().unwrap();
+        let host = Host::start(directory.path(), &arguments).await;
+        host.send("POST", "/change_event", "True", false).await;
+        let before = host.send("GET", "/events/mine", "", false).await;
+
+        let outcome = suite(&host.url, &[]).await;
+        outcome.passes();
+        assert_eq!(outcome.stderr, "");
+
+        let (_, page) = host.send("GET", "/", "", false).await;
+        assert!(page.contains("changeEvent('False')"), "it is set: {page}");
+        let after = host.send("GET", "/events/mine", "", false).await;
+        assert_eq!(before, after);
+        let (_, list) = host.send("GET", "/events", "", false).await;
+        assert_eq!(list.matches("\"name\"").count(), 1, "{list}");
+        assert!(list.contains("\"name\":\"event\""), "{list}");
+        outcome.stdout
+    });
+    let lines: BTreeSet<_> = join_all(checks).await.into_iter().collect();
+    assert_eq!(
+        lines.len(),
+        1,
+        "the same lines in the same order: {lines:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_original_passes_the_profile_that_both_have_in_common() {
+    let Some(python) = program(&["python3"]) else {
+        return;
+    };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/host/original.py");
+    let mut original = Command::new(python)
+        .arg(script)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(original.stdout.take().unwrap()).lines();
+    let url = lines.next_line().await.unwrap().expect("it serves");
+    suite(&url, &["--profile", "seed"]).await.passes();
+    let full = suite(&url, &["--profile", "full"]).await;
+    assert_eq!(full.code, 1, "{}", full.stdout);
+}
+
+#[tokio::test]
+async fn where_nobody_answers_it_is_one_line_and_exit_code_1() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", free.local_addr().unwrap());
+    drop(free);
+    let outcome = suite(&url, &[]).await;
+    assert_eq!(outcome.code, 1);
+    assert_eq!(outcome.stdout, "");
+    assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains(&url), "{}", outcome.stderr);
+}
+
+#[tokio::test]
+async fn what_is_no_url_of_a_server_is_a_usage_error() {
+    for arguments in [
+        &["conformance"][..],
+        &["conformance", "--url", "127.0.0.1:9009"],
+        &["conformance", "--url", "ftp://127.0.0.1"],
+        &["conformance", "--url", "http://127.0.0.1/path"],
+        &["conformance", "--url", "http://127.0.0.1", "--profile", "x"],
+        &["--store", "memory", "conformance", "--url", "http://a"],
+    ] {
+        let output = command(Path::new("."), arguments).output().await.unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains("--help"), "{stderr}");
+    }
+}
+
+type Answer = Response<BoxBody<Bytes, hyper::Error>>;
+
+/// A server that answers like this, and its URL.
+async fn server<F>(answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static) -> String
+where
+    F: Future<Output = Answer> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let answer = answer.clone();
+            connections.spawn(async move {
+                let service = service_fn(move |request| {
+                    let answer = answer(request);
+                    async { Ok::<_, Infallible>(answer.await) }
+                });
+                let builder = auto::Builder::new(TokioExecutor::new());
+                // A client that goes away is no concern of this server's.
+                _ = builder
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+            });
+        }
+    });
+    url
+}
+
+fn whole(status: u16, kind: &'static str, body: &str) -> Answer {
+    let body = Full::from(body.to_owned()).map_err(|never| match never {});
+    Response::builder()
+        .status(status)
+        .header(header::CONTENT_TYPE, kind)
+        .body(body.boxed())
+        .unwrap()
+}
+
+#[tokio::test]
+async fn no_check_passes_on_a_server_that_always_says_hello() {
+    let url = server(async |_| whole(200, "text/plain", "hello")).await;
+    let outcome = suite(&url, &[]).await;
+    assert_eq!(outcome.code, 1);
+    assert_eq!(outcome.promises("ok"), [""; 0]);
+    let broken = outcome.promises("FAILED").len();
+    assert!(broken > 40, "{}", outcome.stdout);
+    let summary = format!("{broken} promises checked: 0 kept, {broken} broken");
+    assert_eq!(outcome.stdout.lines().last(), Some(&*summary));
+}
+
+#[tokio::test]
+async fn a_page_whose_button_never_changes_fails() {
+    let url = server(async |request: Request<_>| {
+        if request.method() == Method::POST {
+            return whole(204, "text/plain", "");
+        }
+        let page = "<button onclick=\"changeEvent('True')\">Set</button>";
+        whole(200, "text/html", page)
+    })
+    .await;
+    let outcome = suite(&url, &["--profile", "seed"]).await;
+    assert_eq!(outcome.code, 1);
+    let broken = outcome.promises("FAILED").join("\n");
+    assert!(broken.contains("the button offers False: expected a button that offers Clear, got"));
+    for promise in ["twice", "every client", "waits 100 ms", "does not wait"] {
+        assert!(broken.contains(promise), "{promise}: {broken}");
+    }
+}
+
+/// What a proxy does wrong.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Nothing,
+    DropsConditions,
+    DropsLastEventId,
+    StripsCacheControl,
+    StripsAllow,
+    CallsProblemsJson,
+    AlwaysWaits,
+    CachesThePage,
+    EndsWaitsAtOnce,
+    EndsStreamsEarly,
+    KeepsEvents,
+}
+
+/// Each fault, and a part of each promise that it breaks. All others are kept.
+const FAULTS: [(Fault, &[&str]); 10] = [
+    (
+        Fault::DropsConditions,
+        &[
+            "current generation is 304",
+            "another generation is 412",
+            "?wait= is 304 at the end",
+            "Prefer: wait= ends",
+        ],
+    ),
+    (Fault::DropsLastEventId, &["Last-Event-ID"]),
+    (Fault::StripsAllow, &["Allow says"]),
+    (Fault::AlwaysWaits, &["does not wait while"]),
+    (
+        Fault::CachesThePage,
+        &[
+            "button offers False",
+            "twice",
+            "every client",
+            "waits 100 ms",
+            "does not wait",
+        ],
+    ),
+    (
+        Fault::EndsWaitsAtOnce,
+        &[
+            "a wait ends with",
+            "a pulse, a set",
+            "not before its timeout",
+            "a timeout that makes no sense",
+            "gets 410",
+        ],
+    ),
+    (
+        Fault::EndsStreamsEarly,
+        &[
+            "each change, pulses included",
+            "Last-Event-ID",
+            "a stream ends",
+        ],
+    ),
+    (
+        Fault::KeepsEvents,
+        &[
+            "a stream ends",
+            "a new event of a forgotten name",
+            "gets 410",
+            "is not listed",
+            "can be forgotten",
+        ],
+    ),
+    (
+        Fault::CallsProblemsJson,
+        &[
+            "neither True nor False",
+            "1 KiB is 413:",
+            "413 here too",
+            "is 412",
+            "is 408",
+            "a timeout that makes no sense",
+            "gets 410",
+            "a limit that is not",
+            "no name of an event is 400",
+            "a body that is not",
+            "a parameter that",
+            "is 404",
+            "is 405",
+        ],
+    ),
+    (
+        Fault::StripsCacheControl,
+        &[
+            "no cache keeps the page",
+            "neither True nor False",
+            "1 KiB is 413:",
+            "413 here too",
+            "nobody has set is clear",
+            "HEAD",
+            "is 412",
+            "is 408",
+            "a timeout that makes no sense",
+            "each change, pulses included",
+            "gets 410",
+            "listed in order",
+            "is not listed",
+            "a limit that is not",
+            "no name of an event is 400",
+            "a body that is not",
+            "a parameter that",
+            "is 404",
+            "is 405",
+            "openapi.json",
+            "can be forgotten",
+        ],
+    ),
+];
+
+/// Gives a request to a server that keeps all promises, and breaks one on the way.
+async fn proxy(fault: Fault, upstream: Arc<str>, request: Request<Incoming>) -> Answer {
+    let (mut parts, body) = request.into_parts();
+    let path = parts.uri.path().to_owned();
+    let mut target = parts.uri.path_and_query().unwrap().to_string();
+    match fault {
+        Fault::DropsConditions => {
+            parts.headers.remove(header::IF_MATCH);
+            parts.headers.remove(header::IF_NONE_MATCH);
+        }
+        Fault::DropsLastEventId => drop(parts.headers.remove("last-event-id")),
+        Fault::CachesThePage if (&parts.method, &*path) == (&Method::GET, "/") => {
+            let page = "<button onclick=\"changeEvent('True')\">Set</button>";
+            let mut answer = whole(200, "text/html", page);
+            let headers = answer.headers_mut();
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            return answer;
+        }
+        Fault::EndsWaitsAtOnce if path.ends_with("/wait") => target = format!("{path}?timeout=0"),
+        Fault::KeepsEvents if parts.method == Method::DELETE && path.starts_with("/events/") => {
+            return whole(204, "text/plain", "");
+        }
+        _ => {}
+    }
+    parts.uri = Uri::try_from(format!("{upstream}{target}")).unwrap();
+    parts.version = Version::HTTP_11;
+
+    let least = tokio::time::sleep(Duration::from_millis(100));
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let sent = client.request(Request::from_parts(parts, body)).await;
+    let Ok(response) = sent else {
+        return whole(502, "text/plain", "nobody is there");
+    };
+    let (mut parts, body) = response.into_parts();
+    match fault {
+        Fault::AlwaysWaits if path == "/" => least.await,
+        Fault::StripsCacheControl => drop(parts.headers.remove(header::CACHE_CONTROL)),
+        Fault::StripsAllow => drop(parts.headers.remove(header::ALLOW)),
+        Fault::CallsProblemsJson if parts.status.as_u16() >= 400 => {
+            let json = HeaderValue::from_static("application/json");
+            parts.headers.insert(header::CONTENT_TYPE, json);
+        }
+        Fault::EndsStreamsEarly if path.ends_with("/stream") && parts.status == 200 => {
+            // The first part has a message. Dropping the rest closes the stream upstream.
+            let mut body = body;
+            let frame = body.frame().await.unwrap().unwrap();
+            let first = Full::from(frame.into_data().unwrap());
+            return Response::from_parts(parts, first.map_err(|never| match never {}).boxed());
+        }
+        _ => {}
+    }
+    Response::from_parts(parts, body.boxed())
+}
+
+#[tokio::test]
+async fn each_fault_on_the_way_is_found_and_nothing_else() {
+    let mut checks = JoinSet::new();
+    for (fault, expected) in FAULTS {
+        checks.spawn(async move {
+            let directory = tempdir().unwrap();
+            let arguments = ["--store", "memory", "--variable", "wait_max_seconds=3"];
+            let host = Host::start(directory.path(), &arguments).await;
+            let upstream: Arc<str> = host.url.as_str().into();
+            let url = server(move |request| proxy(fault, upstream.clone(), request)).await;
+            let outcome = suite(&url, &[]).await;
+            assert_eq!(outcome.code, 1, "{fault:?}");
+            let broken = outcome.promises("FAILED");
+            let is_expected = |line: &&str| expected.iter().any(|part| line.contains(part));
+            let unexpected: Vec<_> = broken.iter().filter(|line| !is_expected(line)).collect();
+            let is_broken = |part: &&&str| broken.iter().any(|line| line.contains(**part));
+            let missed: Vec<_> = expected.iter().filter(|part| !is_broken(part)).collect();
+            (format!("{fault:?}"), format!("{unexpected:#?} {missed:#?}"))
+        });
+    }
+    for (fault, wrong) in checks.join_all().await {
+        assert_eq!(wrong, "[] []", "{fault}: unexpected, and missed");
+    }
+}
+
+/// Serves HTTP/2 over TLS, with a certificate of `localhost`.
+async fn https(pair: CertifiedKey<KeyPair>, upstream: Arc<str>) -> String {
+    let key = PrivateKeyDer::try_from(pair.signing_key.serialize_der()).unwrap();
+    let mut config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![pair.cert.der().clone()], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!(
+        "https://localhost:{}",
+        listener.local_addr().unwrap().port()
+    );
+    tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, upstream) = (acceptor.clone(), upstream.clone());
+            connections.spawn(async move {
+                let Ok(stream) = acceptor.accept(stream).await else {
+                    return;
+                };
+                let service = service_fn(move |request| {
+                    let answer = proxy(Fault::Nothing, upstream.clone(), request);
+                    async { Ok::<_, Infallible>(answer.await) }
+                });
+                let builder = auto::Builder::new(TokioExecutor::new()).http2_only();
+                // A client that goes away is no concern of this server's.
+                _ = builder
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn it_speaks_https_and_http_2_and_trusts_whom_the_machine_trusts() {
+    let directory = tempdir().unwrap();
+    let host = Host::start(directory.path(), &["--store", "memory"]).await;
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let certificate = directory.path().join("certificate.pem");
+    std::fs::write(&certificate, pair.cert.pem()).unwrap();
+    let url = https(pair, host.url.as_str().into()).await;
+
+    let wary = suite(&url, &[]).await;
+    assert_eq!(wary.code, 1);
+    assert!(wary.stderr.contains("ertificate"), "{}", wary.stderr);
+
+    let mut trusting = command(Path::new("."), &["conformance", "--url", &url]);
+    trusting.env("SSL_CERT_FILE", certificate);
+    Outcome::of(trusting).await.passes();
+}

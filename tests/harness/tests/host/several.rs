@@ -1,0 +1,305 @@
+//! Several hosts on one store: what one does is seen on the others, and what one acknowledged is not lost with it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::shared::redis_server::{Certificate, RedisServer};
+use crate::support::{Host, command, component};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::tempdir;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+/// Not even a busy machine takes so long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    let result = tokio::time::timeout(PATIENCE, future).await;
+    result.expect("it takes too long")
+}
+
+async fn set(host: &Host, name: &str, set: bool) -> u64 {
+    let path = format!("/events/{name}");
+    let body = format!("{{\"set\": {set}}}");
+    let (status, state) = host.send("PUT", &path, &body, false).await;
+    assert_eq!(status, 200, "{state}");
+    generation_of(&state)
+}
+
+async fn generation(host: &Host, name: &str) -> u64 {
+    let path = format!("/events/{name}");
+    let (status, state) = host.send("GET", &path, "", false).await;
+    assert_eq!(status, 200, "{state}");
+    generation_of(&state)
+}
+
+fn generation_of(state: &str) -> u64 {
+    let state: Value = serde_json::from_str(state).unwrap();
+    state["generation"].as_u64().unwrap()
+}
+
+/// An event's stream, as far as it was read.
+struct Stream {
+    body: Incoming,
+    text: String,
+}
+
+impl Stream {
+    async fn open(host: &Host, name: &str) -> Self {
+        let path = format!("/events/{name}/stream");
+        let response = host.request("GET", &path, "", false).await.unwrap();
+        assert_eq!(response.status(), 200);
+        Self {
+            body: response.into_body(),
+            text: String::new(),
+        }
+    }
+
+    /// Reads until the message of this generation is there.
+    async fn reaches(&mut self, generation: u64) {
+        let message = format!("\"generation\":{generation}}}\n\n");
+        while !self.text.contains(&message) {
+            let frame = self.body.frame().await.expect("it goes on").unwrap();
+            let data = frame.into_data().unwrap_or_default();
+            self.text += std::str::from_utf8(&data).unwrap();
+        }
+    }
+
+    /// The generations of all messages so far.
+    fn generations(&self) -> Vec<u64> {
+        let lines = self.text.lines();
+        lines
+            .filter_map(|line| line.strip_prefix("data: "))
+            .map(generation_of)
+            .collect()
+    }
+}
+
+#[tokio::test]
+async fn two_hosts_on_one_redis_share_changes_waits_and_pulses() {
+    let Some(redis) = RedisServer::start().await else {
+        return;
+    };
+    let directory = tempdir().unwrap();
+    for quirks in ["exact", "spin-redis"] {
+        let arguments = ["--store", &redis.url(), "--quirks", quirks];
+        let one = Host::start(directory.path(), &arguments).await;
+        let two = Host::start(directory.path(), &arguments).await;
+
+        // A wait ends by a set on the other host.
+        let path = format!("/events/{quirks}/wait");
+        let wait = one.send("GET", &path, "", false);
+        let change = async {
+            redis.is_watched().await;
+            set(&two, quirks, true).await
+        };
+        let ((status, state), generation) = soon(async { tokio::join!(wait, change) }).await;
+        assert_eq!((status, generation), (200, 1), "{state}");
+        assert!(state.contains("\"set\":true"), "{state}");
+
+        // A pulse ends a wait, too.
+        assert_eq!(set(&one, quirks, false).await, 2);
+        let wait = two.send("GET", &path, "", false);
+        let pulse = async {
+            redis.is_watched().await;
+            set(&one, quirks, true).await;
+            set(&one, quirks, false).await;
+        };
+        let ((status, state), ()) = soon(async { tokio::join!(wait, pulse) }).await;
+        assert_eq!(status, 200, "{state}");
+
+        // No change is missed, whoever makes it.
+        let mut stream = Stream::open(&one, quirks).await;
+        soon(stream.reaches(4)).await;
+        for (host, is_set) in [(&two, true), (&two, false), (&one, true), (&two, false)] {
+            set(host, quirks, is_set).await;
+        }
+        soon(stream.reaches(8)).await;
+        assert_eq!(stream.generations(), [4, 5, 6, 7, 8]);
+    }
+}
+
+#[tokio::test]
+async fn a_redis_with_tls_is_used_if_its_certificate_is_trusted() {
+    let directory = tempdir().unwrap();
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let certificate = directory.path().join("certificate.pem");
+    let key = directory.path().join("key.pem");
+    std::fs::write(&certificate, pair.cert.pem()).unwrap();
+    std::fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+    let Some(redis) = RedisServer::start_with_tls(Certificate {
+        certificate: certificate.to_str().unwrap(),
+        key: key.to_str().unwrap(),
+    })
+    .await
+    else {
+        return;
+    };
+    let store = format!("rediss://localhost:{}/1", redis.port());
+    let component = component();
+    let arguments = [
+        "--listen",
+        "127.0.0.1:0",
+        "--store",
+        &store,
+        "--component",
+        component.to_str().unwrap(),
+    ];
+    let mut trusting = command(directory.path(), &arguments);
+    trusting.env("SSL_CERT_FILE", &certificate);
+    let host = Host::wait_for(trusting).await;
+    assert_eq!(set(&host, "door", true).await, 1);
+    assert_eq!(generation(&host, "door").await, 1);
+
+    let wary = command(directory.path(), &arguments)
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(wary.status.code(), Some(1));
+    let error = String::from_utf8(wary.stderr).unwrap();
+    assert_eq!(error.lines().count(), 1, "{error}");
+    assert!(
+        error.contains("localhost") && error.contains("ertificate"),
+        "{error}"
+    );
+}
+
+/// How a client's requests to a host ended that was killed meanwhile.
+struct Acknowledged {
+    name: String,
+    generation: u64,
+}
+
+/// Changes an event again and again, until the host is gone. Adds a permit to `count` for each change that was acknowledged.
+async fn change_until_it_dies(
+    host: Arc<Host>,
+    name: String,
+    count: Arc<Semaphore>,
+) -> Acknowledged {
+    let path = format!("/events/{name}");
+    let mut generation = 0;
+    loop {
+        let body = format!("{{\"set\": {}}}", generation % 2 == 0);
+        let Ok(response) = host.request("PUT", &path, &body, false).await else {
+            break;
+        };
+        let status = response.status();
+        let Ok(body) = response.into_body().collect().await else {
+            break;
+        };
+        let state = String::from_utf8(body.to_bytes().into()).unwrap();
+        match status.as_u16() {
+            200 => generation = generation_of(&state),
+            // Many writers of one event: a refusal acknowledges nothing.
+            503 => continue,
+            _ => panic!("{state}"),
+        }
+        count.add_permits(1);
+    }
+    Acknowledged { name, generation }
+}
+
+async fn loses_nothing_acknowledged_when_killed(store: &str) {
+    let directory = tempdir().unwrap();
+    let victim = Arc::new(Host::start(directory.path(), &["--store", store]).await);
+    let other = Host::start(directory.path(), &["--store", store]).await;
+    let count = Arc::new(Semaphore::new(0));
+    let mut clients = JoinSet::new();
+    for client in 0..8 {
+        // Half of them have an event of their own, the others share one.
+        let name = if client % 2 == 0 {
+            format!("own-{client}")
+        } else {
+            "shared".to_owned()
+        };
+        clients.spawn(change_until_it_dies(victim.clone(), name, count.clone()));
+    }
+    // All of them write while it dies.
+    drop(soon(count.acquire_many(200)).await.unwrap());
+    victim.signal(Signal::KILL);
+    let results = soon(clients.join_all()).await;
+    assert_eq!(results.len(), 8);
+
+    let restarted = Host::start(directory.path(), &["--store", store]).await;
+    for Acknowledged {
+        name,
+        generation: acknowledged,
+    } in results
+    {
+        for host in [&other, &restarted] {
+            let now = generation(host, &name).await;
+            assert!(acknowledged > 0, "{name}");
+            assert!(now >= acknowledged, "{name}: {acknowledged}, now {now}");
+            // One change may have been made and not acknowledged any more.
+            let is_own = name != "shared";
+            assert!(!is_own || now <= acknowledged + 1, "{name}: {now}");
+        }
+    }
+    // And it goes on.
+    let before = generation(&other, "shared").await;
+    let after = set(&other, "shared", before % 2 == 0).await;
+    assert_eq!(after, before + 1);
+    assert_eq!(generation(&restarted, "shared").await, after);
+}
+
+#[tokio::test]
+async fn a_host_that_is_killed_while_it_writes_to_sqlite_loses_nothing_acknowledged() {
+    let directory = tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    loses_nothing_acknowledged_when_killed(&format!("sqlite:{}", path.display())).await;
+}
+
+#[tokio::test]
+async fn a_host_that_is_killed_while_it_writes_to_redis_loses_nothing_acknowledged() {
+    let Some(redis) = RedisServer::start().await else {
+        return;
+    };
+    loses_nothing_acknowledged_when_killed(&redis.url()).await;
+}
+
+#[tokio::test]
+async fn while_redis_is_away_requests_get_503_and_waits_go_on() {
+    let Some(mut redis) = RedisServer::start().await else {
+        return;
+    };
+    let directory = tempdir().unwrap();
+    let host = Host::start(directory.path(), &["--store", &redis.url()]).await;
+    assert_eq!(set(&host, "kept", true).await, 1);
+
+    let wait = host.send("GET", "/events/door/wait", "", false);
+    let outage = async {
+        redis.is_watched().await;
+        let mut stream = Stream::open(&host, "door").await;
+        stream.reaches(0).await;
+        redis.stop().await;
+        for (method, path, body) in [
+            ("GET", "/", ""),
+            ("POST", "/change_event", "True"),
+            ("GET", "/events", ""),
+            ("GET", "/events/kept", ""),
+            ("PUT", "/events/kept", "{\"set\": false}"),
+            ("DELETE", "/events/kept", ""),
+            ("GET", "/events/kept/wait?timeout=0.1", ""),
+            ("GET", "/events/kept/stream", ""),
+        ] {
+            let response = host.request(method, path, body, false).await.unwrap();
+            assert_eq!(response.status(), 503, "{method} {path}");
+            let headers = response.headers();
+            assert!(headers.contains_key("retry-after"), "{method} {path}");
+            assert_eq!(headers["content-type"], "application/problem+json");
+        }
+        redis.start_again().await;
+        // The first request finds it.
+        assert_eq!(generation(&host, "kept").await, 1);
+        assert_eq!(set(&host, "door", true).await, 1);
+        assert_eq!(set(&host, "door", false).await, 2);
+        stream
+    };
+    let ((status, state), mut stream) = soon(async { tokio::join!(wait, outage) }).await;
+    assert_eq!(status, 200, "{state}");
+    soon(stream.reaches(2)).await;
+    assert_eq!(stream.generations(), [0, 1, 2]);
+}
