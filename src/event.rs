@@ -63,6 +63,12 @@ impl Name {
     /// The event of the demo.
     pub const DEMO: Self = Self(Cow::Borrowed("event"));
 
+    /// The event that asks the [service](crate::service) to stop.
+    pub const SERVICE_CANCEL: Self = Self(Cow::Borrowed("service.cancel"));
+
+    /// The event by which the service says that it has stopped.
+    pub const SERVICE_STOPPED: Self = Self(Cow::Borrowed("service.stopped"));
+
     /// The longest name, in bytes.
     pub const LONGEST: usize = 64;
 
@@ -228,6 +234,16 @@ impl<S: Store, C: Clock> Events<S, C> {
             clock,
             readings: Mutex::default(),
         }
+    }
+
+    /// The store that they are kept in.
+    pub(crate) fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// The clock that times their waits.
+    pub(crate) fn clock(&self) -> &C {
+        &self.clock
     }
 
     /// The time on the clock of these events' waits.

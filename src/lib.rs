@@ -47,10 +47,12 @@
 
 pub mod clock;
 pub mod event;
+pub(crate) mod number;
 #[cfg(target_os = "wasi")]
 pub mod outgoing;
 pub mod problem;
 pub mod routes;
+pub mod service;
 pub mod settings;
 #[cfg(target_os = "wasi")]
 pub mod spin;
