@@ -646,7 +646,7 @@ impl<S: Store, C: Clock> Event<'_, S, C> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::future::Future;
     use std::sync::Arc;
 
@@ -675,15 +675,15 @@ mod tests {
 
     /// The harness's store with the quirks of a host. Each step takes a random while, so that a seed is a schedule.
     #[derive(Clone, Debug)]
-    struct Host {
-        store: Observed,
-        quirks: Quirks,
+    pub(crate) struct Host {
+        pub(crate) store: Observed,
+        pub(crate) quirks: Quirks,
         random: Arc<Mutex<StdRng>>,
         slowest: Duration,
     }
 
     impl Host {
-        fn new(quirks: Quirks) -> Self {
+        pub(crate) fn new(quirks: Quirks) -> Self {
             Self {
                 store: Observed::new(Memory::default()),
                 quirks,
@@ -692,7 +692,7 @@ mod tests {
             }
         }
 
-        fn scheduled(quirks: Quirks, seed: u64) -> Self {
+        pub(crate) fn scheduled(quirks: Quirks, seed: u64) -> Self {
             Self {
                 random: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
                 slowest: Duration::from_millis(20),
@@ -705,7 +705,7 @@ mod tests {
             Events::new(self.clone(), Paused(Instant::now()))
         }
 
-        async fn step(&self) {
+        pub(crate) async fn step(&self) {
             if !self.slowest.is_zero() {
                 let range = Duration::ZERO..self.slowest;
                 let latency = self.random.lock().unwrap().random_range(range);
@@ -714,7 +714,7 @@ mod tests {
         }
     }
 
-    fn failed(error: loopless_host::store::Error) -> store::Error {
+    pub(crate) fn failed(error: loopless_host::store::Error) -> store::Error {
         store::Error::new(error.0)
     }
 

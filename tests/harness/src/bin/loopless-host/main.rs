@@ -1,5 +1,6 @@
 //! `loopless-host`: serves a Spin HTTP component of WASI 0.3 on this machine.
 
+mod lifespan;
 mod serve;
 mod style;
 

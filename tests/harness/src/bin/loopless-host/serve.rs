@@ -14,6 +14,7 @@ use loopless_host::store::{Memory, Quirks, Sqlite};
 use loopless_host::{GRACE, Harness, Reuse, Server, component, is_variable_name, listen};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::lifespan::{self, Lifespan};
 use crate::style::{BOLD, DIM};
 
 /// What to serve, and how.
@@ -108,11 +109,11 @@ fn variable(text: &str) -> Result<(String, String), String> {
     Ok((name.into(), value.into()))
 }
 
-/// Serves until the first Ctrl-C or SIGTERM.
+/// Serves until the first Ctrl-C or SIGTERM. Then running requests may finish, and the application stops.
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut stopped = pin!(stop_signal()?);
-    let server = tokio::select! {
-        server = start(arguments) => server?,
+    let (server, lifespan) = tokio::select! {
+        started = start(arguments) => started?,
         () = &mut stopped => return Ok(()),
     };
     stopped.await;
@@ -123,11 +124,15 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     if !server.shut_down().await {
         eprintln!("Some requests did not finish in time and were cut off");
     }
+    if let Err(error) = lifespan.shutdown().await {
+        eprintln!("{}", crate::one_line(&error));
+    }
     Ok(())
 }
 
-/// Builds the component if need be, and serves it.
-async fn start(arguments: Arguments) -> anyhow::Result<Server> {
+/// Builds the component if need be, starts its application, and serves it.
+async fn start(mut arguments: Arguments) -> anyhow::Result<(Server, Lifespan)> {
+    let token = lifespan::token(&mut arguments.variables)?;
     let console = Console::new(print);
     let mut builder = Harness::builder()
         .quirks(arguments.quirks)
@@ -152,6 +157,8 @@ async fn start(arguments: Arguments) -> anyhow::Result<Server> {
         None => build().await?,
     };
     let harness = builder.component(path).start().await?;
+    let lifespan = Lifespan::new(harness.clone(), token);
+    lifespan.startup().await?;
     let server = Server::start(listener, harness)?;
     println!(
         "{BOLD}Serving{BOLD:#} {} (store: {})",
@@ -159,7 +166,7 @@ async fn start(arguments: Arguments) -> anyhow::Result<Server> {
         arguments.store
     );
     println!("{DIM}Ctrl-C stops it.{DIM:#}");
-    Ok(server)
+    Ok((server, lifespan))
 }
 
 /// Builds this project's component. cargo shows how far it is.
