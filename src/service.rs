@@ -365,8 +365,15 @@ impl<'a, S: Records, C: Calendar> Service<'a, S, C> {
     ///
     /// All but [`Error::Contended`].
     pub async fn prepare(&self) -> Result<(), Error> {
-        self.store().create(LEASE).await?;
-        self.store().create(TERMS).await?;
+        let store = self.store();
+        for key in [LEASE, TERMS] {
+            // The look comes first, because a host may trap where the value is no number.
+            match store.get(key).await? {
+                None => store.create(key).await?,
+                Some(value) if number::read(&value).is_none() => return Err(foreign(key)),
+                Some(_) => {}
+            }
+        }
         self.status().await?;
         self.event(&Name::SERVICE_STOPPED).state().await?;
         Ok(())
@@ -1239,7 +1246,12 @@ mod tests {
         };
         // Whoever still stalls has woken up by then, and has noticed.
         sleep(SECOND * 40).await;
-        assert_eq!(world.count(STARTED), 1, "seed {seed}: {:?}", world.lines());
+        // The first one may lose its lease before it knows that it has it.
+        assert!(
+            world.count(STARTED) <= 1,
+            "seed {seed}: {:?}",
+            world.lines()
+        );
         assert_eq!(world.count(STOPPED), 1, "seed {seed}: {:?}", world.lines());
         let ticks = world.count(DID_SOMETHING);
         assert_eq!(status.ticks, ticks, "seed {seed}: {:?}", world.lines());

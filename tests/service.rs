@@ -146,7 +146,7 @@ async fn when_a_request_timeout_kills_the_runner_the_next_status_takes_over() {
         sleep(SECOND * 3 + SECOND / 2).await;
         let ticks = status(&host).await["ticks"].as_u64().unwrap();
         assert_eq!(ticks, 3, "{name}");
-        sleep(SECOND * 6).await;
+        sleep(SECOND * 12).await;
         let lost = status(&host).await;
         assert_eq!(lost["state"], "lost", "{name}: {:?}", lines(&host));
         let running = status(&host).await;
@@ -444,6 +444,23 @@ async fn the_lifespan_starts_and_stops_the_service_if_the_operator_wants_that() 
     lifespan(&host, "/lifespan/startup").await;
     assert_eq!(status(&host).await["state"], "stopped");
     assert!(lines(&host).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_startup_that_finds_what_is_none_of_the_services_fails_and_traps_nothing() {
+    for (name, quirks) in Quirks::ALL {
+        for key in ["service/lease", "service/terms"] {
+            let store = Observed::new(Memory::default());
+            store.set(key, b"mine").await.unwrap();
+            let builder = Harness::builder().variable("operator_token", "sesame");
+            let builder = builder.store(store.clone()).quirks(quirks);
+            let host = builder.start().await.unwrap();
+            let response = lifespan(&host, "/lifespan/startup").await;
+            let detail = problem(&response, StatusCode::INTERNAL_SERVER_ERROR);
+            assert!(detail.contains(key), "{name}: {detail}");
+            assert_eq!(store.get(key).await, Ok(Some(b"mine".to_vec())));
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
