@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use http::{Request, Response, StatusCode, header};
 use loopless_host::Harness;
 
@@ -25,7 +25,8 @@ pub fn token(variables: &mut Vec<(String, String)>) -> anyhow::Result<String> {
         return Ok(token.clone());
     }
     let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).context("the system has no random numbers")?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| anyhow!("the system has no random numbers: {error}"))?;
     let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     variables.push((TOKEN.into(), token.clone()));
     Ok(token)
