@@ -14,6 +14,12 @@ pub trait Clock: Send + Sync {
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send;
 }
 
+/// A clock that also knows the date.
+pub trait Calendar: Clock {
+    /// The time since 1970-01-01T00:00:00Z, as this machine has it. It may jump.
+    fn date(&self) -> Duration;
+}
+
 /// What `future` gives, or `None` if it has given nothing by `deadline`. It is dropped then.
 pub async fn before<T>(
     clock: &impl Clock,

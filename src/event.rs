@@ -63,6 +63,12 @@ impl Name {
     /// The event of the demo.
     pub const DEMO: Self = Self(Cow::Borrowed("event"));
 
+    /// The event that asks the [service](crate::service) to stop.
+    pub const SERVICE_CANCEL: Self = Self(Cow::Borrowed("service.cancel"));
+
+    /// The event by which the service says that it has stopped.
+    pub const SERVICE_STOPPED: Self = Self(Cow::Borrowed("service.stopped"));
+
     /// The longest name, in bytes.
     pub const LONGEST: usize = 64;
 
@@ -228,6 +234,16 @@ impl<S: Store, C: Clock> Events<S, C> {
             clock,
             readings: Mutex::default(),
         }
+    }
+
+    /// The store that they are kept in.
+    pub(crate) fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// The clock that times their waits.
+    pub(crate) fn clock(&self) -> &C {
+        &self.clock
     }
 
     /// The time on the clock of these events' waits.
@@ -633,7 +649,7 @@ impl<S: Store, C: Clock> Event<'_, S, C> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::future::Future;
     use std::sync::Arc;
 
@@ -662,15 +678,15 @@ mod tests {
 
     /// The harness's store with the quirks of a host. Each step takes a random while, so that a seed is a schedule.
     #[derive(Clone, Debug)]
-    struct Host {
-        store: Observed,
-        quirks: Quirks,
+    pub(crate) struct Host {
+        pub(crate) store: Observed,
+        pub(crate) quirks: Quirks,
         random: Arc<Mutex<StdRng>>,
         slowest: Duration,
     }
 
     impl Host {
-        fn new(quirks: Quirks) -> Self {
+        pub(crate) fn new(quirks: Quirks) -> Self {
             Self {
                 store: Observed::new(Memory::default()),
                 quirks,
@@ -679,7 +695,7 @@ mod tests {
             }
         }
 
-        fn scheduled(quirks: Quirks, seed: u64) -> Self {
+        pub(crate) fn scheduled(quirks: Quirks, seed: u64) -> Self {
             Self {
                 random: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
                 slowest: Duration::from_millis(20),
@@ -692,7 +708,7 @@ mod tests {
             Events::new(self.clone(), Paused(Instant::now()))
         }
 
-        async fn step(&self) {
+        pub(crate) async fn step(&self) {
             if !self.slowest.is_zero() {
                 let range = Duration::ZERO..self.slowest;
                 let latency = self.random.lock().unwrap().random_range(range);
@@ -701,7 +717,7 @@ mod tests {
         }
     }
 
-    fn failed(error: loopless_host::store::Error) -> store::Error {
+    pub(crate) fn failed(error: loopless_host::store::Error) -> store::Error {
         store::Error::new(error.0)
     }
 

@@ -11,10 +11,12 @@
 //! outgoing.rs  responses to the host, as long as somebody listens   ┘
 //! routes.rs    every route; below it, what they do                  ┐
 //! problem.rs   what a client sees of an error                       ┘ these know HTTP
-//! event.rs     Event: set, clear, is_set, wait                      ┐
+//! service.rs   Service: start, stop, run; the lease of its runner   ┐
+//! event.rs     Event: set, clear, is_set, wait                      │
 //! state.rs     Generation, and the number that it is stored as      │
-//! store.rs     trait Store: get, keys, create, swap                 │ these know nothing
-//! clock.rs     trait Clock: now, sleep                              │ but each other
+//! number.rs    numbers in the store                                 │
+//! store.rs     traits Store and Records: what is asked of a store   │ these know nothing
+//! clock.rs     traits Clock and Calendar: now, sleep; date          │ but each other
 //! settings.rs  trait Variables: what an operator sets               ┘
 //! ```
 //!
@@ -32,7 +34,8 @@
 //! value: never a waiter, and never the truth.
 //!
 //! How an event is changed and kept, and why that is exact on hosts whose compare-and-swap is not, stands in [`event`]
-//! and [`state`].
+//! and [`state`]. The [`service`] is kept with the same means: its runner is a task that its request leaves behind, and
+//! what others know of it is a lease in the store and two events.
 //!
 //! # A request
 //!
@@ -47,10 +50,12 @@
 
 pub mod clock;
 pub mod event;
+pub(crate) mod number;
 #[cfg(target_os = "wasi")]
 pub mod outgoing;
 pub mod problem;
 pub mod routes;
+pub mod service;
 pub mod settings;
 #[cfg(target_os = "wasi")]
 pub mod spin;

@@ -4,7 +4,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::event;
+use crate::{event, service};
 
 /// An error as a client sees it: a status, and a sentence that says what happened and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +45,17 @@ impl From<event::Error> for Problem {
     }
 }
 
+impl From<service::Error> for Problem {
+    fn from(error: service::Error) -> Self {
+        let status = match error {
+            service::Error::Event(error) => return error.into(),
+            service::Error::Store(_) | service::Error::Contended => StatusCode::SERVICE_UNAVAILABLE,
+            service::Error::Foreign { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, format!("{error}."))
+    }
+}
+
 /// The document's members, in the order of RFC 9457. `about:blank` says that the status says it all.
 #[derive(Serialize)]
 struct Document<'a> {
@@ -66,6 +77,12 @@ impl IntoResponse for Problem {
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             // What fails here fails for a moment: a store that restarts, or many writers at once.
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer realm=\"operator\""),
+            );
         }
         response
     }

@@ -2,9 +2,13 @@
 
 mod demo;
 mod events;
+mod lifespan;
 mod request;
+mod service;
+mod sse;
 mod stream;
 
+use std::future::Future;
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
@@ -15,11 +19,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tower_service::Service;
 
-use crate::clock::Clock;
+use crate::clock::Calendar;
 use crate::event::{Event, Events, Name};
 use crate::problem::Problem;
+use crate::service::Service as Background;
 use crate::settings::{Settings, Variables};
-use crate::store::Store;
+use crate::store::Records;
 
 /// The largest request body, in bytes.
 const BODY_LIMIT: usize = 1024;
@@ -38,6 +43,12 @@ pub fn router<H: Host>(events: Events<H::Store, H::Clock>, variables: H::Variabl
         )
         .route("/events/{name}/wait", get(events::wait::<H>))
         .route("/events/{name}/stream", get(stream::stream::<H>))
+        .route("/service", get(service::show::<H>))
+        .route("/service/start", post(service::start::<H>))
+        .route("/service/stop", post(service::stop::<H>))
+        .route("/service/stream", get(service::stream::<H>))
+        .route("/lifespan/startup", post(lifespan::startup::<H>))
+        .route("/lifespan/shutdown", post(lifespan::shutdown::<H>))
         .route("/openapi.json", get(openapi::<H>))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
@@ -53,11 +64,17 @@ pub fn router<H: Host>(events: Events<H::Store, H::Clock>, variables: H::Variabl
 /// What the routes need of a host.
 pub trait Host: 'static {
     /// Its key-value store.
-    type Store: Store + 'static;
+    type Store: Records + 'static;
     /// Its clock.
-    type Clock: Clock + 'static;
+    type Clock: Calendar + 'static;
     /// Its variables.
     type Variables: Variables + 'static;
+
+    /// Goes on with `task` in this instance, after the response too.
+    fn spawn(task: impl Future<Output = ()> + Send + 'static);
+
+    /// Prints a line for whoever runs the host.
+    fn print(line: &str);
 }
 
 /// What the requests of an instance share: values, never futures.
@@ -96,6 +113,16 @@ impl<H: Host> App<H> {
     /// An event, to look at or to change.
     fn event(&self, name: &Name) -> Event<'_, H::Store, H::Clock> {
         self.0.events.named(name)
+    }
+
+    /// The service.
+    fn service(&self, settings: Settings) -> Background<'_, H::Store, H::Clock> {
+        Background::new(&self.0.events, settings.service_lease, settings.polling)
+    }
+
+    /// The variables.
+    fn variables(&self) -> &H::Variables {
+        &self.0.variables
     }
 }
 

@@ -21,6 +21,10 @@ pub struct Settings {
     pub wait_max: Duration,
     /// `stream_max_seconds`: how long a stream goes on before the client has to ask again; 0 is for ever.
     pub stream_max: Option<Duration>,
+    /// `service_lease_seconds`: how long a runner of the service may be silent before another one takes over.
+    pub service_lease: Duration,
+    /// `service_autostart`: whether the application's startup starts the service.
+    pub service_autostart: bool,
 }
 
 impl Default for Settings {
@@ -30,6 +34,8 @@ impl Default for Settings {
             // Below the 30 s that Akamai Functions give a request.
             wait_max: Duration::from_secs(25),
             stream_max: None,
+            service_lease: Duration::from_secs(5),
+            service_autostart: false,
         }
     }
 }
@@ -80,7 +86,43 @@ impl Settings {
         if let Some(seconds) = number(variables, "stream_max_seconds", 0, 86_400).await? {
             settings.stream_max = (seconds > 0).then(|| Duration::from_secs(seconds));
         }
+        // A beat is a second: a lease must outlast one.
+        if let Some(seconds) = number(variables, "service_lease_seconds", 2, 3600).await? {
+            settings.service_lease = Duration::from_secs(seconds);
+        }
+        if let Some(autostart) = truth(variables, "service_autostart").await? {
+            settings.service_autostart = autostart;
+        }
         Ok(settings)
+    }
+}
+
+/// The operator's token, which is in no [`Settings`]: it is read when it is needed, and not kept.
+///
+/// # Errors
+///
+/// Where the host cannot say what it is.
+pub async fn operator_token(variables: &impl Variables) -> Result<Option<String>, Error> {
+    let token = text(variables, "operator_token").await?;
+    Ok(token.filter(|token| !token.is_empty()))
+}
+
+async fn text(variables: &impl Variables, name: &'static str) -> Result<Option<String>, Error> {
+    variables.get(name).await.map_err(|error| Error {
+        name,
+        what: format!("cannot be read: {error}"),
+    })
+}
+
+async fn truth(variables: &impl Variables, name: &'static str) -> Result<Option<bool>, Error> {
+    match text(variables, name).await?.as_deref() {
+        None => Ok(None),
+        Some("true") => Ok(Some(true)),
+        Some("false") => Ok(Some(false)),
+        Some(value) => Err(Error {
+            name,
+            what: format!("is {value:?}; it must be true or false"),
+        }),
     }
 }
 
@@ -90,15 +132,8 @@ async fn number(
     least: u64,
     most: u64,
 ) -> Result<Option<u64>, Error> {
-    let value = match variables.get(name).await {
-        Ok(None) => return Ok(None),
-        Ok(Some(value)) => value,
-        Err(error) => {
-            return Err(Error {
-                name,
-                what: format!("cannot be read: {error}"),
-            });
-        }
+    let Some(value) = text(variables, name).await? else {
+        return Ok(None);
     };
     match value.parse() {
         Ok(number) if (least..=most).contains(&number) => Ok(Some(number)),
@@ -152,12 +187,16 @@ mod tests {
             ("poll_last_ms", "2000"),
             ("wait_max_seconds", "60"),
             ("stream_max_seconds", "20"),
+            ("service_lease_seconds", "30"),
+            ("service_autostart", "true"),
         ])
         .unwrap();
         assert_eq!(settings.polling.first, Duration::from_millis(10));
         assert_eq!(settings.polling.last, Duration::from_secs(2));
         assert_eq!(settings.wait_max, Duration::from_secs(60));
         assert_eq!(settings.stream_max, Some(Duration::from_secs(20)));
+        assert_eq!(settings.service_lease, Duration::from_secs(30));
+        assert!(settings.service_autostart);
         assert_eq!(read([("stream_max_seconds", "0")]), Ok(Settings::default()));
     }
 
@@ -172,6 +211,9 @@ mod tests {
             ("wait_max_seconds", ""),
             ("wait_max_seconds", "3601"),
             ("stream_max_seconds", "99999999999999999999"),
+            ("service_lease_seconds", "1"),
+            ("service_autostart", "yes"),
+            ("service_autostart", ""),
         ] {
             let error = read([(name, value)]).unwrap_err().to_string();
             assert!(error.contains(name) && error.contains(value), "{error}");

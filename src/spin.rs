@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use spin_sdk::key_value;
 use spin_sdk::variables;
-use spin_sdk::wasip3::clocks::monotonic_clock;
+use spin_sdk::wasip3;
+use spin_sdk::wasip3::clocks::{monotonic_clock, system_clock};
 
-use crate::clock::Clock;
+use crate::clock::{Calendar, Clock};
 use crate::routes::Host;
 use crate::settings::Variables;
-use crate::store::{Error, Store};
+use crate::store::{Error, Records, Store};
 
 /// What spin-sdk has no bindings for.
 mod bindings {
@@ -71,11 +72,8 @@ impl SpinStore {
         }
     }
 
-    fn create_now(&self, key: &str) -> Result<(), Error> {
-        match atomics::increment(self.writes()?, key, 0) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(from_wasi(error)),
-        }
+    fn increment_now(&self, key: &str, delta: i64) -> Result<i64, Error> {
+        atomics::increment(self.writes()?, key, delta).map_err(from_wasi)
     }
 
     /// Spin 4.1 never frees the handle of a swap: an instance has 256 of them. It serves 128 requests by default, and a
@@ -105,7 +103,7 @@ impl Store for SpinStore {
     }
 
     fn create(&self, key: &str) -> impl Future<Output = Result<(), Error>> + Send {
-        future::ready(self.create_now(key))
+        future::ready(self.increment_now(key, 0).map(drop))
     }
 
     fn swap(
@@ -115,6 +113,20 @@ impl Store for SpinStore {
         new: &[u8],
     ) -> impl Future<Output = Result<(), Error>> + Send {
         future::ready(self.swap_now(key, old, new))
+    }
+}
+
+impl Records for SpinStore {
+    fn increment(&self, key: &str, delta: i64) -> impl Future<Output = Result<i64, Error>> + Send {
+        future::ready(self.increment_now(key, delta))
+    }
+
+    async fn put(&self, key: &str, value: &[u8]) -> Result<(), Error> {
+        self.reads().await?.set(key, value).await.map_err(from_spin)
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), Error> {
+        self.reads().await?.delete(key).await.map_err(from_spin)
     }
 }
 
@@ -160,6 +172,14 @@ impl Clock for SpinClock {
     }
 }
 
+impl Calendar for SpinClock {
+    fn date(&self) -> Duration {
+        let now = system_clock::now();
+        // Before 1970, there is no service.
+        Duration::new(now.seconds.try_into().unwrap_or(0), now.nanoseconds)
+    }
+}
+
 /// The application's variables.
 #[derive(Clone, Copy, Debug)]
 pub struct SpinVariables;
@@ -182,4 +202,12 @@ impl Host for Spin {
     type Store = SpinStore;
     type Clock = SpinClock;
     type Variables = SpinVariables;
+
+    fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+        wasip3::spawn(task);
+    }
+
+    fn print(line: &str) {
+        println!("{line}");
+    }
 }

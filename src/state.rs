@@ -25,18 +25,17 @@
 
 use std::fmt;
 
+use crate::number;
+
 /// How many times an event has changed. Even: clear. Odd: set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(i64);
 
 impl Generation {
-    /// Far beyond what any event reaches, and far from what could overflow.
-    const LAST: i64 = 1_000_000_000_000_000_000;
-
     /// The generation after this many changes, or `None` if there cannot have been so many.
     pub fn new(changes: u64) -> Option<Self> {
-        let changes = i64::try_from(changes).ok()?;
-        (changes <= Self::LAST).then_some(Self(changes))
+        let is_possible = changes <= number::LAST;
+        is_possible.then(|| i64::try_from(changes).ok().map(Self))?
     }
 
     /// How many changes that are.
@@ -133,30 +132,15 @@ pub(crate) struct Stored {
 impl Stored {
     /// Reads a value. `None` for one that no event wrote.
     pub(crate) fn parse(value: Option<Vec<u8>>) -> Option<Self> {
-        let number = value.as_deref().map_or(Some(0), |value| {
-            parse_text(value).or_else(|| Some(i64::from_le_bytes(value.try_into().ok()?)))
-        })?;
+        let number = value.as_deref().map_or(Some(0), number::read)?;
         let state = State::of(number)?;
         Some(Self { value, state })
     }
 
     /// The value for `state`, written as this one is.
     pub(crate) fn encode(&self, state: State) -> Vec<u8> {
-        let number = state.number();
-        match &self.value {
-            Some(value) if parse_text(value).is_none() => number.to_le_bytes().to_vec(),
-            _ => number.to_string().into_bytes(),
-        }
+        number::write(self.value.as_deref(), state.number())
     }
-}
-
-/// A number in decimal text. Eight bytes that look like text are text: as bytes they would be beyond
-/// [`Generation::LAST`].
-fn parse_text(value: &[u8]) -> Option<i64> {
-    let digits = value.strip_prefix(b"-").unwrap_or(value);
-    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    is_number.then_some(())?;
-    std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -33,6 +33,20 @@ pub trait Store: Send + Sync {
     ) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
+/// What the [service](crate::service) needs besides: a counter, and plain values that have one writer each.
+pub trait Records: Store {
+    /// Adds `delta` to the number under `key`, which is 0 where there is none, and returns the sum.
+    ///
+    /// The one write whose answer is true on every backend. After an error, the number may have been added or not.
+    fn increment(&self, key: &str, delta: i64) -> impl Future<Output = Result<i64, Error>> + Send;
+
+    /// Gives `key` this value, whatever it had.
+    fn put(&self, key: &str, value: &[u8]) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Takes `key` away.
+    fn delete(&self, key: &str) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
 /// A store that did not do what it was asked, in the host's words.
 ///
 /// What it was asked may have happened all the same. The caller can read, and try again a little later.

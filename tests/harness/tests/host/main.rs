@@ -4,6 +4,7 @@ mod browser;
 mod cli;
 mod conformance;
 mod gotcha;
+mod lifespan;
 mod several;
 #[path = "../support/mod.rs"]
 mod shared;

@@ -42,6 +42,8 @@ pub struct Host {
     /// Kept open: a host whose output nobody takes would fail to print.
     stdout: Lines<BufReader<ChildStdout>>,
     pub url: String,
+    /// The lines of standard output so far, but for the one that says where it serves.
+    printed: Vec<String>,
 }
 
 impl Host {
@@ -58,29 +60,45 @@ impl Host {
     pub async fn wait_for(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
-        let line = stdout.next_line().await.unwrap();
-        let Some(line) = line else {
-            let mut errors = String::new();
-            let mut stderr = child.stderr.take().unwrap();
-            stderr.read_to_string(&mut errors).await.unwrap();
-            panic!("the host ended: {errors}");
+        let mut printed = Vec::new();
+        let url = loop {
+            let Some(line) = stdout.next_line().await.unwrap() else {
+                let mut errors = String::new();
+                let mut stderr = child.stderr.take().unwrap();
+                stderr.read_to_string(&mut errors).await.unwrap();
+                panic!("the host ended: {errors}");
+            };
+            let mut words = line.split_whitespace();
+            let url = words.find(|word| word.starts_with("http://"));
+            if let Some(url) = url.filter(|_| line.starts_with("Serving")) {
+                break url.to_owned();
+            }
+            printed.push(line);
         };
-        let url = line
-            .split_whitespace()
-            .find(|word| word.starts_with("http://"))
-            .unwrap_or_else(|| panic!("no URL in {line:?}"))
-            .to_owned();
-        Self { child, stdout, url }
+        Self {
+            child,
+            stdout,
+            url,
+            printed,
+        }
     }
 
-    /// Waits until it prints a line with this in it, and returns the line.
+    /// Waits until it prints one more line with this in it, and returns the line.
     pub async fn prints(&mut self, text: &str) -> String {
         while let Some(line) = self.stdout.next_line().await.unwrap() {
+            self.printed.push(line.clone());
             if line.contains(text) {
                 return line;
             }
         }
         panic!("the host ended, and has not printed {text:?}");
+    }
+
+    /// Waits until it has printed a line with this in it at some time.
+    pub async fn has_printed(&mut self, text: &str) {
+        if !self.printed.iter().any(|line| line.contains(text)) {
+            self.prints(text).await;
+        }
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -89,12 +107,20 @@ impl Host {
     }
 
     /// Waits for the end, and returns how it ended and what was printed meanwhile.
-    pub async fn ended(mut self) -> (ExitStatus, String) {
+    pub async fn ended(self) -> (ExitStatus, String) {
+        let (status, _, errors) = self.finished().await;
+        (status, errors)
+    }
+
+    /// The same, with the lines of standard output from the beginning.
+    pub async fn finished(mut self) -> (ExitStatus, Vec<String>, String) {
         let mut errors = String::new();
         let mut stderr = self.child.stderr.take().unwrap();
-        while self.stdout.next_line().await.unwrap().is_some() {}
+        while let Some(line) = self.stdout.next_line().await.unwrap() {
+            self.printed.push(line);
+        }
         stderr.read_to_string(&mut errors).await.unwrap();
-        (self.child.wait().await.unwrap(), errors)
+        (self.child.wait().await.unwrap(), self.printed, errors)
     }
 
     /// Sends a request over a connection of its own, and returns status and body.

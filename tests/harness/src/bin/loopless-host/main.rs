@@ -1,6 +1,7 @@
 //! `loopless-host`: serves a Spin HTTP component of WASI 0.3 on this machine.
 
 mod conformance;
+mod lifespan;
 mod project;
 mod serve;
 mod simulate;

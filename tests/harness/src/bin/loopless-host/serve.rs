@@ -14,6 +14,7 @@ use loopless_host::{GRACE, Harness, Reuse, Routes, Server, is_variable_name, lis
 use redis::IntoConnectionInfo;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::lifespan::{self, Lifespan};
 use crate::project;
 use crate::style::{BOLD, DIM};
 
@@ -134,11 +135,11 @@ fn variable(text: &str) -> Result<(String, String), String> {
     Ok((name.into(), value.into()))
 }
 
-/// Serves until the first Ctrl-C or SIGTERM.
+/// Serves until the first Ctrl-C or SIGTERM. Then running requests may finish, and the application stops.
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut stopped = pin!(stop_signal()?);
-    let server = tokio::select! {
-        server = start(arguments) => server?,
+    let (server, lifespan) = tokio::select! {
+        started = start(arguments) => started?,
         () = &mut stopped => return Ok(()),
     };
     stopped.await;
@@ -149,11 +150,15 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     if !server.shut_down().await {
         eprintln!("Some requests did not finish in time and were cut off");
     }
+    if let Err(error) = lifespan.shutdown().await {
+        eprintln!("{}", crate::one_line(&error));
+    }
     Ok(())
 }
 
-/// Builds the component if need be, and serves it.
-async fn start(arguments: Arguments) -> anyhow::Result<Server> {
+/// Builds the component if need be, starts its application, and serves it.
+async fn start(mut arguments: Arguments) -> anyhow::Result<(Server, Lifespan)> {
+    let token = lifespan::token(&mut arguments.variables)?;
     let reuse = Reuse {
         requests: arguments.max_instance_reuse_count,
         concurrent_requests: arguments.max_instance_concurrent_reuse_count,
@@ -178,12 +183,15 @@ async fn start(arguments: Arguments) -> anyhow::Result<Server> {
         Some(path) => path,
         None => build("the component", "").await?,
     };
-    let mut routes = Routes::from(builder.component(path).start().await?);
+    let harness = builder.component(path).start().await?;
+    let mut routes = Routes::from(harness.clone());
     if arguments.gotcha {
         let path = build("the gotcha", "tests/gotcha").await?;
         let gotcha = Harness::builder().reuse(reuse).console(console("gotcha"));
         routes = routes.mount(GOTCHA, gotcha.component(path).start().await?);
     }
+    let lifespan = Lifespan::new(harness, token);
+    lifespan.startup().await?;
     let server = Server::start(listener, routes)?;
     println!(
         "{BOLD}Serving{BOLD:#} {} (store: {})",
@@ -194,7 +202,7 @@ async fn start(arguments: Arguments) -> anyhow::Result<Server> {
         println!("{BOLD}The gotcha{BOLD:#} {}/", server.url(GOTCHA));
     }
     println!("{DIM}Ctrl-C stops it.{DIM:#}");
-    Ok(server)
+    Ok((server, lifespan))
 }
 
 /// Builds the component of a package of this project.

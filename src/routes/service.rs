@@ -1,0 +1,268 @@
+//! The service: start, stop, look, follow.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::sse::{self, MOST_MISSED, Messages};
+use super::{App, Host, request};
+use crate::clock::Clock;
+use crate::problem::Problem;
+use crate::service::{self, DID_SOMETHING, Error, Progress, Runner, STARTED, STOPPED, Started};
+use crate::service::{Status, Stopped};
+use crate::settings::Settings;
+
+/// How long a stop waits where the client does not say.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a stream looks how far the service has come.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The service as clients see it.
+#[derive(Serialize)]
+struct View {
+    state: service::State,
+    ticks: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runner: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    heartbeat: Option<String>,
+}
+
+fn view(status: Status) -> Response {
+    let view = View {
+        state: status.state,
+        ticks: status.ticks,
+        started: status.started.and_then(date),
+        runner: status.runner,
+        heartbeat: status.heartbeat.and_then(date),
+    };
+    // Strings and numbers: there is nothing here that JSON could not say.
+    super::json(serde_json::to_string(&view).unwrap_or_default())
+}
+
+/// A date as RFC 3339 has it. `None` for one after the year 9999.
+fn date(since_1970: Duration) -> Option<String> {
+    const YEAR_10000: Duration = Duration::from_secs(253_402_300_800);
+    let date = std::time::UNIX_EPOCH.checked_add(since_1970)?;
+    (since_1970 < YEAR_10000).then(|| humantime::format_rfc3339_millis(date).to_string())
+}
+
+/// Goes on with the service's work after the response.
+fn spawn<H: Host>(app: &App<H>, settings: Settings, runner: Runner) {
+    let app = app.clone();
+    H::spawn(async move { app.service(settings).run(runner, H::print).await });
+}
+
+/// Starts the service, and returns what it is doing now and whether that is new.
+pub async fn started<H: Host>(app: &App<H>, settings: Settings) -> Result<(Status, bool), Problem> {
+    match app.service(settings).start(H::print).await? {
+        Started::Already(status) => Ok((status, false)),
+        Started::Now(runner) => {
+            let status = runner.status();
+            spawn(app, settings, runner);
+            Ok((status, true))
+        }
+    }
+}
+
+/// Starts the service, if it is not running.
+pub async fn start<H: Host>(State(app): State<App<H>>, uri: Uri) -> Result<Response, Problem> {
+    let [] = request::parameters(&uri, [])?;
+    let settings = app.settings().await?;
+    let (status, is_new) = started(&app, settings).await?;
+    let location = [(header::LOCATION, "/service")];
+    let code = if is_new {
+        StatusCode::ACCEPTED
+    } else {
+        StatusCode::OK
+    };
+    Ok((code, location, view(status)).into_response())
+}
+
+/// Stops the service, and waits until it has stopped.
+pub async fn stop<H: Host>(State(app): State<App<H>>, uri: Uri) -> Result<Response, Problem> {
+    let [timeout] = request::parameters(&uri, ["timeout"])?;
+    let settings = app.settings().await?;
+    let timeout = match timeout {
+        Some(timeout) => request::seconds("timeout", &timeout, settings.wait_max)?,
+        None => STOP_TIMEOUT.min(settings.wait_max),
+    };
+    Ok(view(stopped(&app, settings, timeout).await?))
+}
+
+/// Stops the service within this time.
+pub async fn stopped<H: Host>(
+    app: &App<H>,
+    settings: Settings,
+    timeout: Duration,
+) -> Result<Status, Problem> {
+    match app.service(settings).stop(timeout, H::print).await? {
+        Stopped::Yes(status) => Ok(status),
+        Stopped::TimedOut(_) => Err(Problem::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            format!(
+                "The service was asked to stop, and still ran after {} s. GET /service says when it has stopped.",
+                timeout.as_secs_f64()
+            ),
+        )),
+    }
+}
+
+/// What the service is doing. Where its runner is lost, this request's instance takes over.
+pub async fn show<H: Host>(State(app): State<App<H>>, uri: Uri) -> Result<Response, Problem> {
+    let [] = request::parameters(&uri, [])?;
+    let settings = app.settings().await?;
+    let service = app.service(settings);
+    let status = service.status().await?;
+    if status.state == service::State::Lost
+        && let Some(runner) = service.tend(H::print).await?
+    {
+        spawn(&app, settings, runner);
+    }
+    Ok(view(status))
+}
+
+/// Its last line at once, then each new one. With `Last-Event-ID`, each line since.
+pub async fn stream<H: Host>(
+    State(app): State<App<H>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let [] = request::parameters(&uri, [])?;
+    let settings = app.settings().await?;
+    let progress = app.service(settings).progress(None).await?;
+    let told = sse::last_event_id(&headers)
+        .and_then(Line::parse)
+        .filter(|line| *line <= last_line(&progress))
+        .unwrap_or_else(|| last_line(&progress).before());
+    let mut source = Source {
+        app: app.clone(),
+        settings,
+        progress,
+        told,
+    };
+    let mut messages = Messages::new();
+    source.push_since(&mut messages);
+    Ok(sse::response(app, settings, messages, source))
+}
+
+/// Which of the lines that the service has ever said: the run's number, and 1 for its first line, 2 for the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Line {
+    run: u64,
+    number: u64,
+}
+
+impl Line {
+    /// An id of the stream.
+    fn parse(id: &str) -> Option<Self> {
+        let (run, number) = id.split_once('.')?;
+        let (run, number) = (run.parse().ok()?, number.parse().ok()?);
+        (number > 0).then_some(Self { run, number })
+    }
+
+    /// The place before this line.
+    fn before(self) -> Self {
+        Self {
+            number: self.number.saturating_sub(1),
+            ..self
+        }
+    }
+}
+
+/// The line that the service has said last. 0 where it has never run.
+fn last_line(progress: &Progress) -> Line {
+    let run = progress.run();
+    let said = 1 + progress.ticks() + u64::from(progress.is_over());
+    Line {
+        run,
+        number: if run == 0 { 0 } else { said },
+    }
+}
+
+/// What one client is told.
+struct Source<H: Host> {
+    app: App<H>,
+    settings: Settings,
+    progress: Progress,
+    /// The line that was told last.
+    told: Line,
+}
+
+impl<H: Host> sse::Source for Source<H> {
+    async fn wait(&mut self, until: Duration, messages: &mut Messages) -> Result<(), Problem> {
+        let now = self.app.events().now();
+        let pause = LOOK.max(self.settings.polling.last);
+        let pause = until.saturating_sub(now).min(pause);
+        self.app.events().clock().sleep(pause).await;
+        let service = self.app.service(self.settings);
+        match service.progress(Some(&self.progress)).await {
+            Ok(progress) => self.progress = progress,
+            Err(Error::Foreign { key }) => return Err(Error::Foreign { key }.into()),
+            Err(_) => return Ok(()),
+        }
+        self.push_since(messages);
+        Ok(())
+    }
+}
+
+impl<H: Host> Source<H> {
+    /// Every line since the one that was told last.
+    ///
+    /// The numbers alone say what each line was. Of runs that came and went in between, only the one before this run is
+    /// known to its end.
+    fn push_since(&mut self, messages: &mut Messages) {
+        let last = last_line(&self.progress);
+        if self.told.run != last.run {
+            if let Some(ticks) = self.progress.previous(self.told.run) {
+                self.push_run(self.told.run, ticks, ticks + 2, messages);
+            }
+            self.told = Line {
+                run: last.run,
+                number: 0,
+            };
+        }
+        self.push_run(last.run, self.progress.ticks(), last.number, messages);
+    }
+
+    /// The lines of a run with so many ticks, up to the line `newest`.
+    fn push_run(&mut self, run: u64, ticks: u64, newest: u64, messages: &mut Messages) {
+        let first = (self.told.number + 1).max((newest + 1).saturating_sub(MOST_MISSED));
+        for number in first..=newest {
+            let text = match number {
+                1 => STARTED,
+                _ if number <= ticks + 1 => DID_SOMETHING,
+                _ => STOPPED,
+            };
+            messages.push(None, Some(format!("{run}.{number}")), text);
+        }
+        self.told.number = self.told.number.max(newest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_rfc_3339() {
+        let text = |ms| date(Duration::from_millis(ms));
+        assert_eq!(text(0).unwrap(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(text(951_827_696_789).unwrap(), "2000-02-29T12:34:56.789Z");
+        assert_eq!(text(u64::MAX), None);
+    }
+
+    #[test]
+    fn an_id_is_a_run_and_a_line() {
+        assert_eq!(Line::parse("7.12"), Some(Line { run: 7, number: 12 }));
+        for id in ["", "7", "7.", ".1", "7.0", "7.-1", "7.1.2", "x.1"] {
+            assert_eq!(Line::parse(id), None, "{id:?}");
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! The lease of the service, checked exhaustively: every order in which two and three would-be runners can take their
+//! steps on the store, where each one's date makes it take those before it for dead, and answers of swaps are lies.
+//!
+//! As in `tests/model.rs`, what runs is the code that ships, run again from its start for each state. That a process
+//! dies needs no step of its own: the promises hold in every state, also in the last one that it reaches.
+
+use std::collections::BTreeMap;
+use std::future::{Future, pending, poll_fn};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use loopless::clock::{Calendar, Clock};
+use loopless::event::{Events, Polling};
+use loopless::service::{DID_SOMETHING, Service, Started};
+use loopless::store::{Error, Records, Store};
+use stateright::{Checker, Model, Property};
+
+/// How often a runner ticks before the model looks no further.
+const TICKS: usize = 2;
+
+const LEASE: Duration = Duration::from_secs(5);
+
+type Value = Option<Vec<u8>>;
+
+/// One atomic step on the store.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Step {
+    Get,
+    Keys,
+    Add(i64),
+    /// The handle of a compare-and-swap takes its look.
+    Look,
+    Swap {
+        seen: Value,
+        new: Vec<u8>,
+    },
+    Put(Vec<u8>),
+    Delete,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Answer {
+    Value(Value),
+    Keys(Vec<String>),
+    Sum(i64),
+    Swapped(bool),
+    Done,
+}
+
+/// One run of a process, as far as the store's answers go.
+#[derive(Debug, Default)]
+struct Run {
+    answers: Vec<Answer>,
+    taken: usize,
+    asks: Option<(String, Step)>,
+    time: Duration,
+    date: Duration,
+    term: u64,
+    ticks: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Replay(Arc<Mutex<Run>>);
+
+impl Replay {
+    fn run(&self) -> MutexGuard<'_, Run> {
+        self.0.lock().unwrap()
+    }
+
+    /// The recorded answer to the next step, or, where there is none yet, a wait for it that does not end.
+    async fn ask(&self, key: &str, step: Step) -> Answer {
+        let answer = {
+            let mut run = self.run();
+            let answer = run.answers.get(run.taken).cloned();
+            match answer {
+                Some(_) => run.taken += 1,
+                None => run.asks = Some((key.into(), step)),
+            }
+            answer
+        };
+        match answer {
+            Some(answer) => answer,
+            None => pending().await,
+        }
+    }
+}
+
+fn strange<T>(answer: Answer) -> Result<T, Error> {
+    Err(Error::new(format!("no answer to that: {answer:?}")))
+}
+
+impl Store for Replay {
+    async fn get(&self, key: &str) -> Result<Value, Error> {
+        // Nobody sets the two events here: what is read of them is always the same.
+        if key.starts_with("event/") {
+            return Ok(None);
+        }
+        match self.ask(key, Step::Get).await {
+            Answer::Value(value) => Ok(value),
+            answer => strange(answer),
+        }
+    }
+
+    async fn keys(&self) -> Result<Vec<String>, Error> {
+        match self.ask("", Step::Keys).await {
+            Answer::Keys(keys) => Ok(keys),
+            answer => strange(answer),
+        }
+    }
+
+    async fn create(&self, key: &str) -> Result<(), Error> {
+        self.increment(key, 0).await.map(drop)
+    }
+
+    async fn swap(&self, key: &str, old: &[u8], new: &[u8]) -> Result<(), Error> {
+        let seen = match self.ask(key, Step::Look).await {
+            Answer::Value(seen) => seen,
+            answer => return strange(answer),
+        };
+        if seen.as_deref() == Some(old) {
+            let new = new.to_vec();
+            self.ask(key, Step::Swap { seen, new }).await;
+        }
+        Ok(())
+    }
+}
+
+impl Records for Replay {
+    async fn increment(&self, key: &str, delta: i64) -> Result<i64, Error> {
+        match self.ask(key, Step::Add(delta)).await {
+            Answer::Sum(sum) => Ok(sum),
+            answer => strange(answer),
+        }
+    }
+
+    async fn put(&self, key: &str, value: &[u8]) -> Result<(), Error> {
+        self.ask(key, Step::Put(value.to_vec())).await;
+        Ok(())
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), Error> {
+        self.ask(key, Step::Delete).await;
+        Ok(())
+    }
+}
+
+impl Clock for Replay {
+    fn now(&self) -> Duration {
+        self.run().time
+    }
+
+    /// Time passes for a process only while it asks for nothing. Processes have no common clock.
+    fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send {
+        let replay = self.clone();
+        poll_fn(move |_| {
+            let mut run = replay.run();
+            if run.asks.is_some() {
+                return Poll::Pending;
+            }
+            run.time += duration;
+            Poll::Ready(())
+        })
+    }
+}
+
+impl Calendar for Replay {
+    fn date(&self) -> Duration {
+        self.run().date
+    }
+}
+
+/// Where a process is.
+struct Progress {
+    asks: Option<(String, Step)>,
+    term: u64,
+    ticks: usize,
+}
+
+/// Runs a process from its start to the first step that has no answer yet, or to its end.
+fn progress(index: usize, answers: &[Answer]) -> Progress {
+    let replay = Replay::default();
+    replay.run().answers = answers.to_vec();
+    // An hour later than the one before: to this one, all those are dead.
+    replay.run().date = Duration::from_secs(1_700_000_000 + 3600 * index as u64);
+    let store = replay.clone();
+    let mut running = pin!(async {
+        let events = Events::new(store.clone(), store.clone());
+        let service = Service::new(&events, LEASE, Polling::default());
+        if let Ok(Started::Now(runner)) = service.start(|_| ()).await {
+            store.run().term = runner.status().runner.unwrap_or_default();
+            let say = |line: &str| store.run().ticks += usize::from(line == DID_SOMETHING);
+            let mut running = pin!(service.run(runner, say));
+            poll_fn(|cx| {
+                if store.run().ticks >= TICKS {
+                    return Poll::Ready(());
+                }
+                running.as_mut().poll(cx)
+            })
+            .await;
+        }
+    });
+    _ = running
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()));
+    let run = replay.run();
+    Progress {
+        asks: run.asks.clone().filter(|_| run.ticks < TICKS),
+        term: run.term,
+        ticks: run.ticks,
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct State {
+    store: BTreeMap<String, Vec<u8>>,
+    processes: Vec<Vec<Answer>>,
+    /// The term of the last tick.
+    last: u64,
+    went_back: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Action {
+    /// The process takes its step, and the store tells the truth.
+    Step(usize),
+    /// It takes its swap, and the store says the opposite of the truth.
+    Lie(usize),
+}
+
+/// Would-be runners, and what their store does.
+#[derive(Clone, Debug)]
+struct Protocol {
+    runners: usize,
+    /// How many steps each one takes at the most. A takeover without a race takes about 20.
+    steps: usize,
+    /// Whether nobody has the lease at first. Otherwise, the first one has it.
+    is_fresh: bool,
+    lies: bool,
+    /// A store whose swaps are plain writes, to see that the check sees it.
+    is_blind: bool,
+}
+
+impl Protocol {
+    fn apply(&self, store: &mut BTreeMap<String, Vec<u8>>, key: &str, step: &Step) -> Answer {
+        match step {
+            Step::Get | Step::Look => Answer::Value(store.get(key).cloned()),
+            Step::Keys => Answer::Keys(store.keys().cloned().collect()),
+            Step::Add(delta) => {
+                let sum = store.get(key).map_or(0, |value| number(value)) + delta;
+                store.insert(key.into(), sum.to_string().into_bytes());
+                Answer::Sum(sum)
+            }
+            Step::Swap { seen, new } => {
+                let is_applied = self.is_blind || store.get(key) == seen.as_ref();
+                if is_applied {
+                    store.insert(key.into(), new.clone());
+                }
+                Answer::Swapped(is_applied)
+            }
+            Step::Put(value) => {
+                store.insert(key.into(), value.clone());
+                Answer::Done
+            }
+            Step::Delete => {
+                store.remove(key);
+                Answer::Done
+            }
+        }
+    }
+}
+
+fn number(value: &[u8]) -> i64 {
+    std::str::from_utf8(value).unwrap().parse().unwrap()
+}
+
+/// The ticks of the run, by the store alone.
+fn counted(store: &BTreeMap<String, Vec<u8>>) -> u64 {
+    let Some(term) = store.get("service/lease").map(|value| number(value)) else {
+        return 0;
+    };
+    if term == 0 {
+        return 0;
+    }
+    // What is missing counts as nothing, which the check then sees.
+    let beats = store.get(&format!("service/beats/{term}"));
+    let beats = beats.map_or(1, |value| number(value));
+    let beats = if beats > 0 {
+        beats.unsigned_abs() - 1
+    } else {
+        beats.unsigned_abs().div_ceil(64) / 2 - 1
+    };
+    let record = store.get(&format!("service/runs/{term}"));
+    let record = record.and_then(|record| serde_json::from_slice(record).ok());
+    let carried = record.and_then(|record: serde_json::Value| record["carried"].as_u64());
+    carried.unwrap_or(0) + beats
+}
+
+impl Model for Protocol {
+    type State = State;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<State> {
+        let mut state = State {
+            store: BTreeMap::new(),
+            processes: vec![Vec::new(); self.runners],
+            last: 0,
+            went_back: false,
+        };
+        // The first one has the lease already. From here on, every order is tried.
+        while !self.is_fresh && progress(0, &state.processes[0]).term == 0 {
+            let next = self.next_state(&state, Action::Step(0));
+            state = next.expect("it takes steps until it has the lease");
+        }
+        vec![state]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        for (index, answers) in state.processes.iter().enumerate() {
+            if let Some((_, step)) = progress(index, answers).asks {
+                actions.push(Action::Step(index));
+                if self.lies && matches!(step, Step::Swap { .. }) {
+                    actions.push(Action::Lie(index));
+                }
+            }
+        }
+    }
+
+    fn next_state(&self, last: &State, action: Action) -> Option<State> {
+        let mut state = last.clone();
+        let (Action::Step(index) | Action::Lie(index)) = action;
+        let before = progress(index, &last.processes[index]);
+        let (key, step) = before.asks?;
+        let answer = match (self.apply(&mut state.store, &key, &step), action) {
+            (Answer::Swapped(is_applied), Action::Lie(_)) => Answer::Swapped(!is_applied),
+            (answer, _) => answer,
+        };
+        state.processes[index].push(answer);
+        let after = progress(index, &state.processes[index]);
+        if after.ticks > before.ticks {
+            state.went_back |= after.term < state.last;
+            state.last = after.term;
+        }
+        Some(state)
+    }
+
+    fn within_boundary(&self, state: &State) -> bool {
+        let steps = state.processes.iter().map(Vec::len);
+        steps.max() <= Some(self.steps)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always("the store counts what was told", |_, state: &State| {
+                let processes = state.processes.iter().enumerate();
+                let told: usize = processes
+                    .map(|(index, answers)| progress(index, answers).ticks)
+                    .sum();
+                counted(&state.store) == told as u64
+            }),
+            Property::always("no term ticks after a later one", |_, state: &State| {
+                !state.went_back
+            }),
+            Property::sometimes("a runner takes over and ticks", |_, state: &State| {
+                let record = state.processes.iter().enumerate();
+                let ticking = record.filter(|(index, answers)| progress(*index, answers).ticks > 0);
+                ticking.count() > 1
+            }),
+        ]
+    }
+}
+
+fn holds(protocol: Protocol) {
+    let checker = protocol.clone().checker().threads(2).spawn_bfs().join();
+    println!(
+        "{protocol:?}: {} states, {} steps at the most",
+        checker.unique_state_count(),
+        checker.max_depth()
+    );
+    checker.assert_properties();
+}
+
+#[test]
+fn a_runner_and_one_that_takes_it_for_dead() {
+    holds(Protocol {
+        runners: 2,
+        steps: 60,
+        is_fresh: false,
+        lies: true,
+        is_blind: false,
+    });
+}
+
+#[test]
+fn two_that_start_at_once() {
+    holds(Protocol {
+        runners: 2,
+        steps: 21,
+        is_fresh: true,
+        lies: false,
+        is_blind: false,
+    });
+}
+
+#[test]
+fn the_check_finds_what_a_blind_swap_does() {
+    let protocol = Protocol {
+        runners: 2,
+        steps: 60,
+        is_fresh: false,
+        lies: false,
+        is_blind: true,
+    };
+    let checker = protocol.checker().threads(2).spawn_bfs().join();
+    checker.assert_any_discovery("the store counts what was told");
+}
