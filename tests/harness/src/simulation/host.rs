@@ -28,6 +28,8 @@ pub struct Settings {
     pub variables: BTreeMap<String, String>,
     /// How far the replica that this host reads lags behind the database. Zero: it reads the database itself.
     pub lag: Duration,
+    /// How far this host's calendar is ahead of the world's.
+    pub calendar_ahead: Duration,
 }
 
 /// A host. Clones are the same one.
@@ -182,8 +184,10 @@ impl Host {
             reuse,
             variables,
             lag,
+            calendar_ahead,
         } = &inner.settings;
         inner.world.tell(&inner.name, || "starts".into());
+        let now = EPOCH + inner.world.0.started.elapsed() + *calendar_ahead;
         let stage = Arc::new(Stage {
             world: inner.world.clone(),
             host: inner.name.clone(),
@@ -210,7 +214,7 @@ impl Host {
         let harness = builder
             .staged(
                 stage.clone(),
-                EPOCH,
+                now,
                 inner.instances.load(Ordering::Relaxed),
             )
             .start_program(inner.world.0.program.clone())?;

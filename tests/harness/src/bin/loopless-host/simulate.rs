@@ -17,13 +17,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anstream::{eprintln, print, println};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use loopless_host::simulation::Simulation;
 
 use crate::project;
 use crate::style::{BOLD, DIM, RED};
-use scenario::{Counts, Report, Weather};
+use scenario::{Counts, Report, Subject, Weather};
 
 /// How many failing seeds are told in full.
 const MOST_TOLD: usize = 10;
@@ -42,6 +42,10 @@ pub struct Arguments {
     /// Tries this seed only
     #[arg(long, value_name = "SEED", conflicts_with_all = ["seeds", "from"])]
     seed: Option<u64>,
+
+    /// Tries only worlds of this; without it, every fourth is about the service
+    #[arg(long, value_enum, value_name = "SUBJECT")]
+    about: Option<Subject>,
 
     /// Prints who did what, when
     #[arg(long, requires = "seed")]
@@ -73,7 +77,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let simulation = Simulation::load(component)?;
     let replay = |seed| command(&arguments, seed);
     if let Some(seed) = arguments.seed {
-        return one(&simulation, seed, arguments.trace);
+        return one(&simulation, seed, &arguments);
     }
 
     let search = Search {
@@ -81,6 +85,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         next: AtomicU64::new(arguments.from),
         end: arguments.from.saturating_add(arguments.seeds),
         is_over: AtomicBool::new(false),
+        about: arguments.about,
         twice: arguments.twice,
         fail_fast: arguments.fail_fast,
         progress: progress(arguments.seeds),
@@ -110,16 +115,21 @@ fn command(arguments: &Arguments, seed: u64) -> String {
         Some(path) => format!(" --component {}", path.display()),
         None => String::new(),
     };
-    format!("cargo run -p loopless-host -- simulate{component} --seed {seed} --trace")
+    let about = match arguments.about.and_then(|about| about.to_possible_value()) {
+        Some(about) => format!(" --about {}", about.get_name()),
+        None => String::new(),
+    };
+    format!("cargo run -p loopless-host -- simulate{component}{about} --seed {seed} --trace")
 }
 
-fn one(simulation: &Simulation, seed: u64, is_traced: bool) -> anyhow::Result<ExitCode> {
-    let report = if is_traced {
-        let (report, trace) = simulation.trace(seed, scenario::play)?;
+fn one(simulation: &Simulation, seed: u64, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let play = async |world| scenario::play(world, arguments.about).await;
+    let report = if arguments.trace {
+        let (report, trace) = simulation.trace(seed, play)?;
         print!("{trace}");
         report
     } else {
-        simulation.run(seed, scenario::play)?
+        simulation.run(seed, play)?
     };
     println!("{BOLD}seed {seed}{BOLD:#}: {}", report.setting);
     for violation in &report.violations {
@@ -148,6 +158,7 @@ struct Search {
     next: AtomicU64,
     end: u64,
     is_over: AtomicBool,
+    about: Option<Subject>,
     twice: bool,
     fail_fast: bool,
     progress: ProgressBar,
@@ -193,12 +204,13 @@ impl Search {
     }
 
     fn try_seed(&self, seed: u64) -> Report {
+        let play = async |world| scenario::play(world, self.about).await;
         let run = || {
             if !self.twice {
-                return self.simulation.run(seed, scenario::play);
+                return self.simulation.run(seed, play);
             }
-            let (mut report, first) = self.simulation.trace(seed, scenario::play)?;
-            let (_, second) = self.simulation.trace(seed, scenario::play)?;
+            let (mut report, first) = self.simulation.trace(seed, play)?;
+            let (_, second) = self.simulation.trace(seed, play)?;
             let differs = |(one, other): &(&str, &str)| one != other;
             if let Some((one, other)) = first.lines().zip(second.lines()).find(differs) {
                 let what = format!("a second run differs: {one:?} became {other:?}");

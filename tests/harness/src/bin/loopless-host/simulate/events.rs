@@ -1,6 +1,7 @@
 //! A world of events: clients that set, clear, forget, look and wait.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use loopless_host::Reuse;
@@ -32,6 +33,7 @@ fn settings(world: &World, weather: Weather, quirks: Quirks, poll: (u64, u64)) -
         },
         variables,
         lag,
+        calendar_ahead: Duration::ZERO,
     }
 }
 
@@ -63,8 +65,17 @@ pub async fn play(world: World) -> Report {
     );
     world.tell("world", || setting.clone());
 
+    let ends = Ends::default();
     let running: Vec<_> = (1..=clients)
-        .map(|client| tokio::spawn(live(world.clone(), client, names, hosts.clone())))
+        .map(|client| {
+            tokio::spawn(live(
+                world.clone(),
+                client,
+                names,
+                hosts.clone(),
+                ends.clone(),
+            ))
+        })
         .collect();
     let hardship = Hardship::begin(&world, weather, &hosts, &database, ms(6000));
     let mut done = Vec::new();
@@ -124,12 +135,16 @@ pub async fn play(world: World) -> Report {
     }
 }
 
+/// When waits that are under way are going to end. The moments just before that are the hardest.
+type Ends = Arc<Mutex<Vec<Duration>>>;
+
 /// What a client does in its life.
 async fn live(
     world: World,
     client: u64,
     names: &'static [&'static str],
     hosts: Vec<Host>,
+    ends: Ends,
 ) -> Vec<Done> {
     let mut done = Vec::new();
     let mut seen = 0;
@@ -138,9 +153,19 @@ async fn live(
     for _ in 0..world.number(3..=8) {
         let pause = *world.pick(&[ms(0), ms(5), ms(60), ms(700)]);
         world.sleep(world.time(Duration::ZERO..=pause)).await;
-        let action = match next.take() {
-            Some(action) => action,
-            None => {
+        let end = lock(&ends).pop().filter(|_| world.chance(0.5));
+        let until_end = end.and_then(|end| end.checked_sub(world.moment().at));
+        let action = match (next.take(), until_end) {
+            (Some(action), _) => action,
+            (None, Some(left)) => {
+                let before = world.time(ms(0)..=ms(30));
+                world.sleep(left.saturating_sub(before)).await;
+                Action::Change {
+                    set: world.chance(0.8),
+                    only_from: None,
+                }
+            }
+            (None, None) => {
                 name = *world.pick(names);
                 let action = choose(&world, seen);
                 // A pulse, often enough.
@@ -155,6 +180,9 @@ async fn live(
         };
         if matches!(action, Action::Post { .. } | Action::Page) {
             name = "event";
+        }
+        if let Action::Wait { timeout } | Action::LongPoll { timeout, .. } = action {
+            lock(&ends).push(world.moment().at + timeout);
         }
         let host = world.pick(&hosts).clone();
         let its = act(client, name, action, host).await;
@@ -228,4 +256,9 @@ async fn recover(
             }
         }
     }
+}
+
+/// A list of times is never half changed.
+fn lock(ends: &Mutex<Vec<Duration>>) -> MutexGuard<'_, Vec<Duration>> {
+    ends.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use clap::ValueEnum;
 use loopless_host::simulation::{Call, Database, Faults, Host, Outcome, World};
 
 use super::{events, service};
@@ -107,12 +108,25 @@ pub fn faults(world: &World, weather: Weather) -> Faults {
     faults
 }
 
-/// The world of a seed, from its beginning to its end. Every fourth is about the service, the others about events.
-pub async fn play(world: World) -> Report {
-    if world.seed() % 4 == 3 {
-        service::play(world).await
-    } else {
-        events::play(world).await
+/// What a world is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Subject {
+    /// Events
+    Events,
+    /// The long-running service
+    Service,
+}
+
+/// The world of a seed, from its beginning to its end. Without a subject, every fourth is about the service, the others
+/// about events.
+pub async fn play(world: World, subject: Option<Subject>) -> Report {
+    let by_seed = match world.seed() % 4 {
+        3 => Subject::Service,
+        _ => Subject::Events,
+    };
+    match subject.unwrap_or(by_seed) {
+        Subject::Events => events::play(world).await,
+        Subject::Service => service::play(world).await,
     }
 }
 

@@ -108,6 +108,7 @@ fn settings(world: &World, weather: Weather, quirks: Quirks) -> Settings {
             Weather::Lagging => *world.pick(&[ms(0), ms(20), ms(150)]),
             _ => Duration::ZERO,
         },
+        calendar_ahead: *world.pick(&[ms(0), ms(0), ms(700)]),
     }
 }
 
@@ -116,10 +117,10 @@ pub async fn play(world: World) -> Report {
     let weather = *world.pick(&Weather::ALL);
     let (_, quirks) = *world.pick(&Quirks::ALL);
     let mut faults = faults(&world, weather);
-    if faults.slow > 0.0 && world.chance(0.5) {
+    if faults.slow > 0.0 {
         // Long enough for a runner to be taken for dead while it lives.
         faults.slow = 0.02;
-        faults.slow_latency = ms(8000);
+        faults.slow_latency = ms(12_000);
     }
     let database = Database::new(&world, faults);
     let hosts: Result<Vec<Host>, _> = ["A", "B", "C"][..=world.number(0..=2) as usize]
@@ -183,13 +184,14 @@ pub async fn play(world: World) -> Report {
 
 async fn live(world: World, client: u64, hosts: Vec<Host>) -> Vec<Done> {
     let mut done = Vec::new();
-    for _ in 0..world.number(2..=7) {
-        let pause = *world.pick(&[ms(0), ms(50), ms(1500), ms(4000)]);
+    for _ in 0..world.number(2..=8) {
+        let pause = *world.pick(&[ms(0), ms(50), ms(1500), ms(6000)]);
         world.sleep(world.time(Duration::ZERO..=pause)).await;
         let action = *world.pick(&[
             Action::Start,
             Action::Start,
             Action::Stop,
+            Action::Look,
             Action::Look,
             Action::Look,
         ]);
