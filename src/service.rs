@@ -17,14 +17,14 @@
 //! | `service/terms` | how many terms were given out | `increment`: whoever wants to run |
 //! | `service/lease` | the current term, which only grows | a swap from the term that was seen: whoever wants to run |
 //! | `service/beats/<term>` | 1 and the beats of the term, or, below 0, that they are sealed | `increment`: the term's runner. One swap, which seals it: the runner that stops, or its successor |
-//! | `service/runs/<term>` | a [`Record`] | the term's runner, and nobody else |
+//! | `service/runs/<term>` | a `Record`, in JSON | the term's runner, and nobody else |
 //!
 //! - A beat is an `increment`, whose answer is true on every backend: if it is the number that the runner expects, the
 //!   beat happened in its term, and it prints its line. Any other answer says that the term is over: it prints nothing
 //!   and ends. (A beat is no swap, because Spin never frees the handle of one: an instance would be out of them after 256 s.)
 //! - Before a successor takes the lease it seals the beats of the term before, by a swap from the very number that it
 //!   saw. If the runner has moved since, the swap fails, and it is alive. If not, the number of its beats is final:
-//!   no tick is lost or counted twice. A beat that arrives later than the seal is rounded off (see [`Beats`]).
+//!   no tick is lost or counted twice. A beat that arrives later than the seal is rounded off (see `Beats`).
 //! - When a runner is taken for dead, by the date in its last record, only decides when somebody tries. Clocks that
 //!   differ between machines make a takeover early or late, never unsafe.
 //! - What a runner has written of terms before its own is deleted by the next one: a bounded number of keys remains.
