@@ -212,11 +212,7 @@ impl Host {
             builder = builder.variable(name, value);
         }
         let harness = builder
-            .staged(
-                stage.clone(),
-                now,
-                inner.instances.load(Ordering::Relaxed),
-            )
+            .staged(stage.clone(), now, inner.instances.load(Ordering::Relaxed))
             .start_program(inner.world.0.program.clone())?;
         *running = Some(Running {
             harness,

@@ -28,6 +28,7 @@ pub async fn check(report: &mut Report, target: &Target) {
     streams(report, target).await;
     forgets(report, target).await;
     lists(report, target).await;
+    service(report, target).await;
     refusals(report, target).await;
     description(report, target).await;
 }
@@ -522,6 +523,51 @@ async fn list(target: &Target, path: &str) -> Outcome<List> {
     })
 }
 
+/// The service and the lifespan, as far as looking at them changes nothing: a server may have its service running.
+async fn service(report: &mut Report, target: &Target) {
+    report.capability("The service and the lifespan");
+    let promise = "/service says what the service is doing, and how often it did something";
+    let look = async {
+        let answer = target.get("/service").await?.status(200)?;
+        let answer = answer.media_type("application/json")?.not_stored()?;
+        let body = answer.json()?;
+        let states = ["stopped", "running", "stopping", "lost"];
+        let is_state = body["state"]
+            .as_str()
+            .is_some_and(|state| states.contains(&state));
+        if is_state && body["ticks"].is_u64() {
+            Ok(())
+        } else {
+            Err(Failure::new("a state and ticks", answer.body))
+        }
+    };
+    report.check(promise, look).await;
+
+    let promise = "a time to stop in that makes no sense is 400";
+    let nonsense = async {
+        for timeout in ["-1", "soon", "1e9", ""] {
+            let path = format!("/service/stop?timeout={timeout}");
+            let answer = target.send(Method::POST, &path, &[], "").await?;
+            answer.problem(400)?;
+        }
+        Ok(())
+    };
+    report.check(promise, nonsense).await;
+
+    let promise = "/lifespan answers only to the operator's token: 401, or 403 where there is none";
+    let lifespan = async {
+        for path in ["/lifespan/startup", "/lifespan/shutdown"] {
+            for headers in [&[][..], &[("authorization", "Bearer wrong")]] {
+                let answer = target.send(Method::POST, path, headers, "").await?;
+                let expected = if answer.status == 403 { 403 } else { 401 };
+                answer.problem(expected)?;
+            }
+        }
+        Ok(())
+    };
+    report.check(promise, lifespan).await;
+}
+
 /// What is refused, and how.
 async fn refusals(report: &mut Report, target: &Target) {
     report.capability("Refusals are problem documents, and change nothing");
@@ -605,6 +651,9 @@ async fn refusals(report: &mut Report, target: &Target) {
             (Method::POST, "/events/a", &["GET", "PUT", "DELETE"]),
             (Method::PUT, "/events/a/wait", &["GET"]),
             (Method::PUT, "/events/a/stream", &["GET"]),
+            (Method::POST, "/service", &["GET"]),
+            (Method::GET, "/service/start", &["POST"]),
+            (Method::GET, "/service/stop", &["POST"]),
             (Method::PUT, "/openapi.json", &["GET"]),
         ] {
             let answer = target.send(method, path, &[], "").await?.problem(405)?;
@@ -644,6 +693,12 @@ async fn description(report: &mut Report, target: &Target) {
             ("/events/{name}", &["get", "put", "delete"]),
             ("/events/{name}/wait", &["get"]),
             ("/events/{name}/stream", &["get"]),
+            ("/service", &["get"]),
+            ("/service/start", &["post"]),
+            ("/service/stop", &["post"]),
+            ("/service/stream", &["get"]),
+            ("/lifespan/startup", &["post"]),
+            ("/lifespan/shutdown", &["post"]),
             ("/openapi.json", &["get"]),
         ] {
             for method in methods {
