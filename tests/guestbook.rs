@@ -5,11 +5,13 @@
 mod signing;
 mod support;
 
+use std::path::Path;
 use std::time::Duration;
 
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use loopless_host::console::{Line, Output};
+use loopless_host::simulation::{Database, Faults, Settings, Simulation};
 use loopless_host::store::{Memory, Observed, Operation, Sqlite, Store};
 use loopless_host::{Builder, Harness, Reuse, Routes, component};
 use support::{problem, text};
@@ -141,6 +143,66 @@ async fn a_request_over_the_hosts_limit_is_504() {
     let response = host.post("/ada", "First.").await;
     problem(&response, StatusCode::GATEWAY_TIMEOUT);
     assert!(started.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_that_are_killed_take_their_requests_with_them_and_no_more() {
+    let store = Observed::new(Memory::default());
+    let host = guestbook().store(store.clone()).start().await.unwrap();
+    store.fail_next(1, Operation::Set, "busy");
+    let signing = tokio::spawn({
+        let host = host.clone();
+        async move { host.post("/ada", "First.").await }
+    });
+    // It waits for a second before it tries again.
+    sleep(Duration::from_millis(500)).await;
+    host.kill_instances();
+    let killed = signing.await.unwrap();
+    problem(&killed, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(host.printed(Output::Stderr), [""; 0], "that is no failure");
+    assert_eq!(
+        host.post("/ada", "Again.").await.status(),
+        StatusCode::CREATED
+    );
+    assert_eq!(host.instances(), 2);
+}
+
+#[test]
+fn in_a_simulated_world_who_was_thanked_is_in_the_book() {
+    let component = component::build(Path::new("tests/guestbook")).unwrap();
+    let simulation = Simulation::load(component).unwrap();
+    let (mut thanked, mut lost) = (0, 0);
+    for seed in 0..50 {
+        let run = simulation.run(seed, async |world| {
+            let faults = Faults {
+                latency: Duration::from_millis(20),
+                failing: 0.2,
+                lost_answers: 0.2,
+                deaths: 0.05,
+                ..Faults::default()
+            };
+            let database = Database::new(&world, faults);
+            let host = world.host("A", &database, Settings::default()).unwrap();
+            let mut signed = Vec::new();
+            for guest in ["ada", "grace", "edsger", "tony"] {
+                let request = Request::post(format!("/{guest}")).body(guest).unwrap();
+                signed.push((guest, host.send(guest, request).await));
+            }
+            for (guest, exchange) in signed {
+                match exchange.result {
+                    Ok(response) if response.status() == StatusCode::CREATED => {
+                        assert_eq!(database.value(guest), Some(guest.into()), "seed {seed}");
+                        thanked += 1;
+                    }
+                    Ok(response) => assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE),
+                    Err(_) => lost += 1,
+                }
+            }
+        });
+        run.unwrap();
+    }
+    println!("{thanked} were thanked, {lost} requests died");
+    assert!(thanked > 0 && lost > 0);
 }
 
 #[tokio::test(start_paused = true)]
