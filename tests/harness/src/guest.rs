@@ -451,8 +451,12 @@ impl WorkerState for Worker {
         if let Err(error) = result
             && !self.life.is_killed()
         {
-            self.console
-                .print(self.life.instance, Output::Stderr, &format!("{error:?}"));
+            // Each cause, with the guest's backtrace among them, but not the host's.
+            for cause in error.chain() {
+                let instance = self.life.instance;
+                self.console
+                    .print(instance, Output::Stderr, &cause.to_string());
+            }
         }
     }
 }

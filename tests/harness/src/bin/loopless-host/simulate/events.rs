@@ -10,7 +10,7 @@ use loopless_host::store::Quirks;
 
 use super::clients::{Action, Done, act};
 use super::promises::{Run, check};
-use super::scenario::{Counts, Hardship, Report, Weather, clear_up, faults, ms};
+use super::scenario::{Counts, Hardship, Report, Weather, clear_up, faults, join, ms, start_hosts};
 
 fn settings(world: &World, weather: Weather, quirks: Quirks, poll: (u64, u64)) -> Settings {
     let variables = BTreeMap::from([
@@ -49,13 +49,10 @@ pub async fn play(world: World) -> Report {
     };
     let faults = faults(&world, weather);
     let database = Database::new(&world, faults);
-    let hosts: Result<Vec<Host>, _> = ["A", "B", "C"][..=world.number(0..=2) as usize]
-        .iter()
-        .map(|name| world.host(*name, &database, settings(&world, weather, quirks, poll)))
-        .collect();
-    let hosts = match hosts {
+    let settings = || settings(&world, weather, quirks, poll);
+    let hosts = match start_hosts(&world, &database, settings) {
         Ok(hosts) => hosts,
-        Err(error) => return Report::failed(format!("a host did not start: {error:#}")),
+        Err(report) => return report,
     };
     let clients = world.number(2..=5);
     let setting = format!(
@@ -78,14 +75,7 @@ pub async fn play(world: World) -> Report {
         })
         .collect();
     let hardship = Hardship::begin(&world, weather, &hosts, &database, ms(6000));
-    let mut done = Vec::new();
-    for client in running {
-        // A client that panics takes the seed with it.
-        match client.await {
-            Ok(its) => done.extend(its),
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
-    }
+    let done = join(running).await;
     let deaths = hardship.end();
 
     let mut violations = clear_up(&world, &database, &hosts).await;

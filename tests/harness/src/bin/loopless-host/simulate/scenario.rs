@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use loopless_host::simulation::{Call, Database, Faults, Host, Outcome, World};
+use loopless_host::simulation::{Call, Database, Faults, Host, Outcome, Settings, World};
+use tokio::task::JoinHandle;
 
 use super::{events, service};
 
@@ -130,8 +131,37 @@ pub async fn play(world: World, subject: Option<Subject>) -> Report {
     }
 }
 
-/// Waits for what clients do, and ends the hardship: after this, everything has to work again. Returns what went wrong
-/// with that.
+/// Up to three hosts on one database, each set up like this.
+///
+/// # Errors
+///
+/// A report, where one of them did not start.
+pub fn start_hosts(
+    world: &World,
+    database: &Database,
+    settings: impl Fn() -> Settings,
+) -> Result<Vec<Host>, Report> {
+    let names = &["A", "B", "C"][..=world.number(0..=2) as usize];
+    let start = |name: &&str| world.host(*name, database, settings());
+    let hosts: anyhow::Result<_> = names.iter().map(start).collect();
+    hosts.map_err(|error| Report::failed(format!("a host did not start: {error:#}")))
+}
+
+/// What all clients have done in their lives.
+pub async fn join<T>(clients: Vec<JoinHandle<Vec<T>>>) -> Vec<T> {
+    let mut done = Vec::new();
+    for client in clients {
+        match client.await {
+            Ok(its) => done.extend(its),
+            // A client that panics takes the seed with it.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+    done
+}
+
+/// Ends what the database and the hosts suffer: after this, everything has to work again. Returns what went wrong with
+/// that.
 pub async fn clear_up(world: &World, database: &Database, hosts: &[Host]) -> Vec<String> {
     world.tell("world", || "all is well again".into());
     database.set_faults(Faults {
@@ -164,7 +194,7 @@ impl Counts {
 
 /// The hosts and their clients, to be disturbed until it is dropped.
 pub struct Hardship {
-    task: tokio::task::JoinHandle<()>,
+    task: JoinHandle<()>,
     deaths: Arc<AtomicU64>,
 }
 

@@ -10,7 +10,7 @@ use loopless_host::Reuse;
 use loopless_host::simulation::{Call, Database, Exchange, Host, Moment, Settings, World};
 use loopless_host::store::{Operation, Quirks};
 
-use super::scenario::{Counts, Hardship, Report, Weather, clear_up, faults, ms};
+use super::scenario::{Counts, Hardship, Report, Weather, clear_up, faults, join, ms, start_hosts};
 
 /// The keys of the beats of a term: this, and the term.
 const BEATS: &str = "service/beats/";
@@ -123,13 +123,10 @@ pub async fn play(world: World) -> Report {
         faults.slow_latency = ms(12_000);
     }
     let database = Database::new(&world, faults);
-    let hosts: Result<Vec<Host>, _> = ["A", "B", "C"][..=world.number(0..=2) as usize]
-        .iter()
-        .map(|name| world.host(*name, &database, settings(&world, weather, quirks)))
-        .collect();
-    let hosts = match hosts {
+    let settings = || settings(&world, weather, quirks);
+    let hosts = match start_hosts(&world, &database, settings) {
         Ok(hosts) => hosts,
-        Err(error) => return Report::failed(format!("a host did not start: {error:#}")),
+        Err(report) => return report,
     };
     let clients = world.number(1..=3);
     let setting = format!(
@@ -143,14 +140,7 @@ pub async fn play(world: World) -> Report {
         .map(|client| tokio::spawn(live(world.clone(), client, hosts.clone())))
         .collect();
     let hardship = Hardship::begin(&world, weather, &hosts, &database, ms(20_000));
-    let mut done = Vec::new();
-    for client in running {
-        // A client that panics takes the seed with it.
-        match client.await {
-            Ok(its) => done.extend(its),
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
-    }
+    let done = join(running).await;
     let deaths = hardship.end();
 
     let mut violations = clear_up(&world, &database, &hosts).await;
