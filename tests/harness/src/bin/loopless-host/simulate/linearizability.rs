@@ -9,7 +9,7 @@ use todc_utils::linearizability::history::{Action as Step, History};
 use todc_utils::specifications::Specification;
 
 use super::clients::{Action, Done};
-use super::truth::State;
+use super::truth::{State, Truth};
 
 /// What an operation does to an event, or saw of it.
 #[derive(Clone, Debug)]
@@ -44,9 +44,10 @@ impl Specification for Event {
 }
 
 /// Whether what these clients did with one event is linearizable.
-pub fn is_linearizable<'a>(done: impl Iterator<Item = &'a Done>) -> bool {
+pub fn is_linearizable<'a>(done: impl Iterator<Item = &'a Done>, truth: &Truth) -> bool {
     let mut steps = Vec::new();
-    for (process, (operation, call, end)) in done.flat_map(operations).enumerate() {
+    let operations = done.flat_map(|done| operations(done, truth));
+    for (process, (operation, call, end)) in operations.enumerate() {
         steps.push((call.order, (process, Step::Call(operation.clone()))));
         // Nobody knows when, or whether, an operation without an answer was done. At the end of time is after all that
         // anybody saw: there it may as well not have been.
@@ -62,7 +63,7 @@ pub fn is_linearizable<'a>(done: impl Iterator<Item = &'a Done>) -> bool {
 }
 
 /// What a client's request did and saw, each at some time between its call and its end.
-fn operations(done: &Done) -> Vec<(Operation, Moment, Option<Moment>)> {
+fn operations(done: &Done, truth: &Truth) -> Vec<(Operation, Moment, Option<Moment>)> {
     let call = done.exchange.sent;
     let is_done = done.status().is_some_and(|status| status.is_success());
     let is_refused = matches!(done.exchange.result, Err(Lost::Refused))
@@ -79,10 +80,15 @@ fn operations(done: &Done) -> Vec<(Operation, Moment, Option<Moment>)> {
             };
             operations.push((change, call, end));
         }
-        // It may take effect twice: when a set comes between, nobody can tell whether the first time was one.
+        // Its contract allows it to take effect more than once while it runs: when a set comes between, nobody can
+        // tell whether the last time was one. Here it may as often as the event was forgotten meanwhile.
         Action::Forget => {
-            operations.push((Operation::Forget, call, end));
-            operations.push((Operation::Forget, call, end));
+            let forgotten = truth.changes().filter(|(moment, state)| {
+                state.is_forgotten() && *moment > call && end.is_none_or(|end| *moment < end)
+            });
+            for _ in 0..forgotten.count().max(1) {
+                operations.push((Operation::Forget, call, end));
+            }
         }
         _ => {}
     }

@@ -67,7 +67,7 @@ pub fn check(run: &Run) -> Vec<String> {
         }
         // A replica that lags shows the past: there is no order in which that were the present.
         let is_current = run.hosts.iter().all(|host| host.settings().lag.is_zero());
-        if is_current && !is_linearizable(of_name()) {
+        if is_current && !is_linearizable(of_name(), &truth) {
             broken.push(format!("what was done with {name} is not linearizable"));
         }
     }
