@@ -12,16 +12,8 @@
 //! assert!(fresh.next() > fresh);
 //! ```
 //!
-//! # Why a generation
-//!
-//! - From generation g there is only one place to go, g + 1. Writers cannot disagree about where, only about who was
-//!   first, and nobody needs to know that: a writer that reads more than g afterwards knows that its transition
-//!   happened. So the answer of a compare-and-swap, which Spin's backends get wrong, is never used (Spin 4.1: with
-//!   Redis every swap answers that it failed).
-//! - A set that is followed at once by a clear (a *pulse*) changes the generation by two. A waiter that compares
-//!   generations sees it; one that polls a flag does not.
-//!
-//! How that is kept in the store, and how an event is forgotten, stands in [`state`](crate::state).
+//! How a change is made and kept, so that nobody misses it, depends on what the host's store can do: that is the event's
+//! [strategy](crate::strategy).
 //!
 //! # What waiting costs
 //!
@@ -38,16 +30,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Clock, before};
-use crate::state::Stored;
 use crate::store::{self, Store};
+use crate::strategy::{ATTEMPTS, Condition, Foreign, Strategy};
 
 pub use crate::state::{Generation, State};
-
-/// How often the store is asked for a transition before it fails with [`Error::Contended`].
-const ATTEMPTS: u32 = 8;
-
-/// The pause after the first attempt that changed nothing. It doubles from try to try.
-const BACKOFF: Duration = Duration::from_millis(2);
 
 /// What the keys of events begin with.
 const PREFIX: &str = "event/";
@@ -56,6 +42,8 @@ const PREFIX: &str = "event/";
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 
 /// What an event is called: 1 to 64 of the characters that need no escape in a URL, `A-Z a-z 0-9 . _ ~ -`.
+///
+/// `.` and `..` are no names: clients take them out of the paths of URLs (RFC 3986, 5.2.4).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Cow<'static, str>);
 
@@ -77,7 +65,8 @@ impl Name {
         let is_name = (1..=Self::LONGEST).contains(&text.len())
             && text
                 .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte));
+                .all(|byte| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte))
+            && ![".", ".."].contains(&text);
         is_name.then(|| Self(Cow::Owned(text.into())))
     }
 
@@ -100,7 +89,7 @@ pub enum Waited {
     Set(State),
     /// The time was up, and no look had seen a set.
     TimedOut(State),
-    /// The event was forgotten, and had not been set before.
+    /// The event was forgotten, and nothing says that it had been set before.
     Forgotten(State),
 }
 
@@ -116,7 +105,7 @@ impl Waited {
 /// What [`Event::change`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changed {
-    /// The event was in the other state when this began, and has been in this one since.
+    /// The event was seen in the other state, and has been in this one since.
     Yes(State),
     /// The event was in this state already. Nothing was written.
     No(State),
@@ -167,11 +156,15 @@ pub enum Error {
     Store(store::Error),
     /// The store answered, but every attempt at a transition left the generation where it was. Try again later.
     Contended,
-    /// The event's key holds something that no event wrote. It is left alone; somebody has to look at it.
-    NotAGeneration {
+    /// The event's key holds something that no event of this build wrote. It is left alone; somebody has to look at it.
+    Foreign {
         /// The key in the store.
         key: String,
+        /// Who wrote it, if that is known.
+        writer: Option<&'static str>,
     },
+    /// A change from one state only was asked for, on a host that cannot compare and swap.
+    Unconditional,
 }
 
 impl fmt::Display for Error {
@@ -182,9 +175,19 @@ impl fmt::Display for Error {
                 f,
                 "The event did not change in {ATTEMPTS} attempts, though the store answered each of them"
             ),
-            Self::NotAGeneration { key } => write!(
+            Self::Foreign { key, writer: None } => write!(
                 f,
-                "The key {key:?} of the key-value store holds a value that is not the generation of an event"
+                "The key {key:?} of the key-value store holds a value that no event wrote"
+            ),
+            Self::Foreign {
+                key,
+                writer: Some(writer),
+            } => write!(
+                f,
+                "The key {key:?} of the key-value store holds an event of {writer}, and this build is none. Give each build a store of its own"
+            ),
+            Self::Unconditional => f.write_str(
+                "A change from one state only needs compare-and-swap, which the host that this build is for lacks. Nothing was changed",
             ),
         }
     }
@@ -194,7 +197,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Store(error) => Some(error),
-            Self::Contended | Self::NotAGeneration { .. } => None,
+            Self::Contended | Self::Foreign { .. } | Self::Unconditional => None,
         }
     }
 }
@@ -205,40 +208,94 @@ impl From<store::Error> for Error {
     }
 }
 
-/// The events of one instance: a store, a clock, and the last reading of each event.
+/// The events of one instance: a store with a strategy, a clock, and the last readings of each event.
 ///
 /// All of it may be lost at any time, with the instance, and nothing is: the truth is in the store.
 #[derive(Debug)]
 pub struct Events<S, C> {
-    store: S,
+    strategy: S,
     clock: C,
-    readings: Mutex<HashMap<String, Reading>>,
+    readings: Mutex<HashMap<String, Readings>>,
 }
 
-/// The last reading of an event in this instance.
+/// What one read of the store saw, and when that was among the reads of the event in this instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The state.
+    pub state: State,
+    /// The read's number, from 1.
+    began: u64,
+    /// How many reads had begun when its answer came.
+    ended: u64,
+}
+
+impl Seen {
+    /// Whether this read began when the other one had its answer. Otherwise nobody knows which of them is the newer.
+    pub fn began_after(&self, other: &Self) -> bool {
+        self.began > other.ended
+    }
+
+    /// The state that the event went to right after this read.
+    pub(crate) fn followed_by(self, state: State) -> Self {
+        Self { state, ..self }
+    }
+}
+
+/// The last readings of an event in this instance.
 #[derive(Clone, Copy, Debug, Default)]
-struct Reading {
+struct Readings {
+    /// How many reads have begun.
+    count: u64,
     /// When the newest read was sent to the store.
     began: Duration,
     /// Whether that read has still to come back.
     is_under_way: bool,
-    /// The newest state that any read of this instance has seen.
-    newest: State,
+    /// The states that were seen last, each once, by the newest read that saw it.
+    ///
+    /// With two of them, a waiter that could learn of a change from any read of this instance learns of it from these:
+    /// if a read that was dropped showed it a change, both that remain are newer, and one of them is another state than
+    /// the one that it began with. The others are for readings that come in another order than they were taken.
+    last: [Option<Seen>; 4],
 }
 
-impl<S: Store, C: Clock> Events<S, C> {
-    /// Events kept in `store`, with waits timed by `clock`.
-    pub fn new(store: S, clock: C) -> Self {
+impl Readings {
+    fn add(&mut self, seen: Seen) {
+        let is_same =
+            |other: &&mut Option<Seen>| other.is_some_and(|other| other.state == seen.state);
+        let began = |seen: &Option<Seen>| seen.map_or(0, |seen| seen.began);
+        let place = match self.last.iter_mut().find(is_same) {
+            Some(place) => Some(place),
+            None => self.last.iter_mut().min_by_key(|place| began(place)),
+        };
+        if let Some(place) = place
+            && began(place) < seen.began
+        {
+            *place = Some(seen);
+        }
+    }
+
+    /// The newest one that `is_wanted`.
+    fn newest(&self, is_wanted: impl Fn(&Seen) -> bool) -> Option<Seen> {
+        let seen = self.last.iter().flatten();
+        seen.filter(|seen| is_wanted(seen))
+            .max_by_key(|seen| seen.began)
+            .copied()
+    }
+}
+
+impl<S: Strategy, C: Clock> Events<S, C> {
+    /// Events kept as `strategy` does, with waits timed by `clock`.
+    pub fn new(strategy: S, clock: C) -> Self {
         Self {
-            store,
+            strategy,
             clock,
             readings: Mutex::default(),
         }
     }
 
     /// The store that they are kept in.
-    pub(crate) fn store(&self) -> &S {
-        &self.store
+    pub(crate) fn store(&self) -> &S::Store {
+        self.strategy.store()
     }
 
     /// The clock that times their waits.
@@ -269,7 +326,7 @@ impl<S: Store, C: Clock> Events<S, C> {
     ///
     /// [`Error::Store`].
     pub async fn list(&self, after: Option<&Name>, limit: usize) -> Result<Page, Error> {
-        let keys = self.store.keys().await?;
+        let keys = self.store().keys().await?;
         let names: BTreeSet<Name> = keys
             .iter()
             .filter_map(|key| Name::new(key.strip_prefix(PREFIX)?))
@@ -287,7 +344,7 @@ impl<S: Store, C: Clock> Events<S, C> {
                     }
                     events.push((name, state));
                 }
-                Ok(_) | Err(Error::NotAGeneration { .. }) => {}
+                Ok(_) | Err(Error::Foreign { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -298,15 +355,15 @@ impl<S: Store, C: Clock> Events<S, C> {
     }
 
     /// Readings are plain values, complete at every step: a panic elsewhere cannot have left one half written.
-    fn readings(&self) -> MutexGuard<'_, HashMap<String, Reading>> {
+    fn readings(&self) -> MutexGuard<'_, HashMap<String, Readings>> {
         self.readings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// One named event: `asyncio.Event` for requests that share nothing but a store.
 ///
-/// Every method is linearizable over all that use the same store, if the store's `get` and `swap` are and `create`
-/// keeps its promise. Spin's Azure store does not: it keeps what `increment` wrote where no `get` can read it.
+/// [`state`](Self::state), [`set`](Self::set), [`clear`](Self::clear) and [`forget`](Self::forget) are linearizable over
+/// all that use the same store with the same [strategy](crate::strategy).
 #[derive(Debug)]
 pub struct Event<'a, S, C> {
     events: &'a Events<S, C>,
@@ -314,7 +371,7 @@ pub struct Event<'a, S, C> {
     polling: Polling,
 }
 
-impl<S: Store, C: Clock> Event<'_, S, C> {
+impl<S: Strategy, C: Clock> Event<'_, S, C> {
     /// The same event, with waits that read as often as `polling` says.
     pub fn with_polling(mut self, polling: Polling) -> Self {
         self.polling = polling;
@@ -325,16 +382,26 @@ impl<S: Store, C: Clock> Event<'_, S, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::Store`] and [`Error::NotAGeneration`].
+    /// [`Error::Store`] and [`Error::Foreign`].
     pub async fn state(&self) -> Result<State, Error> {
-        Ok(self.read().await?.state)
+        Ok(self.look().await?.state)
+    }
+
+    /// The event's state now, as a place from which to wait for a [newer](Self::newer) one. One read of the store.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] and [`Error::Foreign`].
+    pub async fn look(&self) -> Result<Seen, Error> {
+        let (seen, _) = self.read().await?;
+        Ok(seen)
     }
 
     /// Whether the event is set now. One read of the store.
     ///
     /// # Errors
     ///
-    /// [`Error::Store`] and [`Error::NotAGeneration`].
+    /// [`Error::Store`] and [`Error::Foreign`].
     pub async fn is_set(&self) -> Result<bool, Error> {
         Ok(self.state().await?.is_set())
     }
@@ -347,7 +414,7 @@ impl<S: Store, C: Clock> Event<'_, S, C> {
     /// # Errors
     ///
     /// [`Error::Contended`] after a bounded number of attempts, [`Error::Store`] where the store failed at the last
-    /// of them, [`Error::NotAGeneration`].
+    /// of them, [`Error::Foreign`].
     ///
     /// # Cancel safety
     ///
@@ -363,45 +430,37 @@ impl<S: Store, C: Clock> Event<'_, S, C> {
 
     async fn changed_to(&self, set: bool) -> Result<State, Error> {
         let (Changed::Yes(state) | Changed::No(state) | Changed::Refused(state)) =
-            self.change(set, |_| true).await?;
+            self.change(set).await?;
         Ok(state)
     }
 
     /// Sets the event, or clears it, and says whether that changed anything.
     ///
-    /// It does so only from a state that `is_allowed`. When several do that at the same time from the same generation,
-    /// one transition is made, and to each of them the answer is [`Changed::Yes`]: nobody can tell whose it was. An
-    /// event is not a lock.
+    /// When several do that at the same time, one of them may be told [`Changed::Yes`] for what another one did: nobody
+    /// can tell whose it was. An event is not a lock.
     ///
     /// # Errors
     ///
     /// As [`set`](Self::set), with its cancel safety.
-    pub async fn change(
-        &self,
-        set: bool,
-        is_allowed: impl Fn(State) -> bool,
-    ) -> Result<Changed, Error> {
-        let result = self
-            .advance(
-                |state| {
-                    if !is_allowed(state) {
-                        Err(Changed::Refused(state))
-                    } else if state.is_set() == set {
-                        Err(Changed::No(state))
-                    } else {
-                        Ok(state.changed())
-                    }
-                },
-                |before, after| !set || after.is_after_a_set(before),
-            )
-            .await?;
-        Ok(result.map_or_else(|unchanged| unchanged, Changed::Yes))
+    pub async fn change(&self, set: bool) -> Result<Changed, Error> {
+        S::change(self, set, None).await
+    }
+
+    /// Sets the event, or clears it, but only from a state that `is_allowed`.
+    ///
+    /// Otherwise as [`change`](Self::change).
+    ///
+    /// # Errors
+    ///
+    /// As [`set`](Self::set), with its cancel safety. [`Error::Unconditional`] on hosts that cannot do this.
+    pub async fn change_if(&self, set: bool, is_allowed: Condition<'_>) -> Result<Changed, Error> {
+        S::change(self, set, Some(is_allowed)).await
     }
 
     /// Forgets the event: it is clear, and not listed any more. Waits that are under way end with
     /// [`Waited::Forgotten`], unless somebody sets it again before they look.
     ///
-    /// What stays in the store is its generation, so that a new event of this name never has one that this one had.
+    /// A new event of this name never has a version that this one had.
     ///
     /// Returns whether there was an event.
     ///
@@ -409,26 +468,15 @@ impl<S: Store, C: Clock> Event<'_, S, C> {
     ///
     /// As [`set`](Self::set), with its cancel safety.
     pub async fn forget(&self) -> Result<bool, Error> {
-        let result = self
-            .advance(
-                |state| {
-                    if state.exists() {
-                        Ok(state.forgotten())
-                    } else {
-                        Err(())
-                    }
-                },
-                |_, after| after.is_forgotten,
-            )
-            .await?;
-        Ok(result.is_ok())
+        S::forget(self).await
     }
 
     /// Waits until the event is set, for `timeout` at the longest.
     ///
     /// A wait on a set event returns at once, after one read. Otherwise it ends soon after a set that completes
-    /// while it waits, even if a clear follows at once. It never says [`Waited::Set`] without a set, and it is over
+    /// while it waits, even if a clear follows at once. It is over
     /// one poll interval after `timeout` at the latest (later only if the store keeps its first read waiting longer).
+    /// Whether it may say [`Waited::Set`] without a set while it waited is for the [strategy](crate::strategy) to say.
     /// A set just before the end is seen if the store answers within half an interval.
     ///
     /// # Cost
@@ -441,7 +489,7 @@ impl<S: Store, C: Clock> Event<'_, S, C> {
     /// # Errors
     ///
     /// A store that fails is asked again until the time is up. [`Error::Store`] says that no read ever succeeded.
-    /// [`Error::NotAGeneration`] ends the wait at once.
+    /// [`Error::Foreign`] ends the wait at once.
     ///
     /// # Cancel safety
     ///
@@ -449,14 +497,14 @@ impl<S: Store, C: Clock> Event<'_, S, C> {
     pub async fn wait(&self, timeout: Duration) -> Result<Waited, Error> {
         let started = self.events.clock.now();
         let start = self.first_reading(started, timeout).await?;
-        if start.is_set() {
-            return Ok(Waited::Set(start));
+        if start.state.is_set() {
+            return Ok(Waited::Set(start.state));
         }
         let newer = self.newer(start, started, timeout).await?;
         Ok(match newer {
-            None => Waited::TimedOut(start),
-            Some(newer) if newer.is_after_a_set(start) => Waited::Set(newer),
-            Some(newer) => Waited::Forgotten(newer),
+            None => Waited::TimedOut(start.state),
+            Some(newer) if S::was_set(start.state, newer.state) => Waited::Set(newer.state),
+            Some(newer) => Waited::Forgotten(newer.state),
         })
     }
 
@@ -472,19 +520,20 @@ impl<S: Store, C: Clock> Event<'_, S, C> {
     ) -> Result<State, Error> {
         let started = self.events.clock.now();
         let start = self.first_reading(started, timeout).await?;
-        if !known(start) {
-            return Ok(start);
+        if !known(start.state) {
+            return Ok(start.state);
         }
-        Ok(self.newer(start, started, timeout).await?.unwrap_or(start))
+        let newer = self.newer(start, started, timeout).await?;
+        Ok(newer.unwrap_or(start).state)
     }
 
     /// The start of a wait. It must be current: a reading that is a moment old could hide a clear, and the wait would
     /// return for a set that was over before it began.
-    async fn first_reading(&self, started: Duration, timeout: Duration) -> Result<State, Error> {
+    async fn first_reading(&self, started: Duration, timeout: Duration) -> Result<Seen, Error> {
         let clock = &self.events.clock;
         let deadline = started.saturating_add(timeout);
         loop {
-            match self.state().await {
+            match self.look().await {
                 Err(Error::Store(error)) => {
                     let now = clock.now();
                     if now >= deadline {
@@ -500,16 +549,18 @@ impl<S: Store, C: Clock> Event<'_, S, C> {
 
     /// Waits for a state newer than `start`, which was read after `started`, until `timeout` after that.
     ///
+    /// An event that existed and does not any more is in a state that [is forgotten](State::is_forgotten).
+    ///
     /// This is one wait in several pieces if it is called again with the same `started` and a longer `timeout`.
     ///
     /// Cost, errors and cancel safety are those of [`wait`](Self::wait), but that `None` is the answer when the time
     /// is up, also if the store failed.
     pub async fn newer(
         &self,
-        start: State,
+        start: Seen,
         started: Duration,
         timeout: Duration,
-    ) -> Result<Option<State>, Error> {
+    ) -> Result<Option<Seen>, Error> {
         let clock = &self.events.clock;
         let deadline = started.saturating_add(timeout);
         let interval = self.polling.interval(timeout);
@@ -519,114 +570,87 @@ impl<S: Store, C: Clock> Event<'_, S, C> {
         loop {
             let now = clock.now();
             let is_last = now >= deadline;
-            let mut reading = self.last_reading();
-            let is_newer = |reading: Reading| reading.newest.generation > start.generation;
+            let mut readings = self.last_readings();
+            let newer = |readings: Readings| readings.newest(|seen| S::has_changed(&start, seen));
             let is_stale = if is_last {
                 // An older reading could miss a set that completed just before the deadline.
-                reading.began < deadline
+                readings.began < deadline
             } else {
-                now >= self.due(reading, started)
+                now >= self.due(readings, started)
             };
-            if is_stale && !is_newer(reading) {
+            if is_stale && newer(readings).is_none() {
                 match before(clock, give_up, self.read()).await {
                     // What came too late for this wait, another one may have found meanwhile.
-                    None | Some(Ok(_) | Err(Error::Store(_))) => reading = self.last_reading(),
+                    None | Some(Ok(_) | Err(Error::Store(_))) => readings = self.last_readings(),
                     Some(Err(error)) => return Err(error),
                 }
             }
-            if is_newer(reading) {
-                return Ok(Some(reading.newest));
+            if let Some(mut newer) = newer(readings) {
+                newer.state.is_forgotten |= start.state.exists() && !newer.state.exists();
+                return Ok(Some(newer));
             }
             let now = clock.now();
-            if now >= give_up || (is_last && !reading.is_under_way) {
+            if now >= give_up || (is_last && !readings.is_under_way) {
                 return Ok(None);
             }
-            let pause = if reading.is_under_way {
+            let pause = if readings.is_under_way {
                 self.polling.first.min(give_up - now)
             } else {
-                let next = self.due(reading, started).min(last_look);
+                let next = self.due(readings, started).min(last_look);
                 next.saturating_sub(now).max(SHORTEST_PAUSE)
             };
             clock.sleep(pause).await;
         }
     }
 
-    /// Moves the event to the state that `step` makes of the current one, and returns a later state in which that has
-    /// happened, or what `step` refuses with.
-    ///
-    /// `has_happened` tells, of the state before and a newer one, whether the step was taken between them, by whomever.
-    async fn advance<R>(
-        &self,
-        step: impl Fn(State) -> Result<State, R>,
-        has_happened: impl Fn(State, State) -> bool,
-    ) -> Result<Result<State, R>, Error> {
-        let Events { store, clock, .. } = self.events;
-        let mut stored = self.read().await?;
-        let mut failure = None;
-        let mut pause = BACKOFF;
-        for _ in 0..ATTEMPTS {
-            let from = stored.state;
-            let to = match step(from) {
-                Ok(to) => to,
-                Err(refusal) => return Ok(Err(refusal)),
-            };
-            // Whatever these two answer, only the read after them counts.
-            let asked = match &stored.value {
-                None => store.create(&self.key).await,
-                Some(old) => store.swap(&self.key, old, &stored.encode(to)).await,
-            };
-            match self.read().await {
-                Ok(after) if after.state.generation > from.generation => {
-                    if has_happened(from, after.state) {
-                        return Ok(Ok(after.state));
-                    }
-                    stored = after;
-                    failure = None;
-                }
-                Ok(born) if stored.value.is_none() && born.value.is_some() => {
-                    stored = born;
-                    continue;
-                }
-                Ok(after) => {
-                    stored = after;
-                    failure = asked.err();
-                }
-                Err(Error::Store(error)) => failure = Some(error),
-                Err(error) => return Err(error),
-            }
-            clock.sleep(pause).await;
-            pause *= 2;
-        }
-        Err(failure.map_or(Error::Contended, Error::Store))
-    }
-
-    /// Reads the store, now, and leaves what it says for the waits of this instance.
-    async fn read(&self) -> Result<Stored, Error> {
-        let Events { store, clock, .. } = self.events;
-        let began = clock.now();
-        {
+    /// Reads the store, now, and leaves what it says for the waits of this instance. Returns the value too.
+    pub(crate) async fn read(&self) -> Result<(Seen, Option<Vec<u8>>), Error> {
+        let began = self.events.clock.now();
+        let number = {
             let mut readings = self.events.readings();
-            let reading = readings.entry(self.key.clone()).or_default();
-            reading.began = began;
-            reading.is_under_way = true;
-        }
+            let readings = readings.entry(self.key.clone()).or_default();
+            readings.began = began;
+            readings.is_under_way = true;
+            readings.count += 1;
+            readings.count
+        };
 
-        let value = store.get(&self.key).await;
+        let value = self.events.store().get(&self.key).await;
 
         let mut readings = self.events.readings();
-        let reading = readings.entry(self.key.clone()).or_default();
-        reading.is_under_way &= reading.began > began;
-        let stored = Stored::parse(value?).ok_or_else(|| Error::NotAGeneration {
+        let readings = readings.entry(self.key.clone()).or_default();
+        readings.is_under_way &= readings.count > number;
+        let value = value?;
+        let state = S::parse(value.as_deref()).map_err(|Foreign(writer)| Error::Foreign {
             key: self.key.clone(),
+            writer,
         })?;
-        if stored.state.generation > reading.newest.generation {
-            reading.newest = stored.state;
-        }
-        Ok(stored)
+        let seen = Seen {
+            state,
+            began: number,
+            ended: readings.count,
+        };
+        readings.add(seen);
+        Ok((seen, value))
     }
 
-    /// The last reading of this event in this instance.
-    fn last_reading(&self) -> Reading {
+    /// The strategy with which it is changed.
+    pub(crate) fn strategy(&self) -> &S {
+        &self.events.strategy
+    }
+
+    /// The clock that times its waits.
+    pub(crate) fn clock(&self) -> &C {
+        &self.events.clock
+    }
+
+    /// The key in the store.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The last readings of this event in this instance.
+    fn last_readings(&self) -> Readings {
         self.events
             .readings()
             .get(&self.key)
@@ -634,17 +658,17 @@ impl<S: Store, C: Clock> Event<'_, S, C> {
             .unwrap_or_default()
     }
 
-    /// When a wait that began at `started` wants a newer reading than `reading`.
+    /// When a wait that began at `started` wants a newer reading than these.
     ///
     /// The jitter keeps instances from reading in step. It depends on nothing but the event and the reading, so that
     /// the waits of one instance agree.
-    fn due(&self, reading: Reading, started: Duration) -> Duration {
+    fn due(&self, readings: Readings, started: Duration) -> Duration {
         let mut hasher = DefaultHasher::new();
-        (&self.key, reading.began).hash(&mut hasher);
-        let age = reading.began.saturating_sub(started);
+        (&self.key, readings.began).hash(&mut hasher);
+        let age = readings.began.saturating_sub(started);
         let interval = self.polling.interval(age);
         let jitter = interval / 4 * (hasher.finish() % 1024) as u32 / 1024;
-        reading.began.saturating_add(interval + jitter)
+        readings.began.saturating_add(interval + jitter)
     }
 }
 
@@ -659,6 +683,8 @@ pub(crate) mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::store::Atomics;
+    use crate::strategy::{self, Exact, Plain};
 
     const KEY: &str = "event/e";
 
@@ -680,7 +706,7 @@ pub(crate) mod tests {
     #[derive(Clone, Debug)]
     pub(crate) struct Host {
         pub(crate) store: Observed,
-        pub(crate) quirks: Quirks,
+        quirks: Quirks,
         random: Arc<Mutex<StdRng>>,
         slowest: Duration,
     }
@@ -704,11 +730,18 @@ pub(crate) mod tests {
         }
 
         /// An instance of its own, on this store.
-        fn instance(&self) -> Events<Host, Paused> {
-            Events::new(self.clone(), Paused(Instant::now()))
+        fn instance(&self) -> Events<Exact<Host>, Paused> {
+            Events::new(Exact(self.clone()), Paused(Instant::now()))
         }
 
-        pub(crate) async fn step(&self) {
+        /// An instance of its own, on this store, without compare-and-swap.
+        fn plain_instance(&self) -> Events<Plain<Host, impl Fn() -> u64 + Send + Sync>, Paused> {
+            let random = self.random.clone();
+            let tags = move || random.lock().unwrap().random();
+            Events::new(Plain::new(self.clone(), tags), Paused(Instant::now()))
+        }
+
+        async fn step(&self) {
             if !self.slowest.is_zero() {
                 let range = Duration::ZERO..self.slowest;
                 let latency = self.random.lock().unwrap().random_range(range);
@@ -717,7 +750,7 @@ pub(crate) mod tests {
         }
     }
 
-    pub(crate) fn failed(error: loopless_host::store::Error) -> store::Error {
+    fn failed(error: loopless_host::store::Error) -> store::Error {
         store::Error::new(error.0)
     }
 
@@ -729,12 +762,26 @@ pub(crate) mod tests {
             value
         }
 
+        async fn set(&self, key: &str, value: &[u8]) -> Result<(), store::Error> {
+            self.step().await;
+            let set = self.store.set(key, value).await.map_err(failed);
+            self.step().await;
+            set
+        }
+
+        async fn delete(&self, key: &str) -> Result<(), store::Error> {
+            self.step().await;
+            self.store.delete(key).await.map_err(failed)
+        }
+
         async fn keys(&self) -> Result<Vec<String>, store::Error> {
             self.step().await;
             self.store.keys().await.map_err(failed)
         }
+    }
 
-        async fn create(&self, key: &str) -> Result<(), store::Error> {
+    impl Atomics for Host {
+        async fn increment(&self, key: &str, delta: i64) -> Result<i64, store::Error> {
             self.step().await;
             if self.quirks == Quirks::SpinSqlite
                 && let Some(value) = self.store.get(key).await.map_err(failed)?
@@ -742,9 +789,9 @@ pub(crate) mod tests {
                 assert_eq!(value.len(), 8, "Spin's SQLite host panics");
             }
             let numbers = self.quirks.numbers(&self.store);
-            let sum = self.store.increment(key, 0, numbers).await;
+            let sum = self.store.increment(key, delta, numbers).await;
             self.step().await;
-            sum.map(drop).map_err(failed)
+            sum.map_err(failed)
         }
 
         async fn swap(&self, key: &str, old: &[u8], new: &[u8]) -> Result<(), store::Error> {
@@ -764,7 +811,7 @@ pub(crate) mod tests {
     }
 
     fn state(number: i64) -> State {
-        State::of(number).unwrap()
+        strategy::state(number).unwrap()
     }
 
     /// The event that the tests are about.
@@ -859,7 +906,7 @@ pub(crate) mod tests {
                 while !writers.is_empty() {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                     let value = host.store.get(KEY).await.unwrap();
-                    let now = Stored::parse(value).unwrap().state.generation;
+                    let now = Exact::<Host>::parse(value.as_deref()).unwrap().generation;
                     assert!(now >= newest, "{name}, seed {seed}: {newest}, then {now}");
                     newest = now;
                     while let Some(done) = writers.try_join_next() {
@@ -880,7 +927,7 @@ pub(crate) mod tests {
             event.set().await.unwrap();
             event.clear().await.unwrap();
             event.set().await.unwrap();
-            host.create(KEY).await.unwrap();
+            host.increment(KEY, 0).await.unwrap();
             assert_eq!(event.state().await, Ok(state(3)));
         }
     }
@@ -1056,7 +1103,10 @@ pub(crate) mod tests {
             host.store.set(KEY, foreign).await.unwrap();
             let events = host.instance();
             let event = events.named(&e());
-            let error = Error::NotAGeneration { key: KEY.into() };
+            let error = Error::Foreign {
+                key: KEY.into(),
+                writer: None,
+            };
             assert_eq!(event.set().await, Err(error.clone()));
             assert_eq!(event.is_set().await, Err(error.clone()));
             assert_eq!(event.wait(Duration::from_secs(1)).await, Err(error));
@@ -1073,12 +1123,22 @@ pub(crate) mod tests {
             Ok(Some(b"0".to_vec()))
         }
 
+        async fn set(&self, _: &str, _: &[u8]) -> Result<(), store::Error> {
+            Ok(())
+        }
+
+        async fn delete(&self, _: &str) -> Result<(), store::Error> {
+            Ok(())
+        }
+
         async fn keys(&self) -> Result<Vec<String>, store::Error> {
             Ok(Vec::new())
         }
+    }
 
-        async fn create(&self, _: &str) -> Result<(), store::Error> {
-            Ok(())
+    impl Atomics for Stuck {
+        async fn increment(&self, _: &str, _: i64) -> Result<i64, store::Error> {
+            Ok(0)
         }
 
         async fn swap(&self, _: &str, _: &[u8], _: &[u8]) -> Result<(), store::Error> {
@@ -1089,22 +1149,22 @@ pub(crate) mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_change_that_never_comes_through_ends_after_a_bounded_number_of_attempts() {
-        let events = Events::new(Stuck::default(), Paused(Instant::now()));
+        let events = Events::new(Exact(Stuck::default()), Paused(Instant::now()));
         let began = Instant::now();
         assert_eq!(events.named(&e()).set().await, Err(Error::Contended));
-        assert_eq!(*events.store.0.lock().unwrap(), ATTEMPTS);
+        assert_eq!(*events.store().0.lock().unwrap(), ATTEMPTS);
         assert!(began.elapsed() < Duration::from_secs(1));
     }
 
     #[test]
     fn names_are_what_needs_no_escape_in_a_url() {
         let longest = "x".repeat(64);
-        for name in ["a", "Z", "0", ".", "_", "~", "-", "a.b_c~d-e", &longest] {
+        for name in ["a", "Z", "0", "...", "_", "~", "-", "a.b_c~d-e", &longest] {
             assert_eq!(Name::new(name).unwrap().as_str(), name);
         }
         let too_long = "x".repeat(65);
         for name in [
-            "", "a b", "a/b", "\u{e9}", "a%", "a?", "a:", "\0", &too_long,
+            "", ".", "..", "a b", "a/b", "\u{e9}", "a%", "a?", "a:", "\0", &too_long,
         ] {
             assert_eq!(Name::new(name), None, "{name:?}");
         }
@@ -1114,22 +1174,10 @@ pub(crate) mod tests {
     async fn a_change_says_whether_it_changed_anything() {
         let events = Host::new(Quirks::SpinRedis).instance();
         let event = events.named(&e());
-        assert_eq!(
-            event.change(false, |_| true).await,
-            Ok(Changed::No(state(0)))
-        );
-        assert_eq!(
-            event.change(true, |_| true).await,
-            Ok(Changed::Yes(state(1)))
-        );
-        assert_eq!(
-            event.change(true, |_| true).await,
-            Ok(Changed::No(state(1)))
-        );
-        assert_eq!(
-            event.change(false, |_| true).await,
-            Ok(Changed::Yes(state(2)))
-        );
+        assert_eq!(event.change(false).await, Ok(Changed::No(state(0))));
+        assert_eq!(event.change(true).await, Ok(Changed::Yes(state(1))));
+        assert_eq!(event.change(true).await, Ok(Changed::No(state(1))));
+        assert_eq!(event.change(false).await, Ok(Changed::Yes(state(2))));
     }
 
     #[tokio::test(start_paused = true)]
@@ -1138,20 +1186,23 @@ pub(crate) mod tests {
         let event = events.named(&e());
         let from = |changes| move |state: State| state.generation.changes() == changes;
         assert_eq!(
-            event.change(true, from(2)).await,
+            event.change_if(true, &from(2)).await,
             Ok(Changed::Refused(state(0)))
         );
         assert_eq!(
-            event.change(true, from(0)).await,
+            event.change_if(true, &from(0)).await,
             Ok(Changed::Yes(state(1)))
         );
         assert_eq!(
-            event.change(true, from(0)).await,
+            event.change_if(true, &from(0)).await,
             Ok(Changed::Refused(state(1)))
         );
-        assert_eq!(event.change(true, from(1)).await, Ok(Changed::No(state(1))));
         assert_eq!(
-            event.change(false, from(1)).await,
+            event.change_if(true, &from(1)).await,
+            Ok(Changed::No(state(1)))
+        );
+        assert_eq!(
+            event.change_if(false, &from(1)).await,
             Ok(Changed::Yes(state(2)))
         );
     }
@@ -1211,7 +1262,7 @@ pub(crate) mod tests {
                 let forget = tokio::spawn(async move { two.named(&e()).forget().await });
                 let set = one.named(&e()).set().await.unwrap();
                 assert!(set.generation > state(2).generation, "{name}, seed {seed}");
-                let was_set = set.is_set() || set.is_after_a_set(state(2));
+                let was_set = set.is_set() || strategy::was_set(state(2), set);
                 assert!(was_set, "{name}, seed {seed}: {set:?}");
                 forget.await.unwrap().unwrap();
             }
@@ -1249,7 +1300,7 @@ pub(crate) mod tests {
         }
         let seen: Vec<_> = seen
             .iter()
-            .map(|(name, state)| (name.as_str(), state.number()))
+            .map(|(name, state)| (name.as_str(), strategy::number(*state)))
             .collect();
         assert_eq!(seen, [("B", 1), ("a", 2), ("b", 1), ("~", 1)]);
     }

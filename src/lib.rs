@@ -2,22 +2,27 @@
 //!
 //! # Architecture
 //!
-//! The crate is a component for hosts of WASI 0.3: it exports `wasi:http/handler`, and what it imports is named in
-//! `wit/world.wit`. Its logic builds natively too, for unit tests. Dependencies point inward:
+//! The crate is a component for hosts of WASI 0.3, or, with the feature `wasi-0-2`, of WASI 0.2. What it imports is named
+//! in `wit/world.wit`. Its logic builds natively too, for unit tests. Dependencies point inward:
 //!
 //! ```text
-//! lib.rs       wasi:http/handler -> router, nothing else            ┐
-//! spin.rs      Store, Clock, Variables of what the host offers      │ these know WASI
-//! outgoing.rs  responses to the host, as long as somebody listens   ┘
-//! routes.rs    every route; below it, what they do                  ┐
-//! problem.rs   what a client sees of an error                       ┘ these know HTTP
-//! service.rs   Service: start, stop, run; the lease of its runner   ┐
-//! event.rs     Event: set, clear, is_set, wait                      │
-//! state.rs     Generation, and the number that it is stored as      │
-//! number.rs    numbers in the store                                 │
-//! store.rs     traits Store and Records: what is asked of a store   │ these know nothing
-//! clock.rs     traits Clock and Calendar: now, sleep; date          │ but each other
-//! settings.rs  trait Variables: what an operator sets               ┘
+//! lib.rs       the host's handler -> router, nothing else               ┐
+//! wasi_0_3.rs  clock, variables, tasks and reads of a WASI 0.3 host;    │
+//!              below it, responses, as long as somebody listens         │ these know WASI
+//! wasi_0_2.rs  the same of a WASI 0.2 host; below it, HTTP              │
+//! atomics.rs   compare-and-swap and counters of `wasi:keyvalue`         ┘
+//! routes.rs    every route; below it, what they do                      ┐
+//! problem.rs   what a client sees of an error                           ┘ these know HTTP
+//! service.rs   Service: start, stop, run; the lease of its runner       ┐
+//! event.rs     Event: set, clear, is_set, wait                          │
+//! strategy.rs  trait Strategy: how a change is written; below it, on    │
+//!              compare-and-swap (Exact) and on registers (Plain)        │
+//! state.rs     Generation, State                                        │
+//! number.rs    numbers in the store                                     │
+//! store.rs     traits Store and Atomics: what is asked of a store       │ these know nothing
+//! clock.rs     traits Clock and Calendar: now, sleep; date              │ but each other
+//! settings.rs  trait Variables: what an operator sets                   │
+//! promises.rs  which build promises what                                ┘
 //! ```
 //!
 //! `tests/harness` is a crate of its own, `loopless-host`: the same host interfaces on Wasmtime, as a program and as a
@@ -34,55 +39,130 @@
 //! value: never a waiter, and never the truth.
 //!
 //! How an event is changed and kept, and why that is exact on hosts whose compare-and-swap is not, stands in [`event`]
-//! and [`state`]. The [`service`] is kept with the same means: its runner is a task that its request leaves behind, and
+//! and [`strategy`]. The [`service`] is kept with the same means: its runner is a task that its request leaves behind, and
 //! what others know of it is a lease in the store and two events.
+//!
+//! # Builds
+//!
+//! One source makes four components. Two features that know nothing of each other say what the host has:
+//!
+//! | features | for | WASI | strategy |
+//! | --- | --- | --- | --- |
+//! | | Spin 4.1 and newer | 0.3 | [exact](strategy::Exact) |
+//! | `plain` | Akamai Functions | 0.3 | [plain](strategy::Plain) |
+//! | `wasi-0-2,plain` | Fermyon Cloud, Spin 2.2 to 3 | 0.2 | plain |
+//! | `wasi-0-2` | Spin 3, with a store that has atomics | 0.2 | exact, without the service |
+//!
+//! What each of them promises is in [`promises`]. A host that gets compare-and-swap in another form is a type that
+//! implements [`store::Atomics`]; another way to make changes is a file in `strategy/`.
 //!
 //! # A request
 //!
-//! 1. The host calls `handle` in an instance, new or used. The instance's first request makes the router, and opens the
-//!    store when it first needs it; both stay for the requests that follow.
+//! 1. The host calls `handle` in an instance, new or (with WASI 0.3) used. The instance's first request makes the router,
+//!    and opens the store when it first needs it; both stay for the requests that follow.
 //! 2. [`routes`] finds the handler. It reads the event's generation (asynchronously: other requests go on), and perhaps
 //!    waits, by sleeping and reading again.
-//! 3. A change goes through `wasi:keyvalue/atomics`, whose calls stop the instance's other requests while they run;
-//!    a read afterwards tells whether it happened.
+//! 3. A change is made as the build's [`strategy`] has it. One goes through `wasi:keyvalue/atomics`, whose calls stop the
+//!    instance's other requests while they run; a read afterwards tells whether it happened. The other one writes a tag.
 //! 4. An error of any of these is a [`problem::Problem`], and the instance lives on.
 #![warn(missing_docs)]
 
+#[cfg(all(target_os = "wasi", not(feature = "plain")))]
+pub mod atomics;
 pub mod clock;
 pub mod event;
 pub(crate) mod number;
-#[cfg(target_os = "wasi")]
-pub mod outgoing;
 pub mod problem;
+pub mod promises;
 pub mod routes;
 pub mod service;
 pub mod settings;
-#[cfg(target_os = "wasi")]
-pub mod spin;
 pub mod state;
 pub mod store;
+pub mod strategy;
+#[cfg(all(target_os = "wasi", feature = "wasi-0-2"))]
+pub mod wasi_0_2;
+#[cfg(all(target_os = "wasi", not(feature = "wasi-0-2")))]
+pub mod wasi_0_3;
 
-/// The component: `wasi:http/handler` to the router, nothing else.
+#[cfg(all(target_os = "wasi", target_env = "p1", not(feature = "wasi-0-2")))]
+compile_error!(
+    "the target wasm32-wasip1 has no WASI 0.3: add --features wasi-0-2, or build for wasm32-wasip2"
+);
+
+/// The component: what the features make of the parts, and its router.
 #[cfg(target_os = "wasi")]
 mod component {
     use std::sync::LazyLock;
 
     use axum::Router;
     use axum::body::Body;
-    use spin_sdk::http::{IntoResponse, Request};
+    use axum::http::Request;
+    use axum::response::Response;
 
     use crate::event::Events;
-    use crate::spin::{Spin, SpinClock, SpinStore, SpinVariables};
-    use crate::{outgoing, routes};
+    use crate::promises::Build;
+    use crate::routes::{self, App};
+    #[cfg(feature = "wasi-0-2")]
+    use crate::wasi_0_2 as host;
+    #[cfg(not(feature = "wasi-0-2"))]
+    use crate::wasi_0_3 as host;
+
+    #[cfg(not(feature = "plain"))]
+    type Strategy = crate::strategy::Exact<crate::atomics::WithAtomics<host::SpinStore>>;
+    #[cfg(feature = "plain")]
+    type Strategy = crate::strategy::Plain<host::SpinStore, fn() -> u64>;
+
+    fn strategy() -> Strategy {
+        #[cfg(not(feature = "plain"))]
+        return crate::strategy::Exact(Default::default());
+        #[cfg(feature = "plain")]
+        return crate::strategy::Plain::new(host::SpinStore::default(), host::random);
+    }
+
+    /// The host that the component is built for.
+    #[derive(Clone, Copy, Debug)]
+    struct Host;
+
+    impl routes::Host for Host {
+        type Strategy = Strategy;
+        type Clock = host::SpinClock;
+        type Variables = host::SpinVariables;
+
+        const BUILD: Build = Build {
+            has_wasi_0_3: cfg!(not(feature = "wasi-0-2")),
+            has_atomics: cfg!(not(feature = "plain")),
+        };
+
+        fn background() -> Router<App<Self>> {
+            #[cfg(any(feature = "wasi-0-2", feature = "plain"))]
+            return routes::no_background();
+            #[cfg(not(any(feature = "wasi-0-2", feature = "plain")))]
+            return routes::background();
+        }
+    }
+
+    #[cfg(not(any(feature = "wasi-0-2", feature = "plain")))]
+    impl routes::Background for Host {
+        type Store = crate::atomics::WithAtomics<host::SpinStore>;
+
+        fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+            host::spawn(task);
+        }
+
+        fn print(line: &str) {
+            println!("{line}");
+        }
+    }
 
     /// One router, and so one opened store, for all requests of an instance.
     static ROUTER: LazyLock<Router> = LazyLock::new(|| {
-        let events = Events::new(SpinStore::default(), SpinClock);
-        routes::router::<Spin>(events, SpinVariables)
+        let events = Events::new(strategy(), host::SpinClock);
+        routes::router::<Host>(events, host::SpinVariables)
     });
 
-    #[spin_sdk::http_service]
-    async fn handle(request: Request) -> impl IntoResponse {
-        outgoing::send(routes::answer(&ROUTER, request.map(Body::new)).await)
+    /// Answers one request.
+    pub async fn answer(request: Request<Body>) -> Response {
+        routes::answer(&ROUTER, request).await
     }
 }

@@ -39,7 +39,8 @@ impl From<event::Error> for Problem {
     fn from(error: event::Error) -> Self {
         let status = match error {
             event::Error::Store(_) | event::Error::Contended => StatusCode::SERVICE_UNAVAILABLE,
-            event::Error::NotAGeneration { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            event::Error::Foreign { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            event::Error::Unconditional => StatusCode::NOT_IMPLEMENTED,
         };
         Self::new(status, format!("{error}."))
     }
@@ -100,7 +101,10 @@ mod tests {
             assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
             assert_eq!(response.headers()[header::RETRY_AFTER], "1");
         }
-        let error = event::Error::NotAGeneration { key: "k".into() };
+        let error = event::Error::Foreign {
+            key: "k".into(),
+            writer: None,
+        };
         let response = Problem::from(error).into_response();
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert!(!response.headers().contains_key(header::RETRY_AFTER));

@@ -19,18 +19,19 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tower_service::Service;
 
-use crate::clock::Calendar;
+use crate::clock::{Calendar, Clock};
 use crate::event::{Event, Events, Name};
 use crate::problem::Problem;
-use crate::service::Service as Background;
+use crate::promises::Build;
 use crate::settings::{Settings, Variables};
-use crate::store::Records;
+use crate::store::Atomics;
+use crate::strategy::{Exact, Strategy};
 
 /// The largest request body, in bytes.
 const BODY_LIMIT: usize = 1024;
 
 /// The application, over any host.
-pub fn router<H: Host>(events: Events<H::Store, H::Clock>, variables: H::Variables) -> Router {
+pub fn router<H: Host>(events: Events<H::Strategy, H::Clock>, variables: H::Variables) -> Router {
     Router::new()
         .route("/", get(demo::index::<H>))
         .route("/change_event", post(demo::change::<H>))
@@ -43,12 +44,7 @@ pub fn router<H: Host>(events: Events<H::Store, H::Clock>, variables: H::Variabl
         )
         .route("/events/{name}/wait", get(events::wait::<H>))
         .route("/events/{name}/stream", get(stream::stream::<H>))
-        .route("/service", get(service::show::<H>))
-        .route("/service/start", post(service::start::<H>))
-        .route("/service/stop", post(service::stop::<H>))
-        .route("/service/stream", get(service::stream::<H>))
-        .route("/lifespan/startup", post(lifespan::startup::<H>))
-        .route("/lifespan/shutdown", post(lifespan::shutdown::<H>))
+        .merge(H::background())
         .route("/openapi.json", get(openapi::<H>))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
@@ -61,14 +57,48 @@ pub fn router<H: Host>(events: Events<H::Store, H::Clock>, variables: H::Variabl
         })))
 }
 
+/// The routes of the service and the lifespan, on a host that can run the service.
+pub fn background<H: Background>() -> Router<App<H>> {
+    Router::new()
+        .route("/service", get(service::show::<H>))
+        .route("/service/start", post(service::start::<H>))
+        .route("/service/stop", post(service::stop::<H>))
+        .route("/service/stream", get(service::stream::<H>))
+        .route("/lifespan/startup", post(lifespan::startup::<H>))
+        .route("/lifespan/shutdown", post(lifespan::shutdown::<H>))
+}
+
+/// The same routes, on a host that cannot.
+pub fn no_background<H: Host>() -> Router<App<H>> {
+    Router::new()
+        .route("/service", get(service::lacking::<H>))
+        .route("/service/start", post(service::lacking::<H>))
+        .route("/service/stop", post(service::lacking::<H>))
+        .route("/service/stream", get(service::lacking::<H>))
+        .route("/lifespan/startup", post(lifespan::nothing_to_do::<H>))
+        .route("/lifespan/shutdown", post(lifespan::nothing_to_do::<H>))
+}
+
 /// What the routes need of a host.
-pub trait Host: 'static {
-    /// Its key-value store.
-    type Store: Records + 'static;
+pub trait Host: Sized + 'static {
+    /// How its key-value store is used.
+    type Strategy: Strategy + 'static;
     /// Its clock.
-    type Clock: Calendar + 'static;
+    type Clock: Clock + 'static;
     /// Its variables.
     type Variables: Variables + 'static;
+
+    /// What the component is built for.
+    const BUILD: Build;
+
+    /// [`background`], or [`no_background`].
+    fn background() -> Router<App<Self>>;
+}
+
+/// What the service needs of a host besides.
+pub trait Background: Host<Strategy = Exact<Self::Store>, Clock: Calendar> {
+    /// Its key-value store.
+    type Store: Atomics + 'static;
 
     /// Goes on with `task` in this instance, after the response too.
     fn spawn(task: impl Future<Output = ()> + Send + 'static);
@@ -79,13 +109,19 @@ pub trait Host: 'static {
 
 /// What the requests of an instance share: values, never futures.
 struct Shared<H: Host> {
-    events: Events<H::Store, H::Clock>,
+    events: Events<H::Strategy, H::Clock>,
     variables: H::Variables,
     settings: OnceLock<Settings>,
 }
 
 /// The state of the router.
-struct App<H: Host>(Arc<Shared<H>>);
+pub struct App<H: Host>(Arc<Shared<H>>);
+
+impl<H: Host> std::fmt::Debug for App<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("App")
+    }
+}
 
 impl<H: Host> Clone for App<H> {
     fn clone(&self) -> Self {
@@ -106,18 +142,13 @@ impl<H: Host> App<H> {
     }
 
     /// All events.
-    fn events(&self) -> &Events<H::Store, H::Clock> {
+    fn events(&self) -> &Events<H::Strategy, H::Clock> {
         &self.0.events
     }
 
     /// An event, to look at or to change.
-    fn event(&self, name: &Name) -> Event<'_, H::Store, H::Clock> {
+    fn event(&self, name: &Name) -> Event<'_, H::Strategy, H::Clock> {
         self.0.events.named(name)
-    }
-
-    /// The service.
-    fn service(&self, settings: Settings) -> Background<'_, H::Store, H::Clock> {
-        Background::new(&self.0.events, settings.service_lease, settings.polling)
     }
 
     /// The variables.
@@ -143,9 +174,12 @@ pub async fn answer(router: &Router, request: Request<Body>) -> Response {
 async fn openapi<H: Host>(State(app): State<App<H>>, uri: Uri) -> Result<Response, Problem> {
     let [] = request::parameters(&uri, [])?;
     let settings = app.settings().await?;
-    // The one number in it that an operator may change. A test sees to it that it is there.
+    // The one number in it that an operator may change, and what the build is. A test sees to it that they are there.
     let most = format!("\"maximum\": {}", settings.wait_max.as_secs());
-    let document = include_str!("openapi.json").replace("\"maximum\": 25", &most);
+    let build = format!("\"x-loopless\": {}", H::BUILD.document());
+    let document = include_str!("openapi.json")
+        .replace("\"maximum\": 25", &most)
+        .replace("\"x-loopless\": {}", &build);
     Ok(json(document))
 }
 

@@ -38,9 +38,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Calendar;
-use crate::event::{self, Changed, Event, Events, Name, Polling};
+use crate::event::{self, Changed, Event, Events, Name, Polling, Seen};
 use crate::number;
-use crate::store::{self, Records};
+use crate::store::{self, Atomics};
+use crate::strategy::{Exact, changed, was_set};
 
 const TERMS: &str = "service/terms";
 const LEASE: &str = "service/lease";
@@ -288,7 +289,7 @@ pub struct Runner {
     /// The beats so far, as the store has them.
     beats: u64,
     /// The state of the cancellation event from which the run began: clear.
-    cancel: event::State,
+    cancel: Seen,
     /// When it was last known that the lease is held.
     confirmed: Duration,
 }
@@ -339,15 +340,15 @@ enum Beat {
 /// The service, over the events of an instance and the store that they are kept in.
 #[derive(Debug)]
 pub struct Service<'a, S, C> {
-    events: &'a Events<S, C>,
+    events: &'a Events<Exact<S>, C>,
     lease: Duration,
     polling: Polling,
 }
 
-impl<'a, S: Records, C: Calendar> Service<'a, S, C> {
+impl<'a, S: Atomics, C: Calendar> Service<'a, S, C> {
     /// The service, with runners that are lost when they are silent for longer than `lease`, and with waits that read
     /// as often as `polling` says.
-    pub fn new(events: &'a Events<S, C>, lease: Duration, polling: Polling) -> Self {
+    pub fn new(events: &'a Events<Exact<S>, C>, lease: Duration, polling: Polling) -> Self {
         let polling = Polling {
             first: polling.first.min(SLOWEST_POLL),
             last: polling.last.min(SLOWEST_POLL),
@@ -369,7 +370,7 @@ impl<'a, S: Records, C: Calendar> Service<'a, S, C> {
         for key in [LEASE, TERMS] {
             // The look comes first, because a host may trap where the value is no number.
             match store.get(key).await? {
-                None => store.create(key).await?,
+                None => drop(store.increment(key, 0).await?),
                 Some(value) if number::read(&value).is_none() => return Err(foreign(key)),
                 Some(_) => {}
             }
@@ -439,7 +440,7 @@ impl<'a, S: Records, C: Calendar> Service<'a, S, C> {
         let started = self.events.now();
         let deadline = started.saturating_add(timeout);
         let event = self.event(&Name::SERVICE_STOPPED);
-        let mut known = event.state().await?;
+        let mut known = event.look().await?;
         let first = self.look().await?;
         if self.standing(&first) == Standing::Free {
             let cancel = self.event(&Name::SERVICE_CANCEL).state().await?;
@@ -452,7 +453,7 @@ impl<'a, S: Records, C: Calendar> Service<'a, S, C> {
             let until = now.saturating_add(LOOK).min(deadline);
             let piece = until.saturating_sub(started);
             let newer = event.newer(known, started, piece).await?;
-            let has_said = newer.is_some_and(|newer| newer.is_after_a_set(known));
+            let has_said = newer.is_some_and(|newer| was_set(known.state, newer.state));
             known = newer.unwrap_or(known);
 
             let look = self.look().await?;
@@ -460,7 +461,9 @@ impl<'a, S: Records, C: Calendar> Service<'a, S, C> {
             let is_another = look.record.run != first.record.run;
             match self.standing(&look) {
                 _ if is_another => return Ok(Stopped::Yes(status)),
-                Standing::Free if has_said || known.is_set() => return Ok(Stopped::Yes(status)),
+                Standing::Free if has_said || known.state.is_set() => {
+                    return Ok(Stopped::Yes(status));
+                }
                 // It said so a moment ago, or died before it could.
                 Standing::Free if has_been_free => {
                     event.set().await?;
@@ -500,7 +503,7 @@ impl<'a, S: Records, C: Calendar> Service<'a, S, C> {
         loop {
             let until = TICK * ticks;
             match cancellation.newer(runner.cancel, started, until).await {
-                Ok(Some(newer)) if newer.is_after_a_set(runner.cancel) => break,
+                Ok(Some(newer)) if was_set(runner.cancel.state, newer.state) => break,
                 Ok(Some(newer)) => {
                     runner.cancel = newer;
                     continue;
@@ -566,7 +569,7 @@ impl<'a, S: Records, C: Calendar> Service<'a, S, C> {
         self.events.store()
     }
 
-    fn event(&self, name: &Name) -> Event<'a, S, C> {
+    fn event(&self, name: &Name) -> Event<'a, Exact<S>, C> {
         self.events.named(name).with_polling(self.polling)
     }
 
@@ -680,15 +683,15 @@ impl<'a, S: Records, C: Calendar> Service<'a, S, C> {
                 clock.sleep(BACKOFF * (1 << attempt)).await;
             }
             // Before the look: what is set later than this is meant for who holds the lease after the look.
-            let cancel = self.event(&Name::SERVICE_CANCEL).state().await?;
-            let stopped = self.event(&Name::SERVICE_STOPPED).state().await?;
+            let cancel = self.event(&Name::SERVICE_CANCEL).look().await?;
+            let stopped = self.event(&Name::SERVICE_STOPPED).look().await?;
             let confirmed = clock.now();
             let look = self.look().await?;
             let (record, from) = match self.standing(&look) {
                 Standing::Held => {
-                    return Ok(Some(Started::Already(self.status_of(&look, cancel))));
+                    return Ok(Some(Started::Already(self.status_of(&look, cancel.state))));
                 }
-                Standing::Lost if cancel.is_set() => {
+                Standing::Lost if cancel.state.is_set() => {
                     self.finish(&look, &say).await?;
                     continue;
                 }
@@ -715,7 +718,7 @@ impl<'a, S: Records, C: Calendar> Service<'a, S, C> {
                 }
             };
             let Some(lease) = &look.lease else {
-                store.create(LEASE).await?;
+                store.increment(LEASE, 0).await?;
                 continue;
             };
 
@@ -760,17 +763,15 @@ impl<'a, S: Records, C: Calendar> Service<'a, S, C> {
 
     /// Clears an event from the state that was `noted`, and returns the state after that, or `None` if somebody has
     /// changed it since.
-    async fn cleared(
-        &self,
-        name: &Name,
-        noted: event::State,
-    ) -> Result<Option<event::State>, Error> {
-        let is_allowed = |state| state == noted;
-        Ok(match self.event(name).change(false, is_allowed).await? {
-            Changed::Refused(_) => None,
-            Changed::No(_) => Some(noted),
-            Changed::Yes(_) => Some(noted.changed()),
-        })
+    async fn cleared(&self, name: &Name, noted: Seen) -> Result<Option<Seen>, Error> {
+        let is_allowed = |state| state == noted.state;
+        Ok(
+            match self.event(name).change_if(false, &is_allowed).await? {
+                Changed::Refused(_) => None,
+                Changed::No(_) => Some(noted),
+                Changed::Yes(_) => Some(noted.followed_by(changed(noted.state))),
+            },
+        )
     }
 
     /// A term that nobody else has.
@@ -910,7 +911,7 @@ impl<'a, S: Records, C: Calendar> Service<'a, S, C> {
     async fn put(&self, runner: &Runner) -> Result<(), Error> {
         // Numbers: there is nothing here that JSON could not say.
         let record = serde_json::to_vec(&runner.record).unwrap_or_default();
-        Ok(self.store().put(&record_key(runner.term), &record).await?)
+        Ok(self.store().set(&record_key(runner.term), &record).await?)
     }
 
     /// Deletes what earlier terms have left. Whoever fails at this leaves it to the next one.
@@ -952,38 +953,11 @@ mod tests {
 
     use super::*;
     use crate::clock::Clock;
-    use crate::event::tests::{Host, failed};
+    use crate::event::tests::Host;
     use crate::store::Store;
 
     const SECOND: Duration = Duration::from_secs(1);
     const LONG: Duration = Duration::from_secs(20);
-
-    impl Records for Host {
-        async fn increment(&self, key: &str, delta: i64) -> Result<i64, store::Error> {
-            self.step().await;
-            if self.quirks == Quirks::SpinSqlite
-                && let Some(value) = self.store.get(key).await.map_err(failed)?
-            {
-                assert_eq!(value.len(), 8, "Spin's SQLite host panics");
-            }
-            let numbers = self.quirks.numbers(&self.store);
-            let sum = self.store.increment(key, delta, numbers).await;
-            self.step().await;
-            sum.map_err(failed)
-        }
-
-        async fn put(&self, key: &str, value: &[u8]) -> Result<(), store::Error> {
-            self.step().await;
-            let put = self.store.set(key, value).await.map_err(failed);
-            self.step().await;
-            put
-        }
-
-        async fn delete(&self, key: &str) -> Result<(), store::Error> {
-            self.step().await;
-            self.store.delete(key).await.map_err(failed)
-        }
-    }
 
     /// A process's way to the store, in which one step takes very long.
     #[derive(Debug)]
@@ -1018,30 +992,26 @@ mod tests {
             self.take(self.host.get(key)).await
         }
 
-        async fn keys(&self) -> Result<Vec<String>, store::Error> {
-            self.take(Store::keys(&self.host)).await
+        async fn set(&self, key: &str, value: &[u8]) -> Result<(), store::Error> {
+            self.take(self.host.set(key, value)).await
         }
 
-        async fn create(&self, key: &str) -> Result<(), store::Error> {
-            self.take(self.host.create(key)).await
+        async fn delete(&self, key: &str) -> Result<(), store::Error> {
+            self.take(self.host.delete(key)).await
+        }
+
+        async fn keys(&self) -> Result<Vec<String>, store::Error> {
+            self.take(self.host.keys()).await
+        }
+    }
+
+    impl Atomics for Path {
+        async fn increment(&self, key: &str, delta: i64) -> Result<i64, store::Error> {
+            self.take(self.host.increment(key, delta)).await
         }
 
         async fn swap(&self, key: &str, old: &[u8], new: &[u8]) -> Result<(), store::Error> {
             self.take(self.host.swap(key, old, new)).await
-        }
-    }
-
-    impl Records for Path {
-        async fn increment(&self, key: &str, delta: i64) -> Result<i64, store::Error> {
-            self.take(Records::increment(&self.host, key, delta)).await
-        }
-
-        async fn put(&self, key: &str, value: &[u8]) -> Result<(), store::Error> {
-            self.take(self.host.put(key, value)).await
-        }
-
-        async fn delete(&self, key: &str) -> Result<(), store::Error> {
-            self.take(Records::delete(&self.host, key)).await
         }
     }
 
@@ -1099,7 +1069,7 @@ mod tests {
                 skew,
             };
             Arc::new(Process {
-                events: Events::new(path, clock),
+                events: Events::new(Exact(path), clock),
                 lines: self.lines.clone(),
             })
         }
@@ -1116,7 +1086,7 @@ mod tests {
 
     /// One instance of one machine.
     struct Process {
-        events: Events<Path, Dated>,
+        events: Events<Exact<Path>, Dated>,
         lines: Arc<Mutex<Vec<String>>>,
     }
 

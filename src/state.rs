@@ -1,46 +1,23 @@
-//! What is stored of an event: a [`Generation`], in a number.
-//!
-//! One value an event, under `event/<name>`: a number. No value means generation 0. A number can be written in two ways,
-//! and the value keeps the one that it was born with: decimal text, or eight little-endian bytes.
-//!
-//! The reason is the birth of the value. On Spin's SQLite store, a compare-and-swap from *no value* is a blind write: a
-//! writer that was held up between its look and its swap would set a much newer generation back to 1. The one
-//! operation that creates a value atomically on every backend is `increment`, by 0. It leaves a value that exists as
-//! it is, so it may arrive as late as it likes. SQLite's host writes it as eight bytes (and panics where it finds a
-//! value of any other length, so the length has to stay), Redis and DynamoDB as decimal text. From then on, each swap
-//! starts from a value that is present, where every backend is exact.
-//!
-//! A number below 0 is what is left of an event that was [forgotten](crate::event::Event::forget): its generation, which
-//! a new event of that name goes on from, so that no generation is ever used twice.
-//!
-//! | from | `set` | `clear` | `forget` |
-//! | --- | --- | --- | --- |
-//! | g, even: clear | g + 1 | | -(g + 2) |
-//! | g, odd: set | | g + 1 | -(g + 3) |
-//! | -g, even: forgotten | g + 1 | | |
-//!
-//! With forgetting there are two ways from a clear g. They stay apart: -(g + 2) can be reached from g without a set,
-//! and every other number beyond g cannot. So a writer that reads more than g still knows whether its set happened, and
-//! so does a waiter.
+//! What there is to know of an event at one moment: its [`State`].
 
 use std::fmt;
+use std::str::FromStr;
 
 use crate::number;
 
 /// How many times an event has changed. Even: clear. Odd: set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Generation(i64);
+pub struct Generation(u64);
 
 impl Generation {
     /// The generation after this many changes, or `None` if there cannot have been so many.
     pub fn new(changes: u64) -> Option<Self> {
-        let is_possible = changes <= number::LAST;
-        is_possible.then(|| i64::try_from(changes).ok().map(Self))?
+        (changes <= number::LAST).then_some(Self(changes))
     }
 
     /// How many changes that are.
     pub fn changes(self) -> u64 {
-        self.0.unsigned_abs()
+        self.0
     }
 
     /// Whether the event is set in this generation.
@@ -60,11 +37,20 @@ impl fmt::Display for Generation {
     }
 }
 
+/// What tells a change from every other one, where generations do not: 64 random bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tag(pub u64);
+
 /// An event as one reading of the store shows it.
+///
+/// As text (`7`, or with a tag `7.3f9c2b8a11d04e55`) it is the event's entity tag, and the id of a stream's message.
+/// A text is never that of two states.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct State {
     /// Its generation.
     pub generation: Generation,
+    /// The change that led to it, where the [strategy](crate::strategy) tells changes apart by tags.
+    pub tag: Option<Tag>,
     /// Whether it was forgotten in this generation. It is clear then, as one that was never set.
     pub is_forgotten: bool,
 }
@@ -80,66 +66,46 @@ impl State {
         !self.is_forgotten && self.generation > Generation::default()
     }
 
-    /// The state that a stored number stands for.
-    pub(crate) fn of(number: i64) -> Option<Self> {
-        let generation = Generation::new(number.unsigned_abs())?;
-        let is_forgotten = number < 0;
-        (!is_forgotten || !generation.is_set()).then_some(Self {
-            generation,
-            is_forgotten,
-        })
+    /// Whether both came from the same change.
+    pub fn is_version_of(self, other: Self) -> bool {
+        (self.generation, self.tag) == (other.generation, other.tag)
     }
+}
 
-    /// The number that stands for it in the store.
-    pub(crate) fn number(self) -> i64 {
-        if self.is_forgotten {
-            -self.generation.0
-        } else {
-            self.generation.0
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.generation.fmt(f)?;
+        match self.tag {
+            Some(Tag(bits)) => write!(f, ".{bits:016x}"),
+            None => Ok(()),
         }
     }
+}
 
-    /// The state after a transition.
-    pub(crate) fn changed(self) -> Self {
-        Self {
-            generation: self.generation.next(),
+/// A text that no state has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoState;
+
+impl FromStr for State {
+    type Err = NoState;
+
+    fn from_str(text: &str) -> Result<Self, NoState> {
+        let (generation, tag) = match text.split_once('.') {
+            Some((generation, tag)) => (generation, Some(tag)),
+            None => (text, None),
+        };
+        let tag = tag.map(|tag| u64::from_str_radix(tag, 16).map(Tag));
+        let state = Self {
+            generation: generation
+                .parse()
+                .ok()
+                .and_then(Generation::new)
+                .ok_or(NoState)?,
+            tag: tag.transpose().map_err(|_| NoState)?,
             is_forgotten: false,
-        }
-    }
-
-    /// The state after it was forgotten.
-    pub(crate) fn forgotten(self) -> Self {
-        let next = self.generation.next().next();
-        Self {
-            generation: if next.is_set() { next.next() } else { next },
-            is_forgotten: true,
-        }
-    }
-
-    /// Whether a set has happened between `clear`, an earlier state, and this one.
-    pub(crate) fn is_after_a_set(self, clear: Self) -> bool {
-        self.generation > clear.generation && self != clear.forgotten()
-    }
-}
-
-/// An event's value as the store has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Stored {
-    pub(crate) value: Option<Vec<u8>>,
-    pub(crate) state: State,
-}
-
-impl Stored {
-    /// Reads a value. `None` for one that no event wrote.
-    pub(crate) fn parse(value: Option<Vec<u8>>) -> Option<Self> {
-        let number = value.as_deref().map_or(Some(0), number::read)?;
-        let state = State::of(number)?;
-        Some(Self { value, state })
-    }
-
-    /// The value for `state`, written as this one is.
-    pub(crate) fn encode(&self, state: State) -> Vec<u8> {
-        number::write(self.value.as_deref(), state.number())
+        };
+        // A state has one text: `03` is another.
+        (state.to_string() == text).then_some(state).ok_or(NoState)
     }
 }
 
@@ -148,48 +114,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_keeps_the_way_in_which_it_was_written() {
-        let text = Stored::parse(Some(b"12345678".to_vec())).unwrap();
-        assert_eq!(text.state, State::of(12_345_678).unwrap());
-        assert_eq!(text.encode(text.state.changed()), b"12345679");
-        let bytes = Stored::parse(Some(255_i64.to_le_bytes().to_vec())).unwrap();
-        assert_eq!(bytes.state, State::of(255).unwrap());
-        assert_eq!(
-            bytes.encode(bytes.state.forgotten()),
-            (-258_i64).to_le_bytes()
-        );
-    }
-
-    #[test]
-    fn every_step_leads_to_a_number_that_was_never_there() {
-        for number in 0..9 {
-            let state = State::of(number).unwrap();
-            assert_eq!(state.number(), number);
-            assert_eq!(state.changed().number(), number + 1);
-            let forgotten = state.forgotten();
-            assert!(forgotten.generation > state.changed().generation);
-            assert!(!forgotten.is_set() && !forgotten.exists());
-            assert_eq!(State::of(forgotten.number()), Some(forgotten));
-            assert!(forgotten.changed().is_set());
+    fn a_state_has_one_text() {
+        for text in ["0", "7", "7.3f9c2b8a11d04e55", "12.00000000000000ff"] {
+            let state: State = text.parse().unwrap();
+            assert_eq!(state.to_string(), text);
         }
-        for number in [-1, -3, i64::MIN, i64::MAX] {
-            assert_eq!(State::of(number), None, "{number}");
-        }
-    }
-
-    #[test]
-    fn forgetting_a_clear_event_is_no_set_and_all_else_beyond_it_is_after_one() {
-        let clear = State::of(4).unwrap();
-        for (number, is_after_a_set) in [
-            (4, false),
-            (-6, false),
-            (5, true),
-            (6, true),
-            (-8, true),
-            (7, true),
+        for text in [
+            "",
+            "x",
+            "-1",
+            "+1",
+            "03",
+            "7.",
+            ".7",
+            "7.ff",
+            "7.3F9C2B8A11D04E55",
+            "7.3f9c2b8a11d04e55.",
+            "1e3",
+            "99999999999999999999",
+            "1000000000000000001",
         ] {
-            let later = State::of(number).unwrap();
-            assert_eq!(later.is_after_a_set(clear), is_after_a_set, "{number}");
+            assert_eq!(text.parse::<State>(), Err(NoState), "{text:?}");
         }
     }
 }

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::future::Future;
 
-/// A host's key-value store, as far as events need it.
+/// The label of the store in Spin's manifests.
+pub const LABEL: &str = "default";
+
+/// A host's key-value store: what every host has.
 ///
-/// Two operations read, and two write. Those work on one key, and neither says what it did: a swap's answer cannot be
-/// believed on every backend (see [`crate::event`]), so the trait has no place for one. Whoever wants to know reads.
+/// A key is a register. What a `get` sees of a `set` under way, and of one that has returned, is the host's to promise.
 ///
 /// # Cancel safety
 ///
@@ -15,36 +17,34 @@ pub trait Store: Send + Sync {
     /// The value of `key`, or `None` where it has none.
     fn get(&self, key: &str) -> impl Future<Output = Result<Option<Vec<u8>>, Error>> + Send;
 
+    /// Gives `key` this value, whatever it had.
+    fn set(&self, key: &str, value: &[u8]) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Takes `key` away.
+    fn delete(&self, key: &str) -> impl Future<Output = Result<(), Error>> + Send;
+
     /// All keys that have a value, in any order.
     fn keys(&self) -> impl Future<Output = Result<Vec<String>, Error>> + Send;
+}
 
-    /// Gives `key` the number 0, in whatever way this store writes numbers, if it has no value. A value that is
-    /// there stays as it is, however late the call arrives.
-    fn create(&self, key: &str) -> impl Future<Output = Result<(), Error>> + Send;
+/// A store that also compares and counts: what [`Exact`](crate::strategy::Exact) and the
+/// [service](crate::service) need.
+pub trait Atomics: Store {
+    /// Adds `delta` to the number under `key`, which is 0 where there is none, and returns the sum.
+    ///
+    /// The one write whose answer is true on every backend. After an error, the number may have been added or not.
+    fn increment(&self, key: &str, delta: i64) -> impl Future<Output = Result<i64, Error>> + Send;
 
     /// Replaces `old` by `new` if `key` holds `old` now.
     ///
-    /// `Ok` says only that the store was asked: another value there, or a lost race, is `Ok` too.
+    /// `Ok` says only that the store was asked: another value there, or a lost race, is `Ok` too. A swap's answer cannot
+    /// be believed on every backend, so there is no place for one here. Whoever wants to know reads.
     fn swap(
         &self,
         key: &str,
         old: &[u8],
         new: &[u8],
     ) -> impl Future<Output = Result<(), Error>> + Send;
-}
-
-/// What the [service](crate::service) needs besides: a counter, and plain values that have one writer each.
-pub trait Records: Store {
-    /// Adds `delta` to the number under `key`, which is 0 where there is none, and returns the sum.
-    ///
-    /// The one write whose answer is true on every backend. After an error, the number may have been added or not.
-    fn increment(&self, key: &str, delta: i64) -> impl Future<Output = Result<i64, Error>> + Send;
-
-    /// Gives `key` this value, whatever it had.
-    fn put(&self, key: &str, value: &[u8]) -> impl Future<Output = Result<(), Error>> + Send;
-
-    /// Takes `key` away.
-    fn delete(&self, key: &str) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
 /// A store that did not do what it was asked, in the host's words.
@@ -57,6 +57,28 @@ impl Error {
     /// An error that says `what` went wrong.
     pub fn new(what: impl Into<String>) -> Self {
         Self(what.into())
+    }
+
+    /// The host has no store of this label.
+    pub fn no_such_store() -> Self {
+        Self(format!("the host has no store called {LABEL:?}"))
+    }
+
+    /// The host has the store, but not for this component.
+    pub fn access_denied() -> Self {
+        Self(format!(
+            "the component may not open the store {LABEL:?}; name it in key_value_stores in spin.toml"
+        ))
+    }
+
+    /// The host opens no more stores.
+    pub fn table_full() -> Self {
+        Self::new("too many stores are open in this instance")
+    }
+
+    /// The store was opened, and is not there.
+    pub fn not_opened() -> Self {
+        Self::new("it could not be opened")
     }
 }
 

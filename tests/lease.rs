@@ -14,7 +14,8 @@ use std::time::Duration;
 use loopless::clock::{Calendar, Clock};
 use loopless::event::{Events, Polling};
 use loopless::service::{DID_SOMETHING, Service, Started};
-use loopless::store::{Error, Records, Store};
+use loopless::store::{Atomics, Error, Store};
+use loopless::strategy::Exact;
 use stateright::{Checker, Model, Property};
 
 /// How often a runner ticks before the model looks no further.
@@ -103,15 +104,30 @@ impl Store for Replay {
         }
     }
 
+    async fn set(&self, key: &str, value: &[u8]) -> Result<(), Error> {
+        self.ask(key, Step::Put(value.to_vec())).await;
+        Ok(())
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), Error> {
+        self.ask(key, Step::Delete).await;
+        Ok(())
+    }
+
     async fn keys(&self) -> Result<Vec<String>, Error> {
         match self.ask("", Step::Keys).await {
             Answer::Keys(keys) => Ok(keys),
             answer => strange(answer),
         }
     }
+}
 
-    async fn create(&self, key: &str) -> Result<(), Error> {
-        self.increment(key, 0).await.map(drop)
+impl Atomics for Replay {
+    async fn increment(&self, key: &str, delta: i64) -> Result<i64, Error> {
+        match self.ask(key, Step::Add(delta)).await {
+            Answer::Sum(sum) => Ok(sum),
+            answer => strange(answer),
+        }
     }
 
     async fn swap(&self, key: &str, old: &[u8], new: &[u8]) -> Result<(), Error> {
@@ -123,25 +139,6 @@ impl Store for Replay {
             let new = new.to_vec();
             self.ask(key, Step::Swap { seen, new }).await;
         }
-        Ok(())
-    }
-}
-
-impl Records for Replay {
-    async fn increment(&self, key: &str, delta: i64) -> Result<i64, Error> {
-        match self.ask(key, Step::Add(delta)).await {
-            Answer::Sum(sum) => Ok(sum),
-            answer => strange(answer),
-        }
-    }
-
-    async fn put(&self, key: &str, value: &[u8]) -> Result<(), Error> {
-        self.ask(key, Step::Put(value.to_vec())).await;
-        Ok(())
-    }
-
-    async fn delete(&self, key: &str) -> Result<(), Error> {
-        self.ask(key, Step::Delete).await;
         Ok(())
     }
 }
@@ -186,7 +183,7 @@ fn progress(index: usize, answers: &[Answer]) -> Progress {
     replay.run().date = Duration::from_secs(1_700_000_000 + 3600 * index as u64);
     let store = replay.clone();
     let mut running = pin!(async {
-        let events = Events::new(store.clone(), store.clone());
+        let events = Events::new(Exact(store.clone()), store.clone());
         let service = Service::new(&events, LEASE, Polling::default());
         if let Ok(Started::Now(runner)) = service.start(|_| ()).await {
             store.run().term = runner.status().runner.unwrap_or_default();

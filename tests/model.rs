@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use loopless::clock::Clock;
 use loopless::event::{Events, Name, Polling, Waited};
-use loopless::store::{Error, Store};
+use loopless::store::{Atomics, Error, Store};
+use loopless::strategy::{Exact, Strategy};
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester, SequentialSpec};
 use stateright::{Checker, Model, Property};
 
@@ -35,8 +36,8 @@ enum Step {
         seen: Value,
         new: Vec<u8>,
     },
-    /// A plain write, which only a naive variant makes.
-    Put(Vec<u8>),
+    /// A plain write. `None` deletes.
+    Put(Value),
 }
 
 /// What the store answers to a step.
@@ -123,6 +124,13 @@ impl Replay {
         }
     }
 
+    async fn ask_to_do(&self, step: Step) -> Result<(), Error> {
+        match self.ask(step).await {
+            Answer::Done => Ok(()),
+            _ => Err(Error::new("it failed")),
+        }
+    }
+
     /// Looks and, unless `old` is another value than that, swaps. Returns the answer.
     async fn compare_and_swap(&self, old: Option<&[u8]>, new: &[u8]) -> Result<bool, Error> {
         let Answer::Value(seen) = self.ask(Step::Look).await else {
@@ -144,15 +152,23 @@ impl Store for Replay {
         self.get_value().await
     }
 
+    async fn set(&self, _: &str, value: &[u8]) -> Result<(), Error> {
+        self.ask_to_do(Step::Put(Some(value.to_vec()))).await
+    }
+
+    async fn delete(&self, _: &str) -> Result<(), Error> {
+        self.ask_to_do(Step::Put(None)).await
+    }
+
     async fn keys(&self) -> Result<Vec<String>, Error> {
         Ok(Vec::new())
     }
+}
 
-    async fn create(&self, _: &str) -> Result<(), Error> {
-        match self.ask(Step::Create).await {
-            Answer::Done => Ok(()),
-            _ => Err(Error::new("it failed")),
-        }
+impl Atomics for Replay {
+    async fn increment(&self, _: &str, delta: i64) -> Result<i64, Error> {
+        assert_eq!(delta, 0, "an event is only born by it");
+        self.ask_to_do(Step::Create).await.map(|()| 0)
     }
 
     async fn swap(&self, _: &str, old: &[u8], new: &[u8]) -> Result<(), Error> {
@@ -193,7 +209,7 @@ fn text(number: i64) -> Vec<u8> {
 }
 
 /// Runs one operation with the code that ships.
-async fn shipped(events: &Events<Replay, Replay>, operation: Operation) -> Outcome {
+async fn shipped<S: Strategy>(events: &Events<S, Replay>, operation: Operation) -> Outcome {
     let polling = Polling {
         first: Duration::from_millis(5),
         last: Duration::from_millis(5),
@@ -235,7 +251,7 @@ async fn naive(store: &Replay, code: Code, operation: Operation) -> Result<Outco
     let next = text(from + 1);
     match code {
         Code::GetsThenSets => {
-            store.ask(Step::Put(next)).await;
+            store.ask_to_do(Step::Put(Some(next))).await?;
             Ok(Outcome::Done)
         }
         Code::SwapsFromAbsent => {
@@ -274,7 +290,7 @@ impl Process {
         replay.run().answers.clone_from(&self.answers);
         let store = replay.clone();
         let mut running = pin!(async {
-            let events = Events::new(store.clone(), store.clone());
+            let events = Events::new(Exact(store.clone()), store.clone());
             for &operation in &self.program {
                 let naive_wait = code == Code::WaitsForOdd && operation == Operation::Wait;
                 let outcome = if code == Code::Shipped || (code == Code::WaitsForOdd && !naive_wait)
@@ -388,7 +404,7 @@ impl Protocol {
                 Answer::Done
             }
             Step::Put(new) => {
-                *value = Some(new.clone());
+                value.clone_from(new);
                 Answer::Done
             }
             Step::Swap { seen, new } => {

@@ -1,6 +1,5 @@
 //! Named events: look, wait, change, forget, list.
 
-use std::fmt::Display;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -36,6 +35,8 @@ pub struct View<'a> {
     generation: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     changed: Option<bool>,
+    #[serde(skip)]
+    state: event::State,
 }
 
 impl<'a> View<'a> {
@@ -46,6 +47,7 @@ impl<'a> View<'a> {
             set: state.is_set(),
             generation: state.generation.changes(),
             changed: None,
+            state,
         }
     }
 
@@ -56,13 +58,13 @@ impl<'a> View<'a> {
     }
 
     fn response(&self) -> Response {
-        (etag(self.generation), super::json(self.json())).into_response()
+        (etag(self.state), super::json(self.json())).into_response()
     }
 }
 
-/// The entity tag of a generation, as a header.
-fn etag(generation: impl Display) -> [(HeaderName, String); 1] {
-    [(header::ETAG, format!("\"{generation}\""))]
+/// The entity tag of a state, as a header.
+fn etag(state: event::State) -> [(HeaderName, String); 1] {
+    [(header::ETAG, format!("\"{state}\""))]
 }
 
 /// The body of a `PUT`.
@@ -104,7 +106,7 @@ pub async fn show<H: Host>(
     };
 
     let mut response = if is_known(state) {
-        (StatusCode::NOT_MODIFIED, etag(state.generation)).into_response()
+        (StatusCode::NOT_MODIFIED, etag(state)).into_response()
     } else if is_waiting && state.is_forgotten {
         return Err(forgotten(&name));
     } else if request::prefers_html(&headers) {
@@ -143,8 +145,14 @@ pub async fn change<H: Host>(
         .map_err(|error| bad(format!("The body is wrong: {error}. {ACCEPTED}.")))?;
 
     let event = app.event(&name);
-    let is_allowed = |state| condition.allows(state);
-    let (state, changed) = match event.change(wanted.set, is_allowed).await? {
+    let changed = match condition {
+        None => event.change(wanted.set).await?,
+        Some(condition) => {
+            let is_allowed = |state| condition.allows(state);
+            event.change_if(wanted.set, &is_allowed).await?
+        }
+    };
+    let (state, changed) = match changed {
         Changed::Yes(state) => (state, true),
         Changed::No(state) => (state, false),
         Changed::Refused(state) => return Err(precondition_failed(state)),

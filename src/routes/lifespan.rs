@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use subtle::ConstantTimeEq;
 
-use super::{App, Host, request, service};
+use super::{App, Background, Host, request, service};
 use crate::problem::Problem;
 use crate::settings;
 
@@ -16,7 +16,7 @@ use crate::settings;
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Makes what the application needs, and starts the service if the operator wants that.
-pub async fn startup<H: Host>(
+pub async fn startup<H: Background>(
     State(app): State<App<H>>,
     uri: Uri,
     headers: HeaderMap,
@@ -24,7 +24,7 @@ pub async fn startup<H: Host>(
     authorized(&app, &headers).await?;
     let [] = request::parameters(&uri, [])?;
     let settings = app.settings().await?;
-    app.service(settings).prepare().await?;
+    service::service(&app, settings).prepare().await?;
     if settings.service_autostart {
         service::started(&app, settings).await?;
     }
@@ -32,7 +32,7 @@ pub async fn startup<H: Host>(
 }
 
 /// Stops the service, and waits until it has stopped.
-pub async fn shutdown<H: Host>(
+pub async fn shutdown<H: Background>(
     State(app): State<App<H>>,
     uri: Uri,
     headers: HeaderMap,
@@ -40,10 +40,28 @@ pub async fn shutdown<H: Host>(
     authorized(&app, &headers).await?;
     let [] = request::parameters(&uri, [])?;
     let settings = app.settings().await?;
-    if !app.service(settings).status().await?.is_stopped() {
+    if !service::service(&app, settings)
+        .status()
+        .await?
+        .is_stopped()
+    {
         H::print("Stopping service");
         let timeout = STOP_TIMEOUT.min(settings.wait_max);
         service::stopped(&app, settings, timeout).await?;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Both, where there is no service: there is nothing to make beforehand, and nothing to end.
+pub async fn nothing_to_do<H: Host>(
+    State(app): State<App<H>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    authorized(&app, &headers).await?;
+    let [] = request::parameters(&uri, [])?;
+    if app.settings().await?.service_autostart {
+        return Err(service::lacking::<H>().await);
     }
     Ok(StatusCode::NO_CONTENT)
 }

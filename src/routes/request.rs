@@ -8,7 +8,7 @@ use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::http::{HeaderMap, HeaderName, StatusCode, Uri, header};
 
 use super::BODY_LIMIT;
-use crate::event::{Generation, Name, State};
+use crate::event::{Name, State};
 use crate::problem::Problem;
 
 /// A request that makes no sense: 400, with what it should have been.
@@ -106,18 +106,15 @@ pub fn prefers_html(headers: &HeaderMap) -> bool {
 }
 
 /// An entity tag as `If-Match` and `If-None-Match` have it.
-enum Tag {
+enum Tag<'a> {
     /// `*`: whatever there is.
     Any,
-    /// A generation. Any other tag is one that no event has had.
-    Generation {
-        known: Option<Generation>,
-        is_weak: bool,
-    },
+    /// What stands between the quotes.
+    Opaque { text: &'a [u8], is_weak: bool },
 }
 
 /// The entity tags of a header, or `None` where it is no list of them (RFC 9110, 8.8.3 and 13.1).
-fn tags(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<Tag>> {
+fn tags<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Vec<Tag<'a>>> {
     let mut tags = Vec::new();
     for value in headers.get_all(name) {
         // Tags may hold bytes beyond ASCII, and commas.
@@ -144,7 +141,7 @@ fn tags(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<Tag>> {
 }
 
 /// The tag at the start of `text`, and what follows it.
-fn tag(text: &[u8]) -> Option<(Tag, &[u8])> {
+fn tag(text: &[u8]) -> Option<(Tag<'_>, &[u8])> {
     if let Some(after) = text.strip_prefix(b"*") {
         return Some((Tag::Any, after));
     }
@@ -154,65 +151,61 @@ fn tag(text: &[u8]) -> Option<(Tag, &[u8])> {
     };
     let opaque = opaque.strip_prefix(b"\"")?;
     let end = opaque.iter().position(|byte| *byte == b'"')?;
-    let (inner, after) = opaque.split_at(end);
-    let known = std::str::from_utf8(inner)
-        .ok()
-        .and_then(|inner| Generation::new(inner.parse().ok()?))
-        // A generation has one tag: `"03"` is another.
-        .filter(|generation| generation.to_string().as_bytes() == inner);
-    Some((Tag::Generation { known, is_weak }, &after[1..]))
+    let (text, after) = opaque.split_at(end);
+    Some((Tag::Opaque { text, is_weak }, &after[1..]))
 }
 
-/// The generation that `If-None-Match` says the client knows, if it is the one of `state`.
+/// Whether the state is one that `If-None-Match` says the client knows.
 ///
 /// A header that is no list of entity tags matches nothing: the client gets the whole answer.
 pub fn is_known(headers: &HeaderMap, state: State) -> bool {
     let tags = tags(headers, &header::IF_NONE_MATCH).unwrap_or_default();
+    let known = state.to_string();
     tags.iter().any(|tag| match tag {
         Tag::Any => true,
-        Tag::Generation { known, .. } => *known == Some(state.generation),
+        Tag::Opaque { text, .. } => *text == known.as_bytes(),
     })
 }
 
 /// What `If-Match` asks for.
 pub enum Condition {
-    /// There is none.
-    None,
     /// That the event exists.
     Exists,
-    /// That the event is in one of these generations.
-    Generations(Vec<Generation>),
+    /// That its entity tag is one of these.
+    Tags(Vec<Vec<u8>>),
 }
 
 impl Condition {
     /// Whether an event in this state may be changed.
     pub fn allows(&self, state: State) -> bool {
         match self {
-            Self::None => true,
             Self::Exists => state.exists(),
-            Self::Generations(generations) => generations.contains(&state.generation),
+            Self::Tags(tags) => {
+                let current = state.to_string();
+                tags.iter().any(|tag| *tag == current.as_bytes())
+            }
         }
     }
 }
 
-/// The condition of a change. A header that is no list of entity tags names no generation.
-pub fn condition(headers: &HeaderMap) -> Condition {
+/// The condition of a change, if there is one. A header that is no list of entity tags names none.
+pub fn condition(headers: &HeaderMap) -> Option<Condition> {
     if !headers.contains_key(header::IF_MATCH) {
-        return Condition::None;
+        return None;
     }
     let tags = tags(headers, &header::IF_MATCH).unwrap_or_default();
     if tags.iter().any(|tag| matches!(tag, Tag::Any)) {
-        return Condition::Exists;
+        return Some(Condition::Exists);
     }
-    let generations = tags.iter().filter_map(|tag| match tag {
+    let tags = tags.iter().filter_map(|tag| match tag {
         // RFC 9110 (13.1.1) compares strongly here.
-        Tag::Generation {
-            known,
+        Tag::Opaque {
+            text,
             is_weak: false,
-        } => *known,
+        } => Some(text.to_vec()),
         _ => None,
     });
-    Condition::Generations(generations.collect())
+    Some(Condition::Tags(tags.collect()))
 }
 
 /// The members of a header that is a list. No member that is looked for has a comma in it.

@@ -8,11 +8,13 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::sse::{self, MOST_MISSED, Messages};
-use super::{App, Host, request};
+use super::{App, Background, Host, request};
 use crate::clock::Clock;
 use crate::problem::Problem;
-use crate::service::{self, DID_SOMETHING, Error, Progress, Runner, STARTED, STOPPED, Started};
-use crate::service::{Status, Stopped};
+use crate::service::{
+    self, DID_SOMETHING, Error, Progress, Runner, STARTED, STOPPED, Service, Started, Status,
+    Stopped,
+};
 use crate::settings::Settings;
 
 /// How long a stop waits where the client does not say.
@@ -53,15 +55,36 @@ fn date(since_1970: Duration) -> Option<String> {
     (since_1970 < YEAR_10000).then(|| humantime::format_rfc3339_millis(date).to_string())
 }
 
+/// The service, on a host that can run it.
+pub fn service<H: Background>(app: &App<H>, settings: Settings) -> Service<'_, H::Store, H::Clock> {
+    Service::new(app.events(), settings.service_lease, settings.polling)
+}
+
+/// What there is instead of the service, on a host that cannot run it.
+pub async fn lacking<H: Host>() -> Problem {
+    let what = if H::BUILD.has_atomics {
+        "tasks that outlive a request, which WASI 0.2 has not"
+    } else {
+        "compare-and-swap, which the key-value store of the host that this build is for lacks"
+    };
+    Problem::new(
+        StatusCode::NOT_IMPLEMENTED,
+        format!("There is no service here: it needs {what}."),
+    )
+}
+
 /// Goes on with the service's work after the response.
-fn spawn<H: Host>(app: &App<H>, settings: Settings, runner: Runner) {
+fn spawn<H: Background>(app: &App<H>, settings: Settings, runner: Runner) {
     let app = app.clone();
-    H::spawn(async move { app.service(settings).run(runner, H::print).await });
+    H::spawn(async move { service(&app, settings).run(runner, H::print).await });
 }
 
 /// Starts the service, and returns what it is doing now and whether that is new.
-pub async fn started<H: Host>(app: &App<H>, settings: Settings) -> Result<(Status, bool), Problem> {
-    match app.service(settings).start(H::print).await? {
+pub async fn started<H: Background>(
+    app: &App<H>,
+    settings: Settings,
+) -> Result<(Status, bool), Problem> {
+    match service(&app, settings).start(H::print).await? {
         Started::Already(status) => Ok((status, false)),
         Started::Now(runner) => {
             let status = runner.status();
@@ -72,7 +95,10 @@ pub async fn started<H: Host>(app: &App<H>, settings: Settings) -> Result<(Statu
 }
 
 /// Starts the service, if it is not running.
-pub async fn start<H: Host>(State(app): State<App<H>>, uri: Uri) -> Result<Response, Problem> {
+pub async fn start<H: Background>(
+    State(app): State<App<H>>,
+    uri: Uri,
+) -> Result<Response, Problem> {
     let [] = request::parameters(&uri, [])?;
     let settings = app.settings().await?;
     let (status, is_new) = started(&app, settings).await?;
@@ -86,7 +112,7 @@ pub async fn start<H: Host>(State(app): State<App<H>>, uri: Uri) -> Result<Respo
 }
 
 /// Stops the service, and waits until it has stopped.
-pub async fn stop<H: Host>(State(app): State<App<H>>, uri: Uri) -> Result<Response, Problem> {
+pub async fn stop<H: Background>(State(app): State<App<H>>, uri: Uri) -> Result<Response, Problem> {
     let [timeout] = request::parameters(&uri, ["timeout"])?;
     let settings = app.settings().await?;
     let timeout = match timeout {
@@ -97,12 +123,12 @@ pub async fn stop<H: Host>(State(app): State<App<H>>, uri: Uri) -> Result<Respon
 }
 
 /// Stops the service within this time.
-pub async fn stopped<H: Host>(
+pub async fn stopped<H: Background>(
     app: &App<H>,
     settings: Settings,
     timeout: Duration,
 ) -> Result<Status, Problem> {
-    match app.service(settings).stop(timeout, H::print).await? {
+    match service(&app, settings).stop(timeout, H::print).await? {
         Stopped::Yes(status) => Ok(status),
         Stopped::TimedOut(_) => Err(Problem::new(
             StatusCode::GATEWAY_TIMEOUT,
@@ -115,10 +141,10 @@ pub async fn stopped<H: Host>(
 }
 
 /// What the service is doing. Where its runner is lost, this request's instance takes over.
-pub async fn show<H: Host>(State(app): State<App<H>>, uri: Uri) -> Result<Response, Problem> {
+pub async fn show<H: Background>(State(app): State<App<H>>, uri: Uri) -> Result<Response, Problem> {
     let [] = request::parameters(&uri, [])?;
     let settings = app.settings().await?;
-    let service = app.service(settings);
+    let service = service(&app, settings);
     let status = service.status().await?;
     if status.state == service::State::Lost
         && let Some(runner) = service.tend(H::print).await?
@@ -129,14 +155,14 @@ pub async fn show<H: Host>(State(app): State<App<H>>, uri: Uri) -> Result<Respon
 }
 
 /// Its last line at once, then each new one. With `Last-Event-ID`, each line since.
-pub async fn stream<H: Host>(
+pub async fn stream<H: Background>(
     State(app): State<App<H>>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let [] = request::parameters(&uri, [])?;
     let settings = app.settings().await?;
-    let progress = app.service(settings).progress(None).await?;
+    let progress = service(&app, settings).progress(None).await?;
     let told = sse::last_event_id(&headers)
         .and_then(Line::parse)
         .filter(|line| *line <= last_line(&progress))
@@ -187,7 +213,7 @@ fn last_line(progress: &Progress) -> Line {
 }
 
 /// What one client is told.
-struct Source<H: Host> {
+struct Source<H: Background> {
     app: App<H>,
     settings: Settings,
     progress: Progress,
@@ -195,13 +221,13 @@ struct Source<H: Host> {
     told: Line,
 }
 
-impl<H: Host> sse::Source for Source<H> {
+impl<H: Background> sse::Source for Source<H> {
     async fn wait(&mut self, until: Duration, messages: &mut Messages) -> Result<(), Problem> {
         let now = self.app.events().now();
         let pause = LOOK.max(self.settings.polling.last);
         let pause = until.saturating_sub(now).min(pause);
         self.app.events().clock().sleep(pause).await;
-        let service = self.app.service(self.settings);
+        let service = service(&self.app, self.settings);
         match service.progress(Some(&self.progress)).await {
             Ok(progress) => self.progress = progress,
             Err(Error::Foreign { key }) => return Err(Error::Foreign { key }.into()),
@@ -212,7 +238,7 @@ impl<H: Host> sse::Source for Source<H> {
     }
 }
 
-impl<H: Host> Source<H> {
+impl<H: Background> Source<H> {
     /// Every line since the one that was told last.
     ///
     /// The numbers alone say what each line was. Of runs that came and went in between, only the one before this run is

@@ -1,7 +1,7 @@
 //! An event's changes as server-sent events.
 //!
-//! Every transition is sent once, in order, also one that a later one has overtaken: from the generations alone it is
-//! known what the event was in between.
+//! A pulse is sent as a set and a clear, also one that a later one has overtaken: from the states before and after it is
+//! known what the event was in between. Where generations count every change, every change is sent once, in order.
 
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ use axum::response::Response;
 use super::events::{NamePath, View};
 use super::sse::{self, MOST_MISSED, Messages};
 use super::{App, Host, request};
-use crate::event::{self, Generation, Name, Polling};
+use crate::event::{self, Name, Polling, Seen};
 use crate::problem::Problem;
+use crate::strategy::Strategy;
 
 /// The state at once, then each change. With `Last-Event-ID`, each change since.
 pub async fn stream<H: Host>(
@@ -25,27 +26,19 @@ pub async fn stream<H: Host>(
     let name = request::name(name)?;
     let [] = request::parameters(&uri, [])?;
     let settings = app.settings().await?;
-    let state = app.event(&name).state().await?;
+    let seen = app.event(&name).look().await?;
 
     let source = Source {
         app: app.clone(),
         name,
         polling: settings.polling,
-        state,
+        seen,
         changed: app.events().now(),
     };
     let mut messages = Messages::new();
-    // An id from the future is none of this event's.
-    match last_event_id(&headers).filter(|known| *known <= state.generation) {
-        Some(known) => source.push_since(known, &mut messages),
-        None => source.push_state(state, &mut messages),
-    }
+    let known = sse::last_event_id(&headers).and_then(|id| id.parse().ok());
+    source.push_since(known, &mut messages);
     Ok(sse::response(app, settings, messages, source))
-}
-
-fn last_event_id(headers: &HeaderMap) -> Option<Generation> {
-    let id = sse::last_event_id(headers)?;
-    Generation::new(id.parse().ok()?)
 }
 
 /// What one client is told.
@@ -53,8 +46,8 @@ struct Source<H: Host> {
     app: App<H>,
     name: Name,
     polling: Polling,
-    /// The state that was told last.
-    state: event::State,
+    /// What was told last.
+    seen: Seen,
     changed: Duration,
 }
 
@@ -62,41 +55,31 @@ impl<H: Host> sse::Source for Source<H> {
     async fn wait(&mut self, until: Duration, messages: &mut Messages) -> Result<(), Problem> {
         let event = self.app.event(&self.name).with_polling(self.polling);
         let timeout = until.saturating_sub(self.changed);
-        if let Some(state) = event.newer(self.state, self.changed, timeout).await? {
-            let known = self.state.generation;
-            self.state = state;
+        if let Some(newer) = event.newer(self.seen, self.changed, timeout).await? {
+            let known = self.seen.state;
+            self.seen = newer;
             self.changed = self.app.events().now();
-            self.push_since(known, messages);
+            self.push_since(Some(known), messages);
         }
         Ok(())
     }
 }
 
 impl<H: Host> Source<H> {
-    /// Every transition from `known` to the current state.
-    fn push_since(&self, known: Generation, messages: &mut Messages) {
-        if self.state.is_forgotten {
-            let view = View::new(&self.name, self.state).json();
-            let generation = self.state.generation;
-            if generation > known {
-                messages.push(Some("forgotten"), Some(generation), &view);
+    /// What has happened since `known`. Without it, or where it is none of this event's states, the current state.
+    fn push_since(&self, known: Option<event::State>, messages: &mut Messages) {
+        let now = self.seen.state;
+        let since = known.and_then(|known| H::Strategy::since(known, now, MOST_MISSED));
+        let is_news = since.is_some();
+        let existed = known.is_some_and(event::State::exists);
+        for state in since.unwrap_or_else(|| vec![now]) {
+            let is_forgotten = is_news && (state.is_forgotten || (existed && !state.exists()));
+            let kind = is_forgotten.then_some("forgotten");
+            let view = View::new(&self.name, state).json();
+            messages.push(kind, Some(state), &view);
+            if is_forgotten {
                 messages.end();
             }
-            return;
         }
-        let newest = self.state.generation.changes();
-        let first = (known.changes() + 1).max(newest.saturating_sub(MOST_MISSED - 1));
-        for generation in (first..=newest).filter_map(Generation::new) {
-            let state = event::State {
-                generation,
-                is_forgotten: false,
-            };
-            self.push_state(state, messages);
-        }
-    }
-
-    fn push_state(&self, state: event::State, messages: &mut Messages) {
-        let view = View::new(&self.name, state).json();
-        messages.push(None, Some(state.generation), &view);
     }
 }

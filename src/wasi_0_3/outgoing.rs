@@ -11,8 +11,8 @@ use spin_sdk::wasip3::http_compat::BodyWriter;
 use spin_sdk::wasip3::spawn;
 use spin_sdk::wasip3::wit_bindgen::StreamResult;
 
+use super::SpinClock;
 use crate::clock::{Clock, before};
-use crate::spin::SpinClock;
 
 /// How often a stream that has nothing to say asks whether anybody still listens.
 const PROBE: Duration = Duration::from_secs(1);

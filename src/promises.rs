@@ -1,0 +1,161 @@
+//! What each build promises: the one table of it.
+//!
+//! `/openapi.json` says which of these hold where it is served (`info.x-loopless`), README has the table, and the
+//! conformance suite and the simulation check what holds.
+
+use std::fmt;
+
+/// What a component is built for, by the features `wasi-0-2` and `plain`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Build {
+    /// Whether the host runs WASI 0.3: many requests in an instance, and tasks that outlive them.
+    pub has_wasi_0_3: bool,
+    /// Whether the host's store has compare-and-swap and a counter.
+    pub has_atomics: bool,
+}
+
+impl Build {
+    /// For Spin 4.1 and newer: no feature.
+    pub const SPIN: Self = Self {
+        has_wasi_0_3: true,
+        has_atomics: true,
+    };
+
+    /// For Akamai Functions: `plain`.
+    pub const AKAMAI_FUNCTIONS: Self = Self {
+        has_atomics: false,
+        ..Self::SPIN
+    };
+
+    /// For Fermyon Cloud, and for Spin 2.2 to 3: `wasi-0-2` and `plain`.
+    pub const FERMYON_CLOUD: Self = Self {
+        has_wasi_0_3: false,
+        ..Self::AKAMAI_FUNCTIONS
+    };
+
+    /// Whether this build keeps `promise`.
+    pub fn keeps(self, promise: &Promise) -> bool {
+        (self.has_atomics || !promise.needs_atomics)
+            && (self.has_wasi_0_3 || !promise.needs_wasi_0_3)
+    }
+
+    /// What this build says of itself, as JSON.
+    pub(crate) fn document(self) -> String {
+        let kept = PROMISES.iter().filter(|promise| self.keeps(promise));
+        let kept: Vec<_> = kept.map(|promise| promise.id).collect();
+        let wasi = if self.has_wasi_0_3 { "0.3" } else { "0.2" };
+        let strategy = if self.has_atomics { "exact" } else { "plain" };
+        let promises = serde_json::to_value(kept).unwrap_or_default();
+        serde_json::json!({ "wasi": wasi, "strategy": strategy, "promises": promises }).to_string()
+    }
+}
+
+/// As it is told to people.
+impl fmt::Display for Build {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wasi = if self.has_wasi_0_3 { "0.3" } else { "0.2" };
+        let atomics = if self.has_atomics { "with" } else { "without" };
+        write!(f, "the build for WASI {wasi} {atomics} compare-and-swap")
+    }
+}
+
+/// Something that users may rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// Its name in `/openapi.json`.
+    pub id: &'static str,
+    /// What is promised, as README says it.
+    pub text: &'static str,
+    /// Whether it takes a store with compare-and-swap.
+    pub needs_atomics: bool,
+    /// Whether it takes WASI 0.3.
+    pub needs_wasi_0_3: bool,
+}
+
+/// Kept by every build.
+const fn always(id: &'static str, text: &'static str) -> Promise {
+    Promise {
+        id,
+        text,
+        needs_atomics: false,
+        needs_wasi_0_3: false,
+    }
+}
+
+/// Kept where the store compares and swaps.
+const fn with_atomics(id: &'static str, text: &'static str) -> Promise {
+    Promise {
+        needs_atomics: true,
+        ..always(id, text)
+    }
+}
+
+/// All promises that can be told apart by builds.
+pub const PROMISES: [Promise; 11] = [
+    always(
+        "linearizable",
+        "Setting, clearing, forgetting and looking are linearizable, as far as the store's own reads and writes are",
+    ),
+    always(
+        "no-lost-wake-up",
+        "No wait misses a set or a pulse that completes while it waits",
+    ),
+    always("unique-etags", "An `ETag` that is gone never comes back"),
+    always(
+        "pulses-in-streams",
+        "A stream tells every pulse as a set and a clear",
+    ),
+    with_atomics(
+        "no-early-wake-up",
+        "A wait answers 200 only if the event was set while it waited (otherwise: also on a clear that was already under way when it began)",
+    ),
+    with_atomics(
+        "counted",
+        "The generation counts every change and never goes back, and a stream tells each one once (otherwise: best effort)",
+    ),
+    with_atomics(
+        "changed",
+        "`\"changed\"` is true only if the event was in the other state (otherwise: best effort)",
+    ),
+    with_atomics(
+        "forgotten-sets",
+        "A set that is forgotten at once ends the waits all the same",
+    ),
+    with_atomics(
+        "conditions",
+        "`If-Match` makes a change from one generation only (otherwise: 501)",
+    ),
+    Promise {
+        needs_wasi_0_3: true,
+        ..with_atomics("service", "The service runs (otherwise: 501)")
+    },
+    Promise {
+        needs_wasi_0_3: true,
+        ..always(
+            "shared-reads",
+            "All waits on an event in an instance share one stream of reads (otherwise: each has an instance and reads of its own)",
+        )
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_keeps_what_its_host_has_what_it_needs_for() {
+        let kept = |build: Build| {
+            PROMISES
+                .iter()
+                .filter(|promise| build.keeps(promise))
+                .count()
+        };
+        assert_eq!(kept(Build::SPIN), PROMISES.len());
+        assert_eq!(kept(Build::AKAMAI_FUNCTIONS), 5);
+        assert_eq!(kept(Build::FERMYON_CLOUD), 4);
+        assert_eq!(
+            Build::FERMYON_CLOUD.document(),
+            r#"{"promises":["linearizable","no-lost-wake-up","unique-etags","pulses-in-streams"],"strategy":"plain","wasi":"0.2"}"#
+        );
+    }
+}

@@ -1,0 +1,266 @@
+//! [`Exact`]: on compare-and-swap.
+
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::event::{Changed, Error, Event, Seen};
+use crate::number;
+use crate::state::{Generation, State};
+use crate::store::Atomics;
+use crate::strategy::{Condition, Foreign, Strategy};
+
+/// Who writes the values of this strategy, as others may say it.
+pub(super) const NAME: &str = "a build with compare-and-swap";
+
+/// How often the store is asked for a transition before it fails with [`Error::Contended`].
+pub(crate) const ATTEMPTS: u32 = 8;
+
+/// The pause after the first attempt that changed nothing. It doubles from try to try.
+const BACKOFF: Duration = Duration::from_millis(2);
+
+/// Transitions by compare-and-swap, which count every change.
+///
+/// # What it promises
+///
+/// *Every operation is linearizable* over all that use the same store, if the store's `get` and `swap` are and
+/// `increment` is atomic. Spin's Azure store is no such store: it keeps what `increment` wrote where no `get` can read it.
+/// The generation counts every change and never goes back, a change may be made [from one
+/// state only](Event::change_if), and a wait ends with a set if and only if there was one while it waited.
+///
+/// # Why a generation
+///
+/// - From generation g there is only one place to go, g + 1. Writers cannot disagree about where, only about who was
+///   first, and nobody needs to know that: a writer that reads more than g afterwards knows that its transition
+///   happened. So the answer of a compare-and-swap, which Spin's backends get wrong, is never used (Spin 4.1: with
+///   Redis every swap answers that it failed).
+/// - A set that is followed at once by a clear (a *pulse*) changes the generation by two. A waiter that compares
+///   generations sees it; one that polls a flag does not.
+///
+/// # What is stored
+///
+/// One value an event, under `event/<name>`: a number. No value means generation 0. A number can be written in two ways,
+/// and the value keeps the one that it was born with: decimal text, or eight little-endian bytes.
+///
+/// The reason is the birth of the value. On Spin's SQLite store, a compare-and-swap from *no value* is a blind write: a
+/// writer that was held up between its look and its swap would set a much newer generation back to 1. The one
+/// operation that creates a value atomically on every backend is `increment`, by 0. It leaves a value that exists as
+/// it is, so it may arrive as late as it likes. SQLite's host writes it as eight bytes (and panics where it finds a
+/// value of any other length, so the length has to stay), Redis and DynamoDB as decimal text. From then on, each swap
+/// starts from a value that is present, where every backend is exact.
+///
+/// A number below 0 is what is left of an event that was [forgotten](Event::forget): its generation, which
+/// a new event of that name goes on from, so that no generation is ever used twice.
+///
+/// | from | `set` | `clear` | `forget` |
+/// | --- | --- | --- | --- |
+/// | g, even: clear | g + 1 | | -(g + 2) |
+/// | g, odd: set | | g + 1 | -(g + 3) |
+/// | -g, even: forgotten | g + 1 | | |
+///
+/// With forgetting there are two ways from a clear g. They stay apart: -(g + 2) can be reached from g without a set,
+/// and every other number beyond g cannot. So a writer that reads more than g still knows whether its set happened, and
+/// so does a waiter.
+#[derive(Clone, Copy, Debug)]
+pub struct Exact<S>(pub S);
+
+impl<S: Atomics> Strategy for Exact<S> {
+    type Store = S;
+
+    fn store(&self) -> &S {
+        &self.0
+    }
+
+    fn parse(value: Option<&[u8]>) -> Result<State, Foreign> {
+        let Some(value) = value else {
+            return Ok(State::default());
+        };
+        number::read(value).and_then(state).ok_or_else(|| {
+            let text = std::str::from_utf8(value).ok();
+            let plain = text.and_then(|text| text.parse::<State>().ok());
+            Foreign(plain.map(|_| "a build without compare-and-swap"))
+        })
+    }
+
+    fn has_changed(start: &Seen, later: &Seen) -> bool {
+        later.state.generation > start.state.generation
+    }
+
+    fn was_set(start: State, later: State) -> bool {
+        was_set(start, later)
+    }
+
+    fn since(known: State, now: State, most: u64) -> Option<Vec<State>> {
+        if known.tag.is_some() || known.generation > now.generation {
+            return None;
+        }
+        if now.is_forgotten {
+            return Some(Vec::from_iter((!known.is_version_of(now)).then_some(now)));
+        }
+        let newest = now.generation.changes();
+        let first = (known.generation.changes() + 1).max((newest + 1).saturating_sub(most));
+        let generations = (first..=newest).filter_map(Generation::new);
+        Some(generations.map(live).collect())
+    }
+
+    async fn change<C: Clock>(
+        event: &Event<'_, Self, C>,
+        set: bool,
+        condition: Option<Condition<'_>>,
+    ) -> Result<Changed, Error> {
+        let step = |state: State| {
+            if condition.is_some_and(|is_allowed| !is_allowed(state)) {
+                Err(Changed::Refused(state))
+            } else if state.is_set() == set {
+                Err(Changed::No(state))
+            } else {
+                Ok(changed(state))
+            }
+        };
+        let has_happened = |before, after| !set || was_set(before, after);
+        let result = advance(event, step, has_happened).await?;
+        Ok(result.map_or_else(|unchanged| unchanged, Changed::Yes))
+    }
+
+    async fn forget<C: Clock>(event: &Event<'_, Self, C>) -> Result<bool, Error> {
+        let step = |state: State| state.exists().then(|| forgotten(state)).ok_or(());
+        let result = advance(event, step, |_, after| after.is_forgotten).await?;
+        Ok(result.is_ok())
+    }
+}
+
+/// Moves the event to the state that `step` makes of the current one, and returns a later state in which that has
+/// happened, or what `step` refuses with.
+///
+/// `has_happened` tells, of the state before and a newer one, whether the step was taken between them, by whomever.
+async fn advance<S: Atomics, C: Clock, R>(
+    event: &Event<'_, Exact<S>, C>,
+    step: impl Fn(State) -> Result<State, R>,
+    has_happened: impl Fn(State, State) -> bool,
+) -> Result<Result<State, R>, Error> {
+    let Exact(store) = event.strategy();
+    let (mut seen, mut value) = event.read().await?;
+    let mut failure = None;
+    let mut pause = BACKOFF;
+    for _ in 0..ATTEMPTS {
+        let from = seen.state;
+        let to = match step(from) {
+            Ok(to) => to,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        // Whatever these two answer, only the read after them counts.
+        let asked = match &value {
+            None => store.increment(event.key(), 0).await.map(drop),
+            Some(old) => {
+                let new = number::write(Some(old), number(to));
+                store.swap(event.key(), old, &new).await
+            }
+        };
+        match event.read().await {
+            Ok(after) if after.0.state.generation > from.generation => {
+                if has_happened(from, after.0.state) {
+                    return Ok(Ok(after.0.state));
+                }
+                (seen, value) = after;
+                failure = None;
+            }
+            Ok(born) if value.is_none() && born.1.is_some() => {
+                (seen, value) = born;
+                continue;
+            }
+            Ok(after) => {
+                (seen, value) = after;
+                failure = asked.err();
+            }
+            Err(Error::Store(error)) => failure = Some(error),
+            Err(error) => return Err(error),
+        }
+        event.clock().sleep(pause).await;
+        pause *= 2;
+    }
+    Err(failure.map_or(Error::Contended, Error::Store))
+}
+
+/// Whether the event was set between `clear`, an earlier state, and `later`.
+pub(crate) fn was_set(clear: State, later: State) -> bool {
+    later.generation > clear.generation && later != forgotten(clear)
+}
+
+/// The state of an event that is not forgotten.
+fn live(generation: Generation) -> State {
+    State {
+        generation,
+        ..State::default()
+    }
+}
+
+/// The state that a stored number stands for.
+pub(crate) fn state(number: i64) -> Option<State> {
+    let generation = Generation::new(number.unsigned_abs())?;
+    let is_forgotten = number < 0;
+    (!is_forgotten || !generation.is_set()).then_some(State {
+        is_forgotten,
+        ..live(generation)
+    })
+}
+
+/// The number that stands for it in the store.
+pub(crate) fn number(state: State) -> i64 {
+    let changes = i64::try_from(state.generation.changes()).unwrap_or(i64::MAX);
+    if state.is_forgotten {
+        -changes
+    } else {
+        changes
+    }
+}
+
+/// The state after a transition.
+pub(crate) fn changed(state: State) -> State {
+    live(state.generation.next())
+}
+
+/// The state after it was forgotten.
+fn forgotten(state: State) -> State {
+    let next = state.generation.next().next();
+    State {
+        is_forgotten: true,
+        ..live(if next.is_set() { next.next() } else { next })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_leads_to_a_number_that_was_never_there() {
+        for number in 0..9 {
+            let state = state(number).unwrap();
+            assert_eq!(super::number(state), number);
+            assert_eq!(super::number(changed(state)), number + 1);
+            let forgotten = forgotten(state);
+            assert!(forgotten.generation > changed(state).generation);
+            assert!(!forgotten.is_set() && !forgotten.exists());
+            assert_eq!(super::state(super::number(forgotten)), Some(forgotten));
+            assert!(changed(forgotten).is_set());
+        }
+        for number in [-1, -3, i64::MIN, i64::MAX] {
+            assert_eq!(state(number), None, "{number}");
+        }
+    }
+
+    #[test]
+    fn forgetting_a_clear_event_is_no_set_and_all_else_beyond_it_is_after_one() {
+        let clear = state(4).unwrap();
+        for (number, was_set) in [
+            (4, false),
+            (-6, false),
+            (5, true),
+            (6, true),
+            (-8, true),
+            (7, true),
+        ] {
+            let later = state(number).unwrap();
+            assert_eq!(super::was_set(clear, later), was_set, "{number}");
+        }
+    }
+}
