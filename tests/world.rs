@@ -14,7 +14,7 @@ fn project() -> &'static Path {
 fn written() -> (Resolve, WorldId) {
     let mut resolve = Resolve::default();
     let (package, _) = resolve.push_dir(project().join("wit")).unwrap();
-    let world = resolve.select_world(&[package], Some("loopless")).unwrap();
+    let world = resolve.select_world(&[package], Some("spin")).unwrap();
     (resolve, world)
 }
 

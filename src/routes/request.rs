@@ -25,7 +25,7 @@ pub fn name(path: Result<Path<String>, PathRejection>) -> Result<Name, Problem> 
 /// What a name is, in a sentence.
 pub fn names() -> String {
     format!(
-        "A name has 1 to {} of the characters A-Z a-z 0-9 . _ ~ -",
+        "A name has 1 to {} of the characters A-Z a-z 0-9 . _ ~ - and is neither . nor ..",
         Name::LONGEST
     )
 }
