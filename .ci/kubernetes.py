@@ -10,7 +10,6 @@ import kubernetes_validate
 import yaml
 
 PROJECT = pathlib.Path(__file__).parent.parent
-# The oldest Kubernetes that is still maintained would do; no field here is newer than this one.
 KUBERNETES = "1.31"
 OPERATOR = json.loads((PROJECT / ".ci/spinkube.schema.json").read_text())
 SPIN = tomllib.loads((PROJECT / "spin.toml").read_text())
