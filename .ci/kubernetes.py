@@ -56,7 +56,12 @@ for variable in app["variables"]:
 stores = {store["name"]: store["type"] for store in app["runtimeConfig"]["keyValueStores"]}
 expect(stores == {"default": "redis"}, f"the stores are {stores}")
 
-valkey = resources["Deployment", "valkey"]["spec"]["template"]
+deployment = resources["Deployment", "valkey"]["spec"]
+valkey = deployment["template"]
+expect(
+    deployment["selector"]["matchLabels"].items() <= valkey["metadata"]["labels"].items(),
+    "the Deployment valkey selects none of its pods",
+)
 service = resources["Service", "valkey"]["spec"]
 expect(
     service["selector"].items() <= valkey["metadata"]["labels"].items(),
