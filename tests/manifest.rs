@@ -1,56 +1,305 @@
-//! spin.toml says what is true of the component.
+//! The manifests say what is true of the component, and what the hosts that they are for can take.
 
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
+use std::time::Duration;
 
-use toml::Table;
+use loopless::settings::{self, Settings, Variables};
+use toml::{Table, Value};
 
 const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
 
-fn manifest() -> Table {
-    let path = Path::new(PROJECT).join("spin.toml");
+const SPIN: &str = "spin.toml";
+const AKAMAI_FUNCTIONS: &str = "deploy/akamai-functions.toml";
+const FERMYON_CLOUD: &str = "deploy/fermyon-cloud.toml";
+
+const MANIFESTS: [&str; 3] = [SPIN, AKAMAI_FUNCTIONS, FERMYON_CLOUD];
+const CLOUDS: [&str; 2] = [AKAMAI_FUNCTIONS, FERMYON_CLOUD];
+
+/// When both clouds end a request: developer.fermyon.com/cloud/faq, and techdocs.akamai.com/akamai-functions/docs/quotas-and-limits.
+const REQUEST: Duration = Duration::from_secs(30);
+
+fn read(file: &str) -> Table {
+    let path = Path::new(PROJECT).join(file);
     std::fs::read_to_string(path).unwrap().parse().unwrap()
 }
 
+fn component(file: &str) -> Value {
+    let manifest = read(file);
+    let components = manifest["component"].as_table().unwrap();
+    assert_eq!(components.len(), 1, "{file}");
+    components["loopless"].clone()
+}
+
+fn keys(table: &Value) -> BTreeSet<&str> {
+    table
+        .as_table()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect()
+}
+
 #[test]
-fn it_is_a_manifest_of_version_2_that_sends_every_request_to_the_component() {
-    let manifest = manifest();
-    assert_eq!(manifest["spin_manifest_version"].as_integer(), Some(2));
-    let triggers = manifest["trigger"]["http"].as_array().unwrap();
-    assert_eq!(triggers.len(), 1);
-    assert_eq!(triggers[0]["route"].as_str(), Some("/..."));
-    assert_eq!(triggers[0]["component"].as_str(), Some("loopless"));
-    let application = &manifest["application"];
-    assert_eq!(
-        application["version"].as_str(),
-        Some(env!("CARGO_PKG_VERSION"))
-    );
+fn each_is_a_manifest_of_version_2_that_sends_every_request_to_the_component() {
+    for file in MANIFESTS {
+        let manifest = read(file);
+        let version = manifest["spin_manifest_version"].as_integer();
+        assert_eq!(version, Some(2), "{file}");
+        let triggers = manifest["trigger"].as_table().unwrap();
+        assert_eq!(triggers.len(), 1, "{file}");
+        let routes = triggers["http"].as_array().unwrap();
+        assert_eq!(routes.len(), 1, "{file}");
+        assert_eq!(routes[0]["route"].as_str(), Some("/..."), "{file}");
+        assert_eq!(routes[0]["component"].as_str(), Some("loopless"), "{file}");
+        let application = &manifest["application"];
+        assert_eq!(application["name"].as_str(), Some("loopless"), "{file}");
+        let version = application["version"].as_str();
+        assert_eq!(version, Some(env!("CARGO_PKG_VERSION")), "{file}");
+    }
 }
 
 #[test]
 fn the_component_may_open_the_store_that_it_opens() {
-    let manifest = manifest();
-    let stores = manifest["component"]["loopless"]["key_value_stores"].as_array();
-    let labels: Vec<_> = stores.unwrap().iter().filter_map(|s| s.as_str()).collect();
-    assert_eq!(labels, ["default"]);
+    for file in MANIFESTS {
+        let component = component(file);
+        let stores = component["key_value_stores"].as_array().unwrap();
+        let labels: Vec<_> = stores.iter().filter_map(Value::as_str).collect();
+        assert_eq!(labels, ["default"], "{file}");
+    }
 }
 
 #[test]
-fn the_build_command_makes_the_source() {
-    let component = &manifest()["component"]["loopless"];
-    let command = component["build"]["command"].as_str().unwrap();
-    let status = Command::new("sh")
-        .args(["-c", command])
-        .current_dir(PROJECT)
-        .status()
-        .unwrap();
-    assert!(status.success(), "{command}");
-    let source = Path::new(component["source"].as_str().unwrap());
-    let built = loopless_host::component::build(Path::new(PROJECT)).unwrap();
-    let tail: std::path::PathBuf = source.iter().skip(1).collect();
-    assert!(
-        built.ends_with(tail),
-        "{} is not {source:?}",
-        built.display()
+fn each_build_command_makes_its_source() {
+    // Shared, it would be the one that was built last.
+    let sources: BTreeSet<_> = MANIFESTS.map(source).into();
+    assert_eq!(sources.len(), MANIFESTS.len(), "{sources:?}");
+
+    for (file, is_component, has_atomics) in [
+        (SPIN, true, true),
+        (AKAMAI_FUNCTIONS, true, false),
+        // A module: hosts make a component of it.
+        (FERMYON_CLOUD, false, false),
+    ] {
+        let built = build(file);
+        assert_eq!(&built[..4], b"\0asm", "{file}");
+        // https://github.com/WebAssembly/component-model/blob/main/design/mvp/Binary.md
+        assert_eq!(built[6] == 1, is_component, "{file}");
+        let atomics = b"wasi:keyvalue/atomics";
+        let names_atomics = built.windows(atomics.len()).any(|bytes| bytes == atomics);
+        assert_eq!(names_atomics, has_atomics, "{file}");
+    }
+}
+
+/// The path that a manifest calls its component's source.
+fn source(file: &str) -> PathBuf {
+    let directory = Path::new(PROJECT).join(file).parent().unwrap().to_owned();
+    let source = directory.join(component(file)["source"].as_str().unwrap());
+    std::path::absolute(source)
+        .unwrap()
+        .components()
+        .fold(PathBuf::new(), |mut path, part| {
+            match part {
+                std::path::Component::ParentDir => drop(path.pop()),
+                part => path.push(part),
+            }
+            path
+        })
+}
+
+/// Does what `spin build` does, and returns what is then at the source.
+fn build(file: &str) -> Vec<u8> {
+    let component = component(file);
+    let build = &component["build"];
+    let command = build["command"].as_str().unwrap();
+    let mut directory = Path::new(PROJECT).join(file).parent().unwrap().to_owned();
+    directory.extend(build.get("workdir").and_then(Value::as_str));
+
+    let mut words = command.split(' ').skip_while(|word| *word != "--target");
+    let target = words.nth(1).unwrap();
+    // Nothing to do if it is there. If it cannot be installed, the build says what is missing.
+    let _ = Command::new("rustup")
+        .args(["target", "add", target])
+        .current_dir(&directory)
+        .status();
+
+    // An older build of another kind must not pass for this one's. cargo puts it back if it is up to date.
+    let _ = std::fs::remove_file(source(file));
+    let mut shell = Command::new("sh");
+    shell.args(["-c", command]).current_dir(&directory);
+    // Whoever runs `spin build` is not called by cargo.
+    for (name, _) in std::env::vars_os() {
+        let is_outer = name.to_str().is_some_and(|name| {
+            name == "CARGO"
+                || name == "CARGO_TARGET_DIR"
+                || name.starts_with("CARGO_PKG_")
+                || name.starts_with("CARGO_MANIFEST_")
+                || name.starts_with("CARGO_BIN_")
+        });
+        if is_outer {
+            shell.env_remove(name);
+        }
+    }
+    let status = shell.status().unwrap();
+    assert!(status.success(), "{file}: {command}");
+    std::fs::read(source(file)).unwrap_or_else(|error| {
+        let source = source(file);
+        panic!("{file}: {command}: {}: {error}", source.display())
+    })
+}
+
+/// A manifest's variables with their defaults, and which of them the component has asked for.
+struct Defaults {
+    values: BTreeMap<String, String>,
+    asked: Mutex<BTreeSet<String>>,
+}
+
+impl Variables for Defaults {
+    async fn get(&self, name: &str) -> Result<Option<String>, String> {
+        self.asked.lock().unwrap().insert(name.into());
+        Ok(self.values.get(name).cloned())
+    }
+}
+
+/// The settings of the component on a host that leaves all variables alone, and the variables that it reads.
+async fn settings(file: &str) -> (Settings, BTreeSet<String>) {
+    let manifest = read(file);
+    let variables = manifest["variables"].as_table().unwrap();
+    let defaults = variables.iter().map(|(name, variable)| {
+        let default = variable["default"].as_str().unwrap();
+        (name.clone(), default.to_owned())
+    });
+    let defaults = Defaults {
+        values: defaults.collect(),
+        asked: Mutex::default(),
+    };
+    let settings = Settings::read(&defaults)
+        .await
+        .unwrap_or_else(|error| panic!("{file}: {error}"));
+    // Whoever has the default in this file would have the token.
+    let token = settings::operator_token(&defaults).await;
+    assert_eq!(token, Ok(None), "{file}");
+    (settings, defaults.asked.into_inner().unwrap())
+}
+
+#[tokio::test]
+async fn a_manifest_has_the_variables_that_the_component_reads_with_defaults_that_it_takes() {
+    for file in MANIFESTS {
+        let (_, mut read_by_component) = settings(file).await;
+        if CLOUDS.contains(&file) {
+            // Without compare-and-swap there is no service.
+            read_by_component.retain(|name| !name.starts_with("service_"));
+        }
+        let manifest = read(file);
+        let variables = keys(&manifest["variables"]);
+        assert!(variables.iter().eq(&read_by_component), "{file}");
+
+        let component = component(file);
+        let passed_on = component["variables"].as_table().unwrap();
+        assert!(passed_on.keys().eq(&read_by_component), "{file}");
+        for (name, template) in passed_on {
+            let template = template.as_str().unwrap();
+            assert_eq!(template, format!("{{{{ {name} }}}}"), "{file}");
+        }
+        let token = &manifest["variables"]["operator_token"];
+        assert_eq!(token["secret"].as_bool(), Some(true), "{file}");
+    }
+}
+
+#[tokio::test]
+async fn on_the_clouds_waits_and_streams_end_before_their_request_is_ended() {
+    for file in CLOUDS {
+        let (settings, _) = settings(file).await;
+        // A wait is over one interval after its time at the latest, and jitter adds a quarter; the store is given a second.
+        let late = settings.polling.last * 5 / 4 + Duration::from_secs(1);
+        assert!(settings.wait_max + late < REQUEST, "{file}");
+        let stream = settings.stream_max.unwrap_or(Duration::MAX);
+        assert!(stream.saturating_add(late) < REQUEST, "{file}");
+    }
+}
+
+#[test]
+fn akamai_functions_are_what_their_manifest_targets() {
+    let targets = read(AKAMAI_FUNCTIONS)["application"]["targets"].clone();
+    assert_eq!(targets, Value::from(vec!["akamai-functions"]));
+}
+
+/// Spin refuses a manifest with a key that it does not know. These are those of 2.2 that are of use here, from
+/// https://github.com/spinframework/spin/blob/v2.2.0/crates/manifest/src/schema/v2.rs and common.rs beside it, and from
+/// crates/http/src/config.rs.
+#[test]
+fn the_manifest_for_fermyon_cloud_has_no_key_that_spin_2_2_does_not_know() {
+    fn only(table: &Value, known: &[&str]) {
+        let unknown: Vec<_> = keys(table)
+            .into_iter()
+            .filter(|key| !known.contains(key))
+            .collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
+    }
+
+    let manifest = Value::from(read(FERMYON_CLOUD));
+    only(
+        &manifest,
+        &[
+            "spin_manifest_version",
+            "application",
+            "variables",
+            "trigger",
+            "component",
+        ],
     );
+    only(
+        &manifest["application"],
+        &[
+            "name",
+            "version",
+            "description",
+            "authors",
+            "trigger",
+            "tool",
+        ],
+    );
+    for variable in manifest["variables"].as_table().unwrap().values() {
+        only(variable, &["required", "default", "secret"]);
+    }
+    for trigger in manifest["trigger"]["http"].as_array().unwrap() {
+        only(trigger, &["id", "component", "route", "executor"]);
+    }
+    let component = component(FERMYON_CLOUD);
+    only(
+        &component,
+        &[
+            "source",
+            "description",
+            "variables",
+            "environment",
+            "files",
+            "exclude_files",
+            "allowed_outbound_hosts",
+            "key_value_stores",
+            "sqlite_databases",
+            "ai_models",
+            "build",
+            "tool",
+        ],
+    );
+    only(&component["build"], &["command", "workdir", "watch"]);
+    // A list of commands came with Spin 3.
+    assert!(component["build"]["command"].is_str());
+}
+
+/// https://github.com/spinframework/spin/blob/v2.2.0/crates/trigger/src/runtime_config/key_value.rs
+#[test]
+fn the_runtime_configuration_keeps_the_component_s_store_in_redis() {
+    let configuration = read("deploy/runtime-config.toml");
+    assert_eq!(configuration.len(), 1);
+    let stores = configuration["key_value_store"].as_table().unwrap();
+    assert_eq!(stores.len(), 1);
+    let store = &stores["default"];
+    assert_eq!(keys(store), ["type", "url"].into());
+    assert_eq!(store["type"].as_str(), Some("redis"));
+    let url = store["url"].as_str().unwrap();
+    assert!(url.starts_with("redis://"), "{url}");
 }
