@@ -642,6 +642,7 @@ impl Model for Protocol {
             },
             _ => self.apply(&mut state.value, &step),
         };
+        let is_lenient = self.code.is_plain() && !self.is_strict;
         let (old, new) = (number(&last.value), number(&state.value));
         state.went_back |= new.abs() < old.abs();
         if state.value != last.value {
@@ -659,7 +660,9 @@ impl Model for Protocol {
                 this.was_set_since_start = is_set(value);
                 this.was_forgotten_since_start = false;
             }
-            this.could_know = this.was_set_since_start;
+            // On registers, a set that is forgotten again is not seen by whoever began without an event.
+            let shows_nothing = is_lenient && this.start == Some(None) && value.is_none();
+            this.could_know = this.was_set_since_start && !shows_nothing;
         }
 
         state.processes[index].answers.push(answer);
@@ -671,13 +674,9 @@ impl Model for Protocol {
             }
             state.history.on_return(index, outcome).ok()?;
             let this = state.under_way[index].take()?;
-            // Only on registers, a set that was forgotten may be taken for no set, and one that is seen never by whoever
-            // began without an event.
-            let is_lenient = self.code.is_plain() && !self.is_strict;
-            let is_forgiven = this.was_forgotten_since_start
-                && is_lenient
-                && (outcome == Outcome::Forgotten
-                    || (this.start == Some(None) && state.value.is_none()));
+            // Nor can anybody tell there that an event was set before it was forgotten.
+            let is_forgiven =
+                is_lenient && this.was_forgotten_since_start && outcome == Outcome::Forgotten;
             let is_missed = matches!(outcome, Outcome::WaitedInVain | Outcome::Forgotten);
             state.missed_a_set |= is_missed && this.could_know && !is_forgiven;
             let is_excused = is_lenient && this.was_cleared_late;
