@@ -8,7 +8,10 @@ wasmtime::component::bindgen!({
         world host {
             import spin:key-value/key-value@3.0.0;
             import spin:variables/variables@3.0.0;
+            import fermyon:spin/key-value@2.0.0;
+            import fermyon:spin/variables@2.0.0;
             import wasi:keyvalue/store@0.2.0-draft2;
+            import wasi:keyvalue/batch@0.2.0-draft2;
             import wasi:keyvalue/atomics@0.2.0-draft2;
         }
     ",
@@ -16,6 +19,7 @@ wasmtime::component::bindgen!({
     imports: { default: async | trappable },
     with: {
         "spin:key-value/key-value.store": crate::keyvalue::Handle,
+        "fermyon:spin/key-value.store": crate::keyvalue::Handle,
         "wasi:keyvalue/store.bucket": crate::keyvalue::Handle,
         "wasi:keyvalue/atomics.cas": crate::keyvalue::Cas,
     },

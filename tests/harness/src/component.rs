@@ -1,12 +1,16 @@
-//! Building a cargo package as a component.
+//! Building a component, and reading what was built.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, bail, ensure};
+
+use wasi_preview1_component_adapter_provider as adapter;
+use wit_component::ComponentEncoder;
 
 /// What Rust calls the components of WASI 0.2 and 0.3.
 pub const TARGET: &str = "wasm32-wasip2";
@@ -32,13 +36,68 @@ pub fn build(directory: &Path) -> anyhow::Result<PathBuf> {
     Ok(component)
 }
 
+/// Runs a command that builds a component, as `spin build` does, unless this process has run it before. Its output goes
+/// to standard error.
+///
+/// Where the Rust target that it names (`--target`) is missing, it is installed with rustup, and that is said.
+pub(crate) fn run(command: &str, directory: &Path) -> anyhow::Result<()> {
+    static RUN: Mutex<BTreeSet<(String, PathBuf)>> = Mutex::new(BTreeSet::new());
+
+    let mut run = RUN.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = (command.to_owned(), directory.to_owned());
+    if run.contains(&key) {
+        return Ok(());
+    }
+    let words: Vec<_> = command.split([' ', '=']).collect();
+    if let Some([_, target]) = words.windows(2).find(|words| words[0] == "--target") {
+        install_target(directory, target)?;
+    }
+    let status = without_package(Command::new("sh"))
+        .args(["-c", command])
+        .current_dir(directory)
+        .stdout(std::io::stderr())
+        .status()
+        .context("cannot run sh")?;
+    ensure!(
+        status.success(),
+        "`{command}` failed ({status}); its messages are above"
+    );
+    run.insert(key);
+    Ok(())
+}
+
+/// The component that was built: these bytes, or, if they are a core module, what Spin makes of such a one when it loads
+/// it.
+///
+/// # Errors
+///
+/// Where they are neither, or a module that says nothing of the component that it is meant to be.
+pub fn encode(bytes: &[u8]) -> anyhow::Result<Cow<'_, [u8]>> {
+    const MODULE: &[u8] = b"\0asm\x01\0\0\0";
+
+    if !bytes.starts_with(MODULE) {
+        return Ok(bytes.into());
+    }
+    let encode = || {
+        ComponentEncoder::default()
+            .module(bytes)?
+            .adapter(
+                adapter::WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME,
+                adapter::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
+            )?
+            .encode()
+    };
+    let component = encode().context("it is a core module that no component can be made of")?;
+    Ok(component.into())
+}
+
 fn run_cargo(directory: &Path) -> anyhow::Result<PathBuf> {
     ensure!(
         directory.join("Cargo.toml").is_file(),
         "there is no Cargo.toml in {}: run this from a checkout, or name a built component",
         directory.display()
     );
-    install_target(directory)?;
+    install_target(directory, TARGET)?;
 
     let directory = directory.canonicalize()?;
     let manifest = directory.join("Cargo.toml");
@@ -97,10 +156,16 @@ fn artifact(message: &str, manifest: &Path) -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
-/// cargo, without what an outer cargo says of the package that it runs: to a build it would look like a change.
+/// cargo in this directory. What an outer cargo says of the package that it runs would look to it like a change.
 fn cargo_command(directory: &Path) -> Command {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = without_package(cargo);
     cargo.current_dir(directory);
+    cargo
+}
+
+/// A command, without what an outer cargo says of the package that it runs.
+fn without_package(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         let is_of_package = name.to_str().is_some_and(|name| {
             name.starts_with("CARGO_PKG_")
@@ -109,16 +174,16 @@ fn cargo_command(directory: &Path) -> Command {
                 || name.starts_with("CARGO_CFG_")
         });
         if is_of_package {
-            cargo.env_remove(name);
+            command.env_remove(name);
         }
     }
-    cargo
+    command
 }
 
-/// Makes sure that the toolchain of `directory` can build for [`TARGET`].
-fn install_target(directory: &Path) -> anyhow::Result<()> {
+/// Makes sure that the toolchain of `directory` can build for `target`.
+fn install_target(directory: &Path, target: &str) -> anyhow::Result<()> {
     let libraries = Command::new("rustc")
-        .args(["--print", "target-libdir", "--target", TARGET])
+        .args(["--print", "target-libdir", "--target", target])
         .current_dir(directory)
         .output()
         .context("cannot run rustc")?;
@@ -126,19 +191,19 @@ fn install_target(directory: &Path) -> anyhow::Result<()> {
     if Path::new(libraries.trim()).is_dir() {
         return Ok(());
     }
-    eprintln!("The Rust target {TARGET} is missing: running `rustup target add {TARGET}`");
+    eprintln!("The Rust target {target} is missing: running `rustup target add {target}`");
     let installed = Command::new("rustup")
-        .args(["target", "add", TARGET])
+        .args(["target", "add", target])
         .current_dir(directory)
         .status();
     match installed {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => bail!(
-            "rustup failed ({status}); when the network is back, type: rustup target add {TARGET}"
+            "rustup failed ({status}); when the network is back, type: rustup target add {target}"
         ),
         Err(error) => bail!(
-            "cannot run rustup ({error}); install the target {TARGET} the way you installed Rust, \
-             or get rustup from https://rustup.rs and type: rustup target add {TARGET}"
+            "cannot run rustup ({error}); install the target {target} the way you installed Rust, \
+             or get rustup from https://rustup.rs and type: rustup target add {target}"
         ),
     }
 }

@@ -1,6 +1,7 @@
 //! Instances of a component: what they are made from, how long they live, and what they see of the host.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,21 +12,27 @@ use std::time::{Duration, Instant};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use wasmtime::component::{Component, GuestTaskId, Linker, ResourceTable};
-use wasmtime::{Cache, Config, Engine, InstanceAllocationStrategy, StoreContextMut};
+use wasmtime::{
+    Cache, Config, Engine, InstanceAllocationStrategy, StoreContextMut, StoreLimits,
+    StoreLimitsBuilder,
+};
 use wasmtime_wasi::{
     HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView,
 };
 use wasmtime_wasi_http::handler::{
-    HandlerState, Instance, Proxy, ShouldAccept, WorkerExpiration, WorkerState, WorkerStatus,
+    HandlerState, Instance, ProxyPre, ShouldAccept, WorkerExpiration, WorkerState, WorkerStatus,
 };
-use wasmtime_wasi_http::p3::bindings::ServicePre;
+use wasmtime_wasi_http::p2::bindings::ProxyPre as Wasi02;
+use wasmtime_wasi_http::p3::bindings::ServicePre as Wasi03;
 use wasmtime_wasi_http::{
     Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
 
 use crate::bindings;
+use crate::component;
 use crate::console::{Console, Output};
 use crate::keyvalue::{self, KeyValue};
+use crate::platform::Platform;
 use crate::store::{Quirks, Store};
 use crate::variables::{self, Variables};
 
@@ -63,6 +70,7 @@ pub struct Guest {
     hooks: NoOutgoingRequests,
     keyvalue: KeyValue,
     variables: Variables,
+    limits: StoreLimits,
     /// The requests that it serves, by the tasks that serve them.
     requests: HashMap<GuestTaskId, u64>,
 }
@@ -112,11 +120,12 @@ impl WasiHttpHooks for NoOutgoingRequests {
 
 /// A component, compiled and linked: instances can be made of it.
 #[derive(Clone)]
-pub struct Program(ServicePre<Guest>);
+pub struct Program(Arc<ProxyPre<Guest>>);
 
 impl Program {
-    /// Compiles the component at `path`, and checks that this host has all that it imports.
-    pub fn load(path: &std::path::Path) -> wasmtime::Result<Self> {
+    /// Compiles the component at `path`, and checks that this host has all that it imports, as far as the `platform`
+    /// has it.
+    pub fn load(path: &Path, platform: &Platform) -> anyhow::Result<Self> {
         let mut config = Config::new();
         config.wasm_component_model_async(true);
         // Wasmtime's own cache of this user: compiling takes seconds in a debug build of this host. Where there is
@@ -129,30 +138,88 @@ impl Program {
             config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
             Engine::new(&config)
         })?;
-        let component = Component::from_file(&engine, path)?;
+        let bytes = std::fs::read(path)?;
+        let component = Component::new(&engine, component::encode(&bytes)?)?;
+        let kind = component.component_type();
+        platform.check(kind.imports(&engine).map(|(name, _)| name))?;
+        let exports = |interface: &str| kind.exports(&engine).any(|(name, _)| name.starts_with(interface));
 
-        let mut linker = Linker::<Guest>::new(&engine);
-        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-        wasmtime_wasi::p3::add_to_linker(&mut linker)?;
-        wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
-        bindings::spin::key_value::key_value::add_to_linker::<_, keyvalue::Data>(
-            &mut linker,
-            Guest::keyvalue,
-        )?;
-        bindings::wasi::keyvalue::store::add_to_linker::<_, keyvalue::Data>(
-            &mut linker,
-            Guest::keyvalue,
-        )?;
-        bindings::wasi::keyvalue::atomics::add_to_linker::<_, keyvalue::Data>(
-            &mut linker,
-            Guest::keyvalue,
-        )?;
-        bindings::spin::variables::variables::add_to_linker::<_, variables::Data>(
-            &mut linker,
-            |guest| &mut guest.variables,
-        )?;
-        Ok(Self(ServicePre::new(linker.instantiate_pre(&component)?)?))
+        let program = linker(&engine)?.instantiate_pre(&component)?;
+        let program = if exports("wasi:http/handler@0.3.") {
+            ProxyPre::P3(Wasi03::new(program)?)
+        } else if exports("wasi:http/incoming-handler@0.2.") {
+            ProxyPre::P2(Wasi02::new(program)?)
+        } else {
+            anyhow::bail!(
+                "it exports neither wasi:http/handler (WASI 0.3) nor wasi:http/incoming-handler (WASI 0.2): it is no HTTP component"
+            );
+        };
+        Ok(Self(Arc::new(program)))
     }
+
+    fn engine(&self) -> &Engine {
+        let Self(program) = self;
+        match &**program {
+            ProxyPre::P2(program) => program.engine(),
+            ProxyPre::P3(program) => program.engine(),
+        }
+    }
+
+    /// Whether its instances serve one request each, and nothing goes on after it.
+    fn is_wasi_0_2(&self) -> bool {
+        let Self(program) = self;
+        matches!(**program, ProxyPre::P2(_))
+    }
+
+    /// When its instances are reused, where the host's operator wants `reuse`.
+    fn reuse(&self, reuse: Reuse) -> Reuse {
+        if !self.is_wasi_0_2() {
+            return reuse;
+        }
+        Reuse {
+            requests: 1,
+            concurrent_requests: 1,
+            ..reuse
+        }
+    }
+}
+
+/// All that this host has.
+fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
+    let mut linker = Linker::<Guest>::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi::p3::add_to_linker(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    bindings::spin::key_value::key_value::add_to_linker::<_, keyvalue::Data>(
+        &mut linker,
+        Guest::keyvalue,
+    )?;
+    bindings::fermyon::spin::key_value::add_to_linker::<_, keyvalue::Data>(
+        &mut linker,
+        Guest::keyvalue,
+    )?;
+    bindings::wasi::keyvalue::store::add_to_linker::<_, keyvalue::Data>(
+        &mut linker,
+        Guest::keyvalue,
+    )?;
+    bindings::wasi::keyvalue::batch::add_to_linker::<_, keyvalue::Data>(
+        &mut linker,
+        Guest::keyvalue,
+    )?;
+    bindings::wasi::keyvalue::atomics::add_to_linker::<_, keyvalue::Data>(
+        &mut linker,
+        Guest::keyvalue,
+    )?;
+    bindings::spin::variables::variables::add_to_linker::<_, variables::Data>(
+        &mut linker,
+        |guest| &mut guest.variables,
+    )?;
+    bindings::fermyon::spin::variables::add_to_linker::<_, variables::Data>(
+        &mut linker,
+        |guest| &mut guest.variables,
+    )?;
+    Ok(linker)
 }
 
 impl Guest {
@@ -275,6 +342,8 @@ pub struct Staged {
 pub struct Instances {
     pub program: Program,
     pub reuse: Reuse,
+    /// The most memory that an instance may have, in bytes.
+    pub memory: Option<usize>,
     pub store: Arc<dyn Store>,
     pub quirks: Quirks,
     pub variables: Variables,
@@ -340,23 +409,29 @@ impl HandlerState for Instances {
             hooks: NoOutgoingRequests,
             keyvalue: KeyValue::new(store, self.quirks, is_staged),
             variables: self.variables.clone(),
+            limits: self.memory.map_or_else(StoreLimits::default, |most| {
+                StoreLimitsBuilder::new().memory_size(most).build()
+            }),
             requests: HashMap::new(),
         };
+        let mut store = wasmtime::Store::new(self.program.engine(), guest);
+        store.limiter(|guest| &mut guest.limits);
         let Program(program) = &self.program;
-        let mut store = wasmtime::Store::new(program.engine(), guest);
-        let proxy = Proxy::P3(program.instantiate_async(&mut store).await?);
+        let proxy = program.instantiate_async(&mut store).await?;
+        let reuse = self.program.reuse(self.reuse);
         Ok(Instance {
             store,
             proxy,
             view: Guest::http,
             expiration: Expiration {
-                reuse: self.reuse,
+                reuse,
+                is_wasi_0_2: self.program.is_wasi_0_2(),
                 timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
                 state: None,
                 life: life.clone(),
             },
             state: Worker {
-                reuse: self.reuse,
+                reuse,
                 console: self.console.clone(),
                 life,
                 director: self.director.clone(),
@@ -368,6 +443,8 @@ impl HandlerState for Instances {
 /// When an instance is dropped.
 pub struct Expiration {
     reuse: Reuse,
+    /// Whether it ends with its one request.
+    is_wasi_0_2: bool,
     timer: Pin<Box<tokio::time::Sleep>>,
     /// What the instance is doing, and since when.
     state: Option<(WorkerStatus, Instant, tokio::time::Instant)>,
@@ -386,6 +463,7 @@ impl WorkerExpiration for Expiration {
         }
         let limit = match status {
             WorkerStatus::Idle => Some(self.reuse.idle),
+            WorkerStatus::PostReturn if self.is_wasi_0_2 => Some(Duration::ZERO),
             WorkerStatus::Requests | WorkerStatus::PostReturn => self.reuse.request_timeout,
         };
         // The worker goes by the machine's clock, the limit by the runtime's, which a test may have paused.

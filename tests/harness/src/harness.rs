@@ -19,8 +19,10 @@ use wasmtime_wasi_http::handler::{ExpirationError, InstantiationError, ProxyHand
 use crate::component;
 use crate::console::{Console, Line, Output};
 use crate::guest::{Director, Instances, Life, Program, Reuse, RuntimeClock};
+use crate::manifest::Manifest;
+use crate::platform::{Interface, Platform};
 use crate::server::{Server, listen};
-use crate::store::{Memory, Quirks, Store};
+use crate::store::{Limited, Memory, Quirks, Quotas, Store};
 use crate::variables::Variables;
 
 /// The authority of requests that name none.
@@ -43,6 +45,7 @@ pub struct Builder {
     quirks: Quirks,
     reuse: Reuse,
     variables: BTreeMap<String, String>,
+    platform: Platform,
     console: Option<Console>,
     director: Option<Arc<dyn Director>>,
     epoch: Option<Duration>,
@@ -62,6 +65,7 @@ pub(crate) enum Source {
     UnderTest,
     Package(PathBuf),
     Component(PathBuf),
+    Manifest(PathBuf),
 }
 
 impl Harness {
@@ -85,6 +89,7 @@ impl Harness {
             quirks: Quirks::default(),
             reuse: Reuse::default(),
             variables: BTreeMap::new(),
+            platform: Platform::default(),
             console: None,
             director: None,
             epoch: None,
@@ -231,6 +236,21 @@ impl Builder {
         self
     }
 
+    /// A Spin manifest (version 2), whose component is built with the manifest's own command, and gets the variables that
+    /// the manifest gives it. [`variable`](Self::variable) sets variables of its application then, as `spin up` does.
+    pub fn manifest(mut self, path: impl Into<PathBuf>) -> Self {
+        self.source = Source::Manifest(path.into());
+        self
+    }
+
+    /// The host to be like. Without this, Spin.
+    ///
+    /// Its request timeout is the host's, unless [`reuse`](Self::reuse) has a shorter one.
+    pub fn platform(mut self, platform: Platform) -> Self {
+        self.platform = platform;
+        self
+    }
+
     /// The store called `default`. Without this, an empty one in memory.
     pub fn store(mut self, store: impl Store) -> Self {
         self.store = Arc::new(store);
@@ -268,7 +288,18 @@ impl Builder {
     /// Where the component does not build, does not load, or imports what this host does not have.
     pub async fn start(mut self) -> anyhow::Result<Harness> {
         let source = std::mem::replace(&mut self.source, Source::UnderTest);
-        let program = tokio::task::spawn_blocking(move || program(source)).await??;
+        let platform = self.platform.clone();
+        let (program, manifest) = tokio::task::spawn_blocking(move || {
+            let manifest = match &source {
+                Source::Manifest(path) => Some(Manifest::read(path)?),
+                _ => None,
+            };
+            anyhow::Ok((program(source, &platform)?, manifest))
+        })
+        .await??;
+        if let Some(manifest) = manifest {
+            self.variables = manifest.variables(&self.variables)?;
+        }
         self.start_program(program)
     }
 
@@ -305,11 +336,21 @@ impl Builder {
                 })
             }
         };
+        let limits = [self.reuse.request_timeout, self.platform.request_timeout];
+        let reuse = Reuse {
+            request_timeout: limits.into_iter().flatten().min(),
+            ..self.reuse
+        };
+        let store = match self.platform.quotas {
+            none if none == Quotas::default() => self.store,
+            quotas => Arc::new(Limited::new(self.store, quotas)),
+        };
         Ok(Harness {
             handler: ProxyHandler::new(Instances {
                 program,
-                reuse: self.reuse,
-                store: self.store,
+                reuse,
+                memory: self.platform.memory,
+                store,
                 quirks: self.quirks,
                 variables: Variables(Arc::new(self.variables)),
                 console,
@@ -324,27 +365,29 @@ impl Builder {
     }
 }
 
-/// The program from this source. Built and compiled once in a process.
-pub(crate) fn program(source: Source) -> anyhow::Result<Program> {
-    static PROGRAMS: Mutex<BTreeMap<PathBuf, Program>> = Mutex::new(BTreeMap::new());
+/// The program from this source, for this host. Built and compiled once in a process.
+pub(crate) fn program(source: Source, platform: &Platform) -> anyhow::Result<Program> {
+    type Key = (PathBuf, Vec<Interface>);
+    static PROGRAMS: Mutex<BTreeMap<Key, Program>> = Mutex::new(BTreeMap::new());
 
     let mut programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
     let path = match source {
         Source::Component(path) => path,
         Source::Package(directory) => component::build(&directory)?,
+        Source::Manifest(path) => Manifest::read(&path)?.build()?,
         Source::UnderTest => {
             let package = std::env::var_os("CARGO_MANIFEST_DIR")
                 .context("no component was named, and no cargo is running a test")?;
             component::build(Path::new(&package))?
         }
     };
-    if let Some(program) = programs.get(&path) {
+    let key = (path, platform.lacks.clone());
+    if let Some(program) = programs.get(&key) {
         return Ok(program.clone());
     }
-    let program = Program::load(&path)
-        .map_err(anyhow::Error::from)
-        .with_context(|| format!("cannot load the component {}", path.display()))?;
-    programs.insert(path, program.clone());
+    let program = Program::load(&key.0, platform)
+        .with_context(|| format!("cannot load the component {}", key.0.display()))?;
+    programs.insert(key, program.clone());
     Ok(program)
 }
 

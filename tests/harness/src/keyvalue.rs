@@ -1,4 +1,4 @@
-//! `spin:key-value@3.0.0` and the store and atomics of `wasi:keyvalue`, over one [`Store`].
+//! `spin:key-value@3.0.0`, the same of Spin 2 and 3, and `wasi:keyvalue`, over one [`Store`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,8 +8,9 @@ use wasmtime::component::{
     Accessor, FutureReader, GuestTaskId, HasData, Resource, ResourceTable, StreamReader,
 };
 
+use crate::bindings::fermyon::spin::key_value as two;
 use crate::bindings::spin::key_value::key_value as spin;
-use crate::bindings::wasi::keyvalue::{atomics, store as wasi};
+use crate::bindings::wasi::keyvalue::{atomics, batch, store as wasi};
 use crate::store::{Error, Quirks, Store};
 
 /// The one label that guests may open.
@@ -184,6 +185,140 @@ impl<T: Send> spin::HostStoreWithStore<T> for Data {
             let end = FutureReader::new(&mut access, async { wasmtime::error::Ok(end) })?;
             Ok((keys, end))
         })
+    }
+}
+
+fn two_error(error: Error) -> two::Error {
+    two::Error::Other(error.0)
+}
+
+impl View<'_> {
+    /// Asks the store in the name of the one request that there can be in an instance of WASI 0.2.
+    fn ask_now<F: Future, C: FnOnce(Arc<dyn Store>) -> F>(
+        &self,
+        call: C,
+    ) -> impl Future<Output = F::Output> + use<F, C> {
+        let call = call(self.keyvalue.store.clone());
+        let request = self.requests.values().next().copied();
+        let request = request.filter(|_| self.keyvalue.names_requests);
+        async move {
+            match request {
+                Some(request) => REQUEST.scope(request, call).await,
+                None => call.await,
+            }
+        }
+    }
+}
+
+impl two::Host for View<'_> {}
+
+impl two::HostStore for View<'_> {
+    async fn open(
+        &mut self,
+        label: String,
+    ) -> wasmtime::Result<Result<Resource<Handle>, two::Error>> {
+        if label != LABEL {
+            return Ok(Err(two::Error::AccessDenied));
+        }
+        let opened = self.ask_now(|store| async move { store.open().await });
+        if let Err(error) = opened.await {
+            return Ok(Err(two_error(error)));
+        }
+        Ok(Ok(self.table.push(Handle)?))
+    }
+
+    async fn get(
+        &mut self,
+        _: Resource<Handle>,
+        key: String,
+    ) -> wasmtime::Result<Result<Option<Vec<u8>>, two::Error>> {
+        let value = self.ask_now(|store| async move { store.get(&key).await });
+        Ok(value.await.map_err(two_error))
+    }
+
+    async fn set(
+        &mut self,
+        _: Resource<Handle>,
+        key: String,
+        value: Vec<u8>,
+    ) -> wasmtime::Result<Result<(), two::Error>> {
+        let set = self.ask_now(|store| async move { store.set(&key, &value).await });
+        Ok(set.await.map_err(two_error))
+    }
+
+    async fn delete(
+        &mut self,
+        _: Resource<Handle>,
+        key: String,
+    ) -> wasmtime::Result<Result<(), two::Error>> {
+        let deleted = self.ask_now(|store| async move { store.delete(&key).await });
+        Ok(deleted.await.map_err(two_error))
+    }
+
+    async fn exists(
+        &mut self,
+        _: Resource<Handle>,
+        key: String,
+    ) -> wasmtime::Result<Result<bool, two::Error>> {
+        let value = self.ask_now(|store| async move { store.get(&key).await });
+        let exists = value.await.map(|value| value.is_some());
+        Ok(exists.map_err(two_error))
+    }
+
+    async fn get_keys(
+        &mut self,
+        _: Resource<Handle>,
+    ) -> wasmtime::Result<Result<Vec<String>, two::Error>> {
+        let keys = self.ask_now(|store| async move { store.keys().await });
+        Ok(keys.await.map_err(two_error))
+    }
+
+    async fn drop(&mut self, handle: Resource<Handle>) -> wasmtime::Result<()> {
+        self.table.delete(handle)?;
+        Ok(())
+    }
+}
+
+impl batch::Host for View<'_> {
+    async fn get_many(
+        &mut self,
+        _: Resource<Handle>,
+        keys: Vec<String>,
+    ) -> wasmtime::Result<Result<Vec<(String, Option<Vec<u8>>)>, wasi::Error>> {
+        let mut values = Vec::new();
+        for key in keys {
+            match self.keyvalue.store.get(&key).await {
+                Ok(value) => values.push((key, value)),
+                Err(error) => return Ok(Err(wasi_error(error))),
+            }
+        }
+        Ok(Ok(values))
+    }
+
+    async fn set_many(
+        &mut self,
+        _: Resource<Handle>,
+        pairs: Vec<(String, Vec<u8>)>,
+    ) -> wasmtime::Result<Result<(), wasi::Error>> {
+        for (key, value) in pairs {
+            if let Err(error) = self.keyvalue.store.set(&key, &value).await {
+                return Ok(Err(wasi_error(error)));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    async fn delete_many(
+        &mut self,
+        _: Resource<Handle>,
+        keys: Vec<String>,
+    ) -> wasmtime::Result<Result<(), wasi::Error>> {
+        for key in keys {
+            if let Err(error) = self.keyvalue.store.delete(&key).await {
+                return Ok(Err(wasi_error(error)));
+            }
+        }
+        Ok(Ok(()))
     }
 }
 

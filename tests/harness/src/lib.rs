@@ -1,7 +1,8 @@
-//! A native host and test harness for Spin HTTP components of WASI 0.3.
+//! A native host and test harness for Spin HTTP components of WASI 0.2 and 0.3.
 //!
-//! It runs a component as Spin does: on Wasmtime, with Spin's interfaces (`spin:key-value@3.0.0`, `wasi:keyvalue` store
-//! and atomics, `spin:variables@3.0.0`), with many requests in an instance and instances that come and go. As a program,
+//! It runs a component as Spin does: on Wasmtime, with Spin's interfaces (`spin:key-value@3.0.0`, `spin:variables@3.0.0`,
+//! those of Spin 2 and 3 before them, `wasi:keyvalue`), with many requests in an instance and instances that come and go.
+//! An instance of WASI 0.2 serves one request. As a program,
 //! `loopless-host`, it serves HTTP. As a library, it is a host in a test, and knows nothing of what it runs.
 //!
 //! # A test
@@ -32,6 +33,8 @@
 //! | let the store fail | [`Observed::fail`](store::Observed::fail), [`fail_at`](store::Observed::fail_at), [`fail_next`](store::Observed::fail_next) |
 //! | set variables | [`Builder::variable`] |
 //! | see what the component printed | [`Harness::printed`]; with the instance that printed it, [`Harness::lines`] |
+//! | run a build for another host, as its manifest has it | [`Builder::manifest`] |
+//! | have what a cloud has, and no more | [`Builder::platform`] with a [`Platform`](platform::Platform) |
 //! | decide when instances are dropped, and count them | [`Builder::reuse`], [`Harness::instances`] |
 //! | connect a real client | [`Harness::serve`] |
 //! | have several components behind one address | [`Routes`], [`Server::start`] |
@@ -58,7 +61,7 @@
 //! # Limits
 //!
 //! One store, labelled `default`. No outgoing requests, no sockets, no files; no databases, queues or models of Spin's.
-//! Components of WASI 0.2 do not load. A component that imports what this host does not have does not start, and the
+//! A component that imports what this host does not have does not start, and the
 //! error names the import.
 #![warn(missing_docs)]
 
@@ -68,6 +71,8 @@ pub mod console;
 mod guest;
 mod harness;
 mod keyvalue;
+pub mod manifest;
+pub mod platform;
 mod routes;
 mod server;
 pub mod simulation;

@@ -47,6 +47,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::guest::Program;
 use crate::harness::{Source, program};
+use crate::platform::Platform;
 
 pub use database::{Call, Database, Faults, Outcome};
 pub use host::{Acceptance, Exchange, Host, Lost, Settings};
@@ -73,7 +74,7 @@ impl Simulation {
     ///
     /// Where the component does not load, or imports what the host does not have.
     pub fn load(component: impl Into<PathBuf>) -> anyhow::Result<Self> {
-        let program = program(Source::Component(component.into()))?;
+        let program = program(Source::Component(component.into()), &Platform::default())?;
         Ok(Self { program })
     }
 

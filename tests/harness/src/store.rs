@@ -1,5 +1,6 @@
 //! Key-value stores for guests: one trait, three backends, and the quirks of Spin's.
 
+mod limited;
 mod memory;
 mod observed;
 mod redis;
@@ -10,6 +11,7 @@ use std::str::FromStr;
 
 use async_trait::async_trait;
 
+pub use limited::{Limited, Quotas};
 pub use memory::Memory;
 pub use observed::{Observed, Operation};
 pub use redis::Redis;

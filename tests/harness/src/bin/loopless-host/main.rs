@@ -1,4 +1,4 @@
-//! `loopless-host`: serves a Spin HTTP component of WASI 0.3 on this machine.
+//! `loopless-host`: serves a Spin HTTP component on this machine.
 
 mod conformance;
 mod lifespan;

@@ -4,14 +4,71 @@ use std::path::{Path, PathBuf};
 
 use anstream::eprintln;
 use anyhow::Context;
+use clap::ValueEnum;
 use loopless_host::component;
+use loopless_host::manifest::Manifest;
+use loopless_host::platform::Platform;
 
-/// Builds the component of a package of the project, and says so. cargo shows how far it is.
-pub fn build(what: &str, package: &str) -> anyhow::Result<PathBuf> {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .nth(2)
-        .context("the project has no directory")?;
+fn directory() -> anyhow::Result<&'static Path> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    directory.context("the project has no directory")
+}
+
+/// A host that the project has a build for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Host {
+    /// All that this host has; with this project, spin.toml
+    #[default]
+    Spin,
+    /// With this project, deploy/akamai-functions.toml
+    AkamaiFunctions,
+    /// With this project, deploy/fermyon-cloud.toml
+    FermyonCloud,
+}
+
+impl Host {
+    /// What it has, and its limits.
+    pub fn platform(self) -> Platform {
+        match self {
+            Self::Spin => Platform::spin(),
+            Self::AkamaiFunctions => Platform::akamai_functions(),
+            Self::FermyonCloud => Platform::fermyon_cloud(),
+        }
+    }
+
+    /// It, on the command line. Nothing where it is what is meant without it.
+    pub fn argument(self) -> String {
+        let value = self.to_possible_value().filter(|_| self != Self::default());
+        value.map_or_else(String::new, |value| format!(" --host {}", value.get_name()))
+    }
+
+    /// The project's manifest for it.
+    pub fn manifest(self) -> anyhow::Result<PathBuf> {
+        Ok(directory()?.join(match self {
+            Self::Spin => "spin.toml",
+            Self::AkamaiFunctions => AKAMAI_FUNCTIONS,
+            Self::FermyonCloud => FERMYON_CLOUD,
+        }))
+    }
+}
+
+/// The manifest of the build for WASI 0.3 without compare-and-swap.
+pub const AKAMAI_FUNCTIONS: &str = "deploy/akamai-functions.toml";
+/// The manifest of the build for WASI 0.2 without compare-and-swap.
+pub const FERMYON_CLOUD: &str = "deploy/fermyon-cloud.toml";
+
+/// Builds the component of a manifest, and says so. cargo shows how far it is.
+pub fn build_manifest(manifest: &Path) -> anyhow::Result<PathBuf> {
+    say_building("the component");
+    Manifest::read(manifest)?.build()
+}
+
+/// Builds the component of a package of the project that has no manifest.
+pub fn build_package(what: &str, package: &str) -> anyhow::Result<PathBuf> {
+    say_building(what);
+    component::build(&directory()?.join(package))
+}
+
+fn say_building(what: &str) {
     eprintln!("Building {what} in release mode (the first time takes a minute)");
-    component::build(&project.join(package))
 }

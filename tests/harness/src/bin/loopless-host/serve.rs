@@ -7,15 +7,18 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anstream::{eprintln, println};
+use anyhow::anyhow;
 use clap::Args;
 use loopless_host::console::{Console, Line, Output};
+use loopless_host::platform::{Interface, Lacking};
 use loopless_host::store::{Memory, Quirks, Redis, Sqlite};
 use loopless_host::{GRACE, Harness, Reuse, Routes, Server, is_variable_name, listen};
 use redis::IntoConnectionInfo;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::spawn_blocking;
 
 use crate::lifespan::{self, Lifespan};
-use crate::project;
+use crate::project::{self, AKAMAI_FUNCTIONS, FERMYON_CLOUD, Host};
 use crate::style::{BOLD, DIM};
 
 /// What to serve, and how.
@@ -31,8 +34,20 @@ pub struct Arguments {
     store: Backend,
 
     /// A built component to serve, instead of building this project's
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", conflicts_with = "from")]
     component: Option<PathBuf>,
+
+    /// A Spin manifest to build and serve, instead of this project's for the host
+    #[arg(long, value_name = "MANIFEST")]
+    from: Option<PathBuf>,
+
+    /// The host to be like: what it lacks, and its limits on requests, memory and the store
+    #[arg(long, value_enum, value_name = "HOST", default_value_t)]
+    host: Host,
+
+    /// Leaves an interface out, as hosts do that lack it: atomics, batch or wasi-0.3; may be repeated
+    #[arg(long, value_name = "INTERFACE")]
+    without: Vec<Interface>,
 
     /// Whose compare-and-swap the component meets: exact, spin-sqlite or spin-redis
     #[arg(long, value_name = "QUIRKS", default_value_t)]
@@ -61,6 +76,19 @@ pub struct Arguments {
     /// Also serves, on /gotcha/, an event in the memory of a component, to see it fail
     #[arg(long)]
     gotcha: bool,
+}
+
+/// The error, and, where the component is a build for another kind of host, which of the project's builds would work.
+fn advised(error: anyhow::Error, lacks: &[Interface]) -> anyhow::Error {
+    if !error.chain().any(|cause| cause.is::<Lacking>()) {
+        return error;
+    }
+    let manifest = if lacks.contains(&Interface::Wasi03) {
+        FERMYON_CLOUD
+    } else {
+        AKAMAI_FUNCTIONS
+    };
+    anyhow!("{error:#}; this project's build for it is that of {manifest}")
 }
 
 /// Where the gotcha is served.
@@ -165,8 +193,12 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<(Server, Lifespan)> {
         idle: arguments.idle_instance_timeout,
         request_timeout: arguments.request_timeout,
     };
+    let mut platform = arguments.host.platform();
+    platform.lacks.extend(arguments.without);
+    let lacks = platform.lacks.clone();
     let mut builder = Harness::builder()
         .quirks(arguments.quirks)
+        .platform(platform)
         .reuse(reuse)
         .console(console("component"));
     for (name, value) in arguments.variables {
@@ -179,14 +211,23 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<(Server, Lifespan)> {
     };
     // Before the build, which may take a minute: what is wrong with the arguments is said at once.
     let listener = listen(arguments.listen).await?;
-    let path = match arguments.component {
-        Some(path) => path,
-        None => build("the component", "").await?,
+    let builder = match (arguments.component, arguments.from) {
+        (Some(path), _) => builder.component(path),
+        (None, from) => {
+            let manifest = match from {
+                Some(manifest) => manifest,
+                None => arguments.host.manifest()?,
+            };
+            let built = manifest.clone();
+            spawn_blocking(move || project::build_manifest(&built)).await??;
+            builder.manifest(manifest)
+        }
     };
-    let harness = builder.component(path).start().await?;
+    let harness = builder.start().await.map_err(|error| advised(error, &lacks))?;
     let mut routes = Routes::from(harness.clone());
     if arguments.gotcha {
-        let path = build("the gotcha", "tests/gotcha").await?;
+        let build = || project::build_package("the gotcha", "tests/gotcha");
+        let path = spawn_blocking(build).await??;
         let gotcha = Harness::builder().reuse(reuse).console(console("gotcha"));
         routes = routes.mount(GOTCHA, gotcha.component(path).start().await?);
     }
@@ -203,11 +244,6 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<(Server, Lifespan)> {
     }
     println!("{DIM}Ctrl-C stops it.{DIM:#}");
     Ok((server, lifespan))
-}
-
-/// Builds the component of a package of this project.
-async fn build(what: &'static str, package: &'static str) -> anyhow::Result<PathBuf> {
-    tokio::task::spawn_blocking(move || project::build(what, package)).await?
 }
 
 /// Resolves at the first Ctrl-C or SIGTERM. A second one ends the process at once.

@@ -60,8 +60,12 @@ pub struct Arguments {
     fail_fast: bool,
 
     /// A built component to try, instead of building this project's
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", conflicts_with = "host")]
     component: Option<PathBuf>,
+
+    /// The host whose build of this project's component to try
+    #[arg(long, value_enum, value_name = "HOST", default_value_t)]
+    host: project::Host,
 
     /// How many seeds to try at the same time; without this, one a processor
     #[arg(long, value_name = "N")]
@@ -72,7 +76,7 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let component = match &arguments.component {
         Some(path) => path.clone(),
-        None => project::build("the component", "")?,
+        None => project::build_manifest(&arguments.host.manifest()?)?,
     };
     let simulation = Simulation::load(component)?;
     let replay = |seed| command(&arguments, seed);
@@ -113,7 +117,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 fn command(arguments: &Arguments, seed: u64) -> String {
     let component = match &arguments.component {
         Some(path) => format!(" --component {}", path.display()),
-        None => String::new(),
+        None => arguments.host.argument(),
     };
     let about = match arguments.about.and_then(|about| about.to_possible_value()) {
         Some(about) => format!(" --about {}", about.get_name()),

@@ -1,0 +1,234 @@
+//! Spin manifests, as far as this host needs them: how the component of an application is built, and its variables.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use serde::Deserialize;
+
+use crate::component;
+
+/// A manifest of version 2 with one component, to which HTTP requests go.
+///
+/// What it says of the outside world (outgoing requests, files, databases) is passed over.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    path: PathBuf,
+    variables: BTreeMap<String, Variable>,
+    component: Component,
+}
+
+#[derive(Deserialize)]
+struct Document {
+    spin_manifest_version: u32,
+    #[serde(default)]
+    variables: BTreeMap<String, Variable>,
+    trigger: Triggers,
+    component: BTreeMap<String, Component>,
+}
+
+/// A variable of the application.
+#[derive(Clone, Debug, Deserialize)]
+struct Variable {
+    default: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Triggers {
+    #[serde(default)]
+    http: Vec<Trigger>,
+}
+
+#[derive(Deserialize)]
+struct Trigger {
+    component: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Component {
+    source: PathBuf,
+    build: Option<Build>,
+    /// Texts with the application's variables in them, such as `https://{{ host }}/`.
+    #[serde(default)]
+    variables: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Build {
+    command: Commands,
+    #[serde(default)]
+    workdir: PathBuf,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum Commands {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Manifest {
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be read, is no manifest of version 2, or has something that this host cannot serve.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let read = || {
+            let text = std::fs::read_to_string(path)?;
+            Self::parse(path, &text)
+        };
+        read().with_context(|| format!("cannot use the manifest {}", path.display()))
+    }
+
+    fn parse(path: &Path, text: &str) -> anyhow::Result<Self> {
+        let document: Document = toml::from_str(text)?;
+        let version = document.spin_manifest_version;
+        ensure!(version == 2, "it is of version {version}; this host reads version 2");
+        let mut names = document.trigger.http.iter().map(|trigger| &trigger.component);
+        let Some(name) = names.next() else {
+            bail!("it has no HTTP trigger");
+        };
+        ensure!(
+            names.all(|other| other == name),
+            "its HTTP triggers name several components; this host serves one"
+        );
+        let component = document.component.get(name);
+        Ok(Self {
+            path: path.into(),
+            variables: document.variables,
+            component: component
+                .with_context(|| format!("it has no component called {name:?}"))?
+                .clone(),
+        })
+    }
+
+    /// Builds the component with the manifest's command, if it has one, and returns the component's path.
+    ///
+    /// In a process, that is done once.
+    ///
+    /// # Errors
+    ///
+    /// Where the command fails, or leaves no component behind.
+    pub fn build(&self) -> anyhow::Result<PathBuf> {
+        let directory = self.path.parent().unwrap_or(Path::new(""));
+        let directory = Path::new(".").join(directory);
+        if let Some(Build { command, workdir }) = &self.component.build {
+            let commands = match command {
+                Commands::One(command) => std::slice::from_ref(command),
+                Commands::Several(commands) => commands,
+            };
+            for command in commands {
+                component::run(command, &directory.join(workdir))?;
+            }
+        }
+        let source = directory.join(&self.component.source);
+        source.canonicalize().with_context(|| {
+            format!(
+                "{} names the component {}, which is not there",
+                self.path.display(),
+                self.component.source.display()
+            )
+        })
+    }
+
+    /// The component's variables, where those of the application are `given`, or have their defaults.
+    ///
+    /// # Errors
+    ///
+    /// Where a variable that has no default is not given.
+    pub fn variables(
+        &self,
+        given: &BTreeMap<String, String>,
+    ) -> anyhow::Result<BTreeMap<String, String>> {
+        let value = |name: &str| {
+            let declared = self.variables.get(name);
+            let declared = declared
+                .with_context(|| format!("the application has no variable {name:?}"))?;
+            let value = given.get(name).or(declared.default.as_ref());
+            value.cloned().with_context(|| {
+                format!("the variable {name:?} has no default: give it a value with --variable {name}=VALUE")
+            })
+        };
+        let variables = self.component.variables.iter();
+        let filled_in = variables.map(|(name, template)| {
+            let text = fill_in(template, value).with_context(|| {
+                format!("cannot use the manifest {}", self.path.display())
+            })?;
+            Ok((name.clone(), text))
+        });
+        filled_in.collect()
+    }
+}
+
+/// The template with the values of its variables in their places.
+fn fill_in(
+    template: &str,
+    value: impl Fn(&str) -> anyhow::Result<String>,
+) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once("{{") {
+        let (name, after) = after
+            .split_once("}}")
+            .with_context(|| format!("{template:?} has {{{{ and no }}}} after it"))?;
+        text += before;
+        text += &value(name.trim())?;
+        rest = after;
+    }
+    Ok(text + rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MANIFEST: &str = r#"
+        spin_manifest_version = 2
+        application = { name = "a" }
+        [variables]
+        host = { default = "example.org" }
+        token = { required = true, secret = true }
+        [[trigger.http]]
+        route = "/..."
+        component = "c"
+        [component.c]
+        source = "c.wasm"
+        allowed_outbound_hosts = []
+        [component.c.variables]
+        url = "https://{{ host }}/?{{token}}"
+        plain = "text"
+    "#;
+
+    fn parse(text: &str) -> anyhow::Result<Manifest> {
+        Manifest::parse(Path::new("spin.toml"), text)
+    }
+
+    #[test]
+    fn a_component_has_the_variables_that_its_templates_make_of_the_applications() {
+        let manifest = parse(MANIFEST).unwrap();
+        let given = BTreeMap::from([("token".into(), "t".into()), ("other".into(), "o".into())]);
+        let variables = manifest.variables(&given).unwrap();
+        assert_eq!(variables["url"], "https://example.org/?t");
+        assert_eq!(variables["plain"], "text");
+        assert_eq!(variables.len(), 2);
+        let error = manifest.variables(&BTreeMap::new()).unwrap_err();
+        assert!(format!("{error:#}").contains("--variable token=VALUE"), "{error:#}");
+    }
+
+    #[test]
+    fn what_this_host_cannot_serve_is_an_error_that_says_what_it_is() {
+        for (from, to, says) in [
+            ("version = 2", "version = 1", "version 1"),
+            ("trigger.http", "trigger.redis", "no HTTP trigger"),
+            ("component = \"c\"", "component = \"d\"", "\"d\""),
+            ("source = \"c.wasm\"", "source = { url = \"u\" }", "source"),
+            ("[variables]", "[variables", "line 4"),
+        ] {
+            let error = parse(&MANIFEST.replace(from, to)).unwrap_err();
+            assert!(format!("{error:#}").contains(says), "{error:#}");
+        }
+        let error = Manifest::read(Path::new("nowhere/spin.toml")).unwrap_err();
+        assert!(format!("{error:#}").contains("nowhere/spin.toml"), "{error:#}");
+    }
+}
