@@ -82,7 +82,7 @@ pub mod store;
 pub mod strategy;
 #[cfg(all(target_os = "wasi", feature = "wasi-0-2"))]
 pub mod wasi_0_2;
-#[cfg(all(target_os = "wasi", not(feature = "wasi-0-2")))]
+#[cfg(all(target_os = "wasi", not(feature = "wasi-0-2"), not(target_env = "p1")))]
 pub mod wasi_0_3;
 
 #[cfg(all(target_os = "wasi", target_env = "p1", not(feature = "wasi-0-2")))]
@@ -91,7 +91,7 @@ compile_error!(
 );
 
 /// The component: what the features make of the parts, and its router.
-#[cfg(target_os = "wasi")]
+#[cfg(all(target_os = "wasi", any(feature = "wasi-0-2", not(target_env = "p1"))))]
 mod component {
     use std::sync::LazyLock;
 

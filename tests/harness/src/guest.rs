@@ -1,8 +1,8 @@
 //! Instances of a component: what they are made from, how long they live, and what they see of the host.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -142,7 +142,10 @@ impl Program {
         let component = Component::new(&engine, component::encode(&bytes)?)?;
         let kind = component.component_type();
         platform.check(kind.imports(&engine).map(|(name, _)| name))?;
-        let exports = |interface: &str| kind.exports(&engine).any(|(name, _)| name.starts_with(interface));
+        let exports = |interface: &str| {
+            kind.exports(&engine)
+                .any(|(name, _)| name.starts_with(interface))
+        };
 
         let program = linker(&engine)?.instantiate_pre(&component)?;
         let program = if exports("wasi:http/handler@0.3.") {

@@ -64,6 +64,7 @@
 //! A component that imports what this host does not have does not start, and the
 //! error names the import.
 #![warn(missing_docs)]
+#![cfg(not(target_family = "wasm"))]
 
 mod bindings;
 pub mod component;

@@ -84,8 +84,15 @@ impl Manifest {
     fn parse(path: &Path, text: &str) -> anyhow::Result<Self> {
         let document: Document = toml::from_str(text)?;
         let version = document.spin_manifest_version;
-        ensure!(version == 2, "it is of version {version}; this host reads version 2");
-        let mut names = document.trigger.http.iter().map(|trigger| &trigger.component);
+        ensure!(
+            version == 2,
+            "it is of version {version}; this host reads version 2"
+        );
+        let mut names = document
+            .trigger
+            .http
+            .iter()
+            .map(|trigger| &trigger.component);
         let Some(name) = names.next() else {
             bail!("it has no HTTP trigger");
         };
@@ -143,8 +150,8 @@ impl Manifest {
     ) -> anyhow::Result<BTreeMap<String, String>> {
         let value = |name: &str| {
             let declared = self.variables.get(name);
-            let declared = declared
-                .with_context(|| format!("the application has no variable {name:?}"))?;
+            let declared =
+                declared.with_context(|| format!("the application has no variable {name:?}"))?;
             let value = given.get(name).or(declared.default.as_ref());
             value.cloned().with_context(|| {
                 format!("the variable {name:?} has no default: give it a value with --variable {name}=VALUE")
@@ -152,9 +159,8 @@ impl Manifest {
         };
         let variables = self.component.variables.iter();
         let filled_in = variables.map(|(name, template)| {
-            let text = fill_in(template, value).with_context(|| {
-                format!("cannot use the manifest {}", self.path.display())
-            })?;
+            let text = fill_in(template, value)
+                .with_context(|| format!("cannot use the manifest {}", self.path.display()))?;
             Ok((name.clone(), text))
         });
         filled_in.collect()
@@ -213,7 +219,10 @@ mod tests {
         assert_eq!(variables["plain"], "text");
         assert_eq!(variables.len(), 2);
         let error = manifest.variables(&BTreeMap::new()).unwrap_err();
-        assert!(format!("{error:#}").contains("--variable token=VALUE"), "{error:#}");
+        assert!(
+            format!("{error:#}").contains("--variable token=VALUE"),
+            "{error:#}"
+        );
     }
 
     #[test]
@@ -229,6 +238,9 @@ mod tests {
             assert!(format!("{error:#}").contains(says), "{error:#}");
         }
         let error = Manifest::read(Path::new("nowhere/spin.toml")).unwrap_err();
-        assert!(format!("{error:#}").contains("nowhere/spin.toml"), "{error:#}");
+        assert!(
+            format!("{error:#}").contains("nowhere/spin.toml"),
+            "{error:#}"
+        );
     }
 }

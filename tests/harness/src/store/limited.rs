@@ -78,12 +78,16 @@ impl Limited {
     }
 
     fn reads(&self) -> Result<(), Error> {
-        self.count("reads", self.quotas.reads_per_second, |rates| &mut rates.reads)
+        self.count("reads", self.quotas.reads_per_second, |rates| {
+            &mut rates.reads
+        })
     }
 
     /// A write of this key, and of this value if there is one.
     async fn writes(&self, key: &str, value: Option<&[u8]>) -> Result<(), Error> {
-        self.count("writes", self.quotas.writes_per_second, |rates| &mut rates.writes)?;
+        self.count("writes", self.quotas.writes_per_second, |rates| {
+            &mut rates.writes
+        })?;
         if let Some(most) = self.quotas.key_bytes.filter(|most| key.len() > *most) {
             return Err(Error(format!("the key is longer than {most} bytes")));
         }
@@ -188,7 +192,10 @@ mod tests {
             store.get("a").await.unwrap();
             store.keys().await.unwrap();
             store.set("a", b"").await.unwrap();
-            assert_eq!(store.get("a").await, refused("more than 2 reads in a second"));
+            assert_eq!(
+                store.get("a").await,
+                refused("more than 2 reads in a second")
+            );
             let written = store.delete("a").await;
             assert_eq!(written, refused("more than 1 writes in a second"));
             tokio::time::advance(Duration::from_secs(1)).await;

@@ -1,5 +1,8 @@
 //! `loopless-host`: serves a Spin HTTP component on this machine.
 
+#![cfg_attr(target_family = "wasm", no_main)]
+#![cfg(not(target_family = "wasm"))]
+
 mod conformance;
 mod lifespan;
 mod project;

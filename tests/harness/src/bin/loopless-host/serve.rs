@@ -88,7 +88,7 @@ fn advised(error: anyhow::Error, lacks: &[Interface]) -> anyhow::Error {
     } else {
         AKAMAI_FUNCTIONS
     };
-    anyhow!("{error:#}; this project's build for it is that of {manifest}")
+    anyhow!("{error:#}; of this project's builds, that of {manifest} works there")
 }
 
 /// Where the gotcha is served.
@@ -223,7 +223,10 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<(Server, Lifespan)> {
             builder.manifest(manifest)
         }
     };
-    let harness = builder.start().await.map_err(|error| advised(error, &lacks))?;
+    let harness = builder
+        .start()
+        .await
+        .map_err(|error| advised(error, &lacks))?;
     let mut routes = Routes::from(harness.clone());
     if arguments.gotcha {
         let build = || project::build_package("the gotcha", "tests/gotcha");

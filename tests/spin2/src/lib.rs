@@ -1,0 +1,61 @@
+//! A guestbook as one writes it for Spin 2 and 3: a core module for WASI 0.2, with spin-sdk 5.
+//!
+//! `POST /NAME` signs it, `GET /` greets and lists who has signed, a line a second. `GET /memory` needs 200 MiB.
+#![cfg(target_os = "wasi")]
+
+use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::SinkExt;
+use spin_sdk::http::{Fields, IncomingRequest, Method, OutgoingResponse, ResponseOutparam};
+use spin_sdk::http_component;
+use spin_sdk::key_value::{Error, Store};
+use spin_sdk::variables;
+
+/// How many requests this instance has served.
+static REQUESTS: AtomicU64 = AtomicU64::new(0);
+
+#[http_component]
+async fn handle(request: IncomingRequest, response: ResponseOutparam) {
+    let number = REQUESTS.fetch_add(1, Ordering::Relaxed) + 1;
+    let path = request.path_with_query().unwrap_or_default();
+    println!("request {number}: {path}");
+    let result = match (request.method(), path.trim_start_matches('/')) {
+        (Method::Post, name) => {
+            let text = request.into_body().await.unwrap_or_default();
+            sign(name, &text).map(|()| vec!["Thank you\n".to_owned()])
+        }
+        (_, "memory") => Ok(vec![format!(
+            "{}\n",
+            black_box(vec![1_u8; 200 << 20]).len()
+        )]),
+        _ => list(),
+    };
+    let (status, lines) = match result {
+        Ok(lines) => (200, lines),
+        Err(error) => (503, vec![format!("{error}\n")]),
+    };
+    let head = OutgoingResponse::new(Fields::new());
+    _ = head.set_status_code(status);
+    let mut body = head.take_body();
+    response.set(head);
+    for line in lines {
+        _ = body.send(line.into_bytes()).await;
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+fn list() -> Result<Vec<String>, Error> {
+    let mut lines = vec![variables::get("greeting").unwrap_or_default() + "\n"];
+    let store = Store::open_default()?;
+    for name in store.get_keys()? {
+        let text = store.get(&name)?.unwrap_or_default();
+        lines.push(format!("{name}: {}\n", String::from_utf8_lossy(&text)));
+    }
+    Ok(lines)
+}
+
+fn sign(name: &str, text: &[u8]) -> Result<(), Error> {
+    Store::open_default()?.set(name, text)
+}
