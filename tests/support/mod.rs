@@ -1,17 +1,107 @@
 //! What the integration tests share.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+use std::path::{Path, PathBuf};
+
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
-use loopless_host::Harness;
-use loopless_host::store::{Memory, Observed};
+use loopless::event::State;
+use loopless::promises::{self, PROMISES};
+use loopless_host::manifest::Manifest;
+use loopless_host::platform::Platform;
+use loopless_host::store::{Memory, Observed, Quirks};
+use loopless_host::{Builder, Harness};
 use serde_json::Value;
 
-/// A host whose store the test can see.
-pub async fn observed() -> (Harness, Observed) {
-    let store = Observed::new(Memory::default());
-    let builder = Harness::builder().store(store.clone());
-    (builder.start().await.unwrap(), store)
+/// A build of the component.
+#[derive(Clone, Copy)]
+pub struct Build {
+    manifest: &'static str,
+    promises: promises::Build,
+    platform: fn() -> Platform,
+}
+
+impl Build {
+    pub const SPIN: Self = Self {
+        manifest: concat!(env!("CARGO_MANIFEST_DIR"), "/spin.toml"),
+        promises: promises::Build::SPIN,
+        platform: Platform::spin,
+    };
+    pub const AKAMAI_FUNCTIONS: Self = Self {
+        manifest: concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/akamai-functions.toml"),
+        promises: promises::Build::AKAMAI_FUNCTIONS,
+        platform: Platform::akamai_functions,
+    };
+    pub const FERMYON_CLOUD: Self = Self {
+        manifest: concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/fermyon-cloud.toml"),
+        promises: promises::Build::FERMYON_CLOUD,
+        platform: Platform::fermyon_cloud,
+    };
+
+    pub const ALL: [Self; 3] = [Self::SPIN, Self::AKAMAI_FUNCTIONS, Self::FERMYON_CLOUD];
+
+    /// The built component.
+    pub fn path(self) -> PathBuf {
+        let manifest = Manifest::read(Path::new(self.manifest)).unwrap();
+        manifest.build().unwrap()
+    }
+
+    /// A host of this build that has nothing that the platform lacks, but no limits, and the defaults of the code.
+    pub fn builder(self) -> Builder {
+        let platform = Platform {
+            lacks: (self.platform)().lacks,
+            ..Platform::spin()
+        };
+        Harness::builder().component(self.path()).platform(platform)
+    }
+
+    pub async fn start(self) -> Harness {
+        self.builder().start().await.unwrap()
+    }
+
+    /// A host whose store the test can see.
+    pub async fn observed(self) -> (Harness, Observed) {
+        let store = Observed::new(Memory::default());
+        (
+            self.builder().store(store.clone()).start().await.unwrap(),
+            store,
+        )
+    }
+
+    /// The stores that it can run on. Without compare-and-swap, there is nothing in which they differ.
+    pub fn quirks(self) -> &'static [(&'static str, Quirks)] {
+        let all = const { &Quirks::ALL };
+        if self.promises.has_atomics {
+            all
+        } else {
+            &all[..1]
+        }
+    }
+
+    /// Whether it makes the promise of this name.
+    pub fn keeps(self, promise: &str) -> bool {
+        let promise = PROMISES.iter().find(|known| known.id == promise).unwrap();
+        self.promises.keeps(promise)
+    }
+
+    /// Whether an instance serves many requests.
+    pub fn has_wasi_0_3(self) -> bool {
+        self.promises.has_wasi_0_3
+    }
+
+    /// Whether this is the text of a state in this generation: a stored value, an entity tag without its quotes, an id.
+    pub fn is_version(self, text: &str, generation: u64) -> bool {
+        let state: Result<State, _> = text.parse();
+        let has_tag = !self.promises.has_atomics && generation > 0;
+        state.is_ok_and(|state| {
+            state.generation.changes() == generation && state.tag.is_some() == has_tag
+        })
+    }
+}
+
+/// The entity tag of a response, with its quotes.
+pub fn etag(response: &Response<Bytes>) -> &str {
+    response.headers()[header::ETAG].to_str().unwrap()
 }
 
 /// Sends a request with these headers.

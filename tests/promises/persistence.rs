@@ -1,12 +1,14 @@
 //! The event outlives instances and hosts, and hosts share it.
 
 use http::StatusCode;
+
+use super::BUILD;
 use loopless_host::Harness;
 use loopless_host::store::{Quirks, Sqlite};
 
 async fn host(path: &std::path::Path, quirks: Quirks) -> Harness {
     let store = Sqlite::open(path).unwrap();
-    let builder = Harness::builder().store(store).quirks(quirks);
+    let builder = BUILD.builder().store(store).quirks(quirks);
     builder.start().await.unwrap()
 }
 
@@ -18,7 +20,7 @@ async fn is_set(host: &Harness) -> bool {
 
 #[tokio::test]
 async fn the_state_survives_a_restart() {
-    for (_, quirks) in Quirks::ALL {
+    for &(_, quirks) in BUILD.quirks() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("store.db");
         let first = host(&path, quirks).await;
@@ -34,7 +36,7 @@ async fn the_state_survives_a_restart() {
 
 #[tokio::test]
 async fn two_hosts_on_one_file_see_each_others_transitions() {
-    for (_, quirks) in Quirks::ALL {
+    for &(_, quirks) in BUILD.quirks() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("store.db");
         let (one, two) = (host(&path, quirks).await, host(&path, quirks).await);

@@ -1,16 +1,16 @@
 //! Every error is a problem document, and changes nothing.
 
-mod support;
-
+use super::BUILD;
+use crate::support::problem;
 use http::{Request, StatusCode, header};
-use loopless_host::Harness;
+use loopless_host::console::Output;
 use loopless_host::store::{Memory, Observed, Operation, Store};
-use support::{observed, problem};
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_neither_true_nor_false_is_400_and_changes_nothing() {
-    let (host, store) = observed().await;
+    let (host, store) = BUILD.observed().await;
     host.post("/change_event", "True").await;
+    let before = store.get("event/event").await;
     let bodies: [&[u8]; 8] = [
         b"",
         b"true",
@@ -28,14 +28,17 @@ async fn a_body_that_is_neither_true_nor_false_is_400_and_changes_nothing() {
             detail.contains("True") && detail.contains("False"),
             "{detail}"
         );
-        assert_eq!(store.get("event/event").await, Ok(Some(b"1".to_vec())));
+        assert_eq!(store.get("event/event").await, before);
     }
-    assert_eq!(store.count(Operation::Swap), 1);
+    assert_eq!(
+        store.count(Operation::Swap) + store.count(Operation::Set),
+        1
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_body_over_1_kib_is_413() {
-    let host = Harness::start().await.unwrap();
+    let host = BUILD.start().await;
     for length in [1025, 100_000, 5_000_000] {
         let response = host.post("/change_event", vec![b'x'; length]).await;
         let detail = problem(&response, StatusCode::PAYLOAD_TOO_LARGE);
@@ -45,7 +48,7 @@ async fn a_body_over_1_kib_is_413() {
 
 #[tokio::test(start_paused = true)]
 async fn a_known_path_with_a_wrong_method_is_405_with_allow() {
-    let host = Harness::start().await.unwrap();
+    let host = BUILD.start().await;
     for (method, path, allowed) in [
         ("POST", "/", "GET,HEAD"),
         ("DELETE", "/", "GET,HEAD"),
@@ -68,7 +71,7 @@ async fn a_known_path_with_a_wrong_method_is_405_with_allow() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unknown_path_is_404() {
-    let host = Harness::start().await.unwrap();
+    let host = BUILD.start().await;
     for path in [
         "/nothing",
         "/change_event/",
@@ -89,8 +92,9 @@ async fn an_unknown_path_is_404() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_fails_is_503_with_retry_after_and_loses_nothing() {
-    let (host, store) = observed().await;
+    let (host, store) = BUILD.observed().await;
     host.post("/change_event", "True").await;
+    let before = store.get("event/event").await;
     store.fail("the disk is on fire");
     for response in [
         host.get("/").await,
@@ -102,20 +106,16 @@ async fn a_store_that_fails_is_503_with_retry_after_and_loses_nothing() {
         assert!(detail.contains("the disk is on fire"), "{detail}");
     }
     store.recover();
-    assert_eq!(store.get("event/event").await, Ok(Some(b"1".to_vec())));
+    assert_eq!(store.get("event/event").await, before);
     assert_eq!(host.get("/").await.status(), StatusCode::OK);
-    assert_eq!(host.instances(), 1, "nothing trapped");
+    assert_eq!(host.printed(Output::Stderr), [""; 0], "nothing trapped");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_cannot_be_opened_is_503_until_it_can() {
     let store = Observed::new(Memory::default());
     store.fail("not yet");
-    let host = Harness::builder()
-        .store(store.clone())
-        .start()
-        .await
-        .unwrap();
+    let host = BUILD.builder().store(store.clone()).start().await.unwrap();
     problem(&host.get("/").await, StatusCode::SERVICE_UNAVAILABLE);
     let set = host.post("/change_event", "True").await;
     problem(&set, StatusCode::SERVICE_UNAVAILABLE);
@@ -126,13 +126,8 @@ async fn a_store_that_cannot_be_opened_is_503_until_it_can() {
 
 #[tokio::test(start_paused = true)]
 async fn a_foreign_value_under_the_events_key_is_500_and_left_alone() {
-    let store = Observed::new(Memory::default());
+    let (host, store) = BUILD.observed().await;
     store.set("event/event", b"yes").await.unwrap();
-    let host = Harness::builder()
-        .store(store.clone())
-        .start()
-        .await
-        .unwrap();
     for response in [
         host.get("/").await,
         host.post("/change_event", "True").await,
@@ -141,4 +136,25 @@ async fn a_foreign_value_under_the_events_key_is_500_and_left_alone() {
         assert!(detail.contains("event/event"), "{detail}");
     }
     assert_eq!(store.get("event/event").await, Ok(Some(b"yes".to_vec())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_of_the_other_strategy_is_500_that_says_which_build_wrote_it() {
+    let (host, store) = BUILD.observed().await;
+    let (foreign, writer) = if BUILD.keeps("conditions") {
+        ("7.3f9c2b8a11d04e55", "without compare-and-swap")
+    } else {
+        ("7", "with compare-and-swap")
+    };
+    store.set("event/event", foreign.as_bytes()).await.unwrap();
+    for response in [
+        host.get("/").await,
+        host.post("/change_event", "False").await,
+    ] {
+        let detail = problem(&response, StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(detail.contains(writer), "{detail}");
+    }
+    assert_eq!(store.get("event/event").await, Ok(Some(foreign.into())));
+    let listed = host.get("/events").await;
+    assert_eq!(listed.body(), "{\"events\":[]}");
 }

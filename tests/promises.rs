@@ -1,0 +1,40 @@
+//! Every promise, on the real component of each build that makes it.
+//!
+//! The files in `promises/` are compiled once for each build. Where a build promises less, they check what it does
+//! instead.
+#![allow(clippy::duplicate_mod, reason = "the same tests, on another build")]
+
+mod support;
+
+#[path = "promises"]
+mod spin {
+    const BUILD: crate::support::Build = crate::support::Build::SPIN;
+
+    mod api;
+    mod demo;
+    mod errors;
+    mod persistence;
+    mod stream;
+}
+
+#[path = "promises"]
+mod akamai_functions {
+    const BUILD: crate::support::Build = crate::support::Build::AKAMAI_FUNCTIONS;
+
+    mod api;
+    mod demo;
+    mod errors;
+    mod persistence;
+    mod stream;
+}
+
+#[path = "promises"]
+mod fermyon_cloud {
+    const BUILD: crate::support::Build = crate::support::Build::FERMYON_CLOUD;
+
+    mod api;
+    mod demo;
+    mod errors;
+    mod persistence;
+    mod stream;
+}
