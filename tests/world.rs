@@ -1,27 +1,34 @@
-//! The component imports what `wit/` says, and nothing else.
+//! Each build of the component imports what its world in `wit/` says, and nothing else.
+
+mod support;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use support::Build;
 use wit_component::DecodedWasm;
 use wit_parser::{Resolve, WorldId, WorldItem, WorldKey};
 
-fn project() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+/// The builds and their worlds.
+const WORLDS: [(Build, &str); 3] = [
+    (Build::SPIN, "spin"),
+    (Build::AKAMAI_FUNCTIONS, "akamai-functions"),
+    (Build::FERMYON_CLOUD, "fermyon-cloud"),
+];
 
-/// The world of `wit/`.
-fn written() -> (Resolve, WorldId) {
+/// A world of `wit/`.
+fn written(world: &str) -> (Resolve, WorldId) {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut resolve = Resolve::default();
-    let (package, _) = resolve.push_dir(project().join("wit")).unwrap();
-    let world = resolve.select_world(&[package], Some("spin")).unwrap();
+    let (package, _) = resolve.push_dir(project.join("wit")).unwrap();
+    let world = resolve.select_world(&[package], Some(world)).unwrap();
     (resolve, world)
 }
 
-/// The world of the built component.
-fn built() -> (Resolve, WorldId) {
-    let path = loopless_host::component::build(project()).unwrap();
-    let component = std::fs::read(path).unwrap();
+/// The world of a built component.
+fn built(build: Build) -> (Resolve, WorldId) {
+    let built = std::fs::read(build.path()).unwrap();
+    let component = loopless_host::component::encode(&built).unwrap();
     match wit_component::decode(&component).unwrap() {
         DecodedWasm::Component(resolve, world) => (resolve, world),
         DecodedWasm::WitPackage(..) => panic!("a package, not a component"),
@@ -65,44 +72,80 @@ fn functions(resolve: &Resolve, world: WorldId) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_component_imports_nothing_that_the_world_does_not_name() {
-    let ((written, world), (built, component)) = (written(), built());
-    let named = imports(&written, world);
-    let used = imports(&built, component);
-    let unnamed: Vec<_> = used.difference(&named).collect();
-    assert!(
-        unnamed.is_empty(),
-        "not named in wit/world.wit: {unnamed:?}"
-    );
+fn a_component_imports_nothing_that_its_world_does_not_name() {
+    for (build, world) in WORLDS {
+        let ((written, named), (built, used)) = (written(world), built(build));
+        let (names, uses) = (imports(&written, named), imports(&built, used));
+        let unnamed: Vec<_> = uses.difference(&names).collect();
+        assert!(unnamed.is_empty(), "{world} does not name {unnamed:?}");
 
-    let named = functions(&written, world);
-    let used = functions(&built, component);
-    let unnamed: Vec<_> = used.difference(&named).collect();
-    assert!(unnamed.is_empty(), "not in wit/deps: {unnamed:?}");
+        let (names, uses) = (functions(&written, named), functions(&built, used));
+        let unnamed: Vec<_> = uses.difference(&names).collect();
+        assert!(unnamed.is_empty(), "{world}: not in wit/deps: {unnamed:?}");
+    }
 }
 
 #[test]
-fn the_world_names_nothing_that_the_component_does_not_import() {
-    let ((written, world), (built, component)) = (written(), built());
-    let used = imports(&built, component);
-    let named = imports(&written, world);
-    let unused: Vec<_> = named.difference(&used).collect();
-    assert!(
-        unused.is_empty(),
-        "named in wit/world.wit, and not used: {unused:?}"
+fn a_world_names_nothing_that_its_component_does_not_import() {
+    for (build, world) in WORLDS {
+        let ((written, named), (built, used)) = (written(world), built(build));
+        let (names, uses) = (imports(&written, named), imports(&built, used));
+        let unused: Vec<_> = names.difference(&uses).collect();
+        assert!(unused.is_empty(), "{world} names {unused:?}, for nothing");
+    }
+}
+
+#[test]
+fn a_component_exports_what_its_world_does() {
+    for (build, world) in WORLDS {
+        let ((written, named), (built, used)) = (written(world), built(build));
+        assert_eq!(exports(&built, used), exports(&written, named), "{world}");
+        assert_eq!(exports(&written, named).len(), 1, "{world}");
+    }
+}
+
+#[test]
+fn the_build_for_wasi_0_2_needs_nothing_newer_than_0_2_0() {
+    let (resolve, world) = built(Build::FERMYON_CLOUD);
+    let world = &resolve.worlds[world];
+    let mut versions = BTreeSet::new();
+    for key in world.imports.keys().chain(world.exports.keys()) {
+        let name = resolve.name_world_key(key);
+        let (interface, version) = name.split_once('@').unwrap();
+        versions.insert((
+            interface.split(':').next().unwrap().to_owned(),
+            version.to_owned(),
+        ));
+    }
+    let of = |package: &str, version: &str| (package.to_owned(), version.to_owned());
+    assert_eq!(
+        versions,
+        [of("fermyon", "2.0.0"), of("wasi", "0.2.0")].into()
     );
 }
 
 #[test]
-fn the_component_exports_what_the_world_does() {
-    let ((written, world), (built, component)) = (written(), built());
-    assert_eq!(exports(&built, component), exports(&written, world));
-    assert_eq!(exports(&written, world).len(), 1);
+fn only_the_build_for_spin_imports_compare_and_swap() {
+    for (build, world) in WORLDS {
+        let (resolve, used) = built(build);
+        let keyvalue: Vec<_> = imports(&resolve, used)
+            .into_iter()
+            .filter(|name| name.starts_with("wasi:keyvalue/"))
+            .collect();
+        let expected: &[&str] = match world {
+            "spin" => &[
+                "wasi:keyvalue/atomics@0.2.0-draft2",
+                "wasi:keyvalue/store@0.2.0-draft2",
+            ],
+            _ => &[],
+        };
+        assert_eq!(keyvalue, expected, "{world}");
+    }
 }
 
 #[test]
 fn the_check_sees_an_import_that_is_not_named() {
-    let ((mut written, world), (built, component)) = (written(), built());
+    let ((mut written, world), (built, component)) = (written("spin"), built(Build::SPIN));
     let keys: Vec<_> = written.worlds[world].imports.keys().cloned().collect();
     let atomics = keys
         .iter()
