@@ -115,6 +115,62 @@ async fn this_project_keeps_every_promise_on_every_store_and_is_left_as_it_was()
 }
 
 #[tokio::test]
+async fn the_builds_without_compare_and_swap_keep_what_they_promise_and_refuse_the_rest() {
+    let counts = join_all(
+        ["akamai-functions", "fermyon-cloud"].map(|host| async move {
+            let directory = tempdir().unwrap();
+            let host = Host::of_build(directory.path(), host, &["--store", "memory"]).await;
+            let outcome = suite(&host.url, &[]).await;
+            outcome.passes();
+            assert_eq!(outcome.stderr, "");
+            for refused in ["If-Match is refused", "/service and what is below"] {
+                let lines = outcome.promises("ok").into_iter();
+                assert_eq!(lines.filter(|line| line.starts_with(refused)).count(), 1);
+            }
+            outcome.promises("ok").len()
+        }),
+    );
+    // Two that concern If-Match are one here, and two that concern the service.
+    assert_eq!(counts.await, [45, 45]);
+}
+
+#[tokio::test]
+async fn a_server_that_promises_more_than_it_keeps_is_found_out() {
+    let directory = tempdir().unwrap();
+    let host = Host::of_build(directory.path(), "akamai-functions", &["--store", "memory"]).await;
+    let upstream: Arc<str> = host.url.as_str().into();
+    for (fault, expected) in [
+        (
+            Fault::ClaimsMore,
+            &[
+                "current generation changes",
+                "is 412",
+                "/service says",
+                "a time to stop in",
+            ][..],
+        ),
+        (Fault::DropsConditions, &["If-Match is refused"]),
+        (
+            Fault::SaysNothing,
+            &["current generation changes", "/service says"],
+        ),
+        (Fault::CutsTags, &["its ETag is another one"]),
+    ] {
+        let upstream = upstream.clone();
+        let url = server(move |request| proxy(fault, upstream.clone(), request)).await;
+        let outcome = suite(&url, &[]).await;
+        assert_eq!(outcome.code, 1, "{fault:?}");
+        let broken = outcome.promises("FAILED").join("\n");
+        for part in expected {
+            assert!(
+                broken.contains(part),
+                "{fault:?}: {part} is not in {broken}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_original_passes_the_profile_that_both_have_in_common() {
     let Some(python) = program(&["python3"]) else {
         return;
@@ -246,6 +302,9 @@ enum Fault {
     EndsWaitsAtOnce,
     EndsStreamsEarly,
     KeepsEvents,
+    ClaimsMore,
+    SaysNothing,
+    CutsTags,
 }
 
 /// Each fault, and a part of each promise that it breaks. All others are kept.
@@ -388,6 +447,14 @@ async fn proxy(fault: Fault, upstream: Arc<str>, request: Request<Incoming>) -> 
     match fault {
         Fault::AlwaysWaits if path == "/" => least.await,
         Fault::StripsCacheControl => drop(parts.headers.remove(header::CACHE_CONTROL)),
+        Fault::CutsTags => {
+            let tag = parts.headers.get(header::ETAG);
+            let number = tag.and_then(|tag| tag.to_str().ok()?.split_once('.'));
+            if let Some((number, _)) = number {
+                let tag = HeaderValue::try_from(format!("{number}\"")).unwrap();
+                parts.headers.insert(header::ETAG, tag);
+            }
+        }
         Fault::StripsAllow => drop(parts.headers.remove(header::ALLOW)),
         Fault::CallsProblemsJson if parts.status.as_u16() >= 400 => {
             let json = HeaderValue::from_static("application/json");
@@ -401,6 +468,21 @@ async fn proxy(fault: Fault, upstream: Arc<str>, request: Request<Incoming>) -> 
             return Response::from_parts(parts, first.map_err(|never| match never {}).boxed());
         }
         _ => {}
+    }
+    if matches!(fault, Fault::ClaimsMore | Fault::SaysNothing) && path == "/openapi.json" {
+        let document = body.collect().await.unwrap().to_bytes();
+        let document = std::str::from_utf8(&document).unwrap();
+        let (from, to) = match fault {
+            Fault::SaysNothing => ("x-loopless", "x-other"),
+            _ => (
+                "\"promises\":[",
+                "\"promises\":[\"conditions\",\"service\",",
+            ),
+        };
+        assert!(document.contains(from));
+        let document = Full::from(document.replace(from, to));
+        parts.headers.remove(header::CONTENT_LENGTH);
+        return Response::from_parts(parts, document.map_err(|never| match never {}).boxed());
     }
     Response::from_parts(parts, body.boxed())
 }

@@ -56,6 +56,13 @@ impl Host {
         Self::wait_for(command(directory, &all)).await
     }
 
+    /// Starts it on a free port like this host, with this project's build for it, and waits until it says where it serves.
+    pub async fn of_build(directory: &Path, host: &str, arguments: &[&str]) -> Self {
+        let mut all = vec!["--listen", "127.0.0.1:0", "--host", host];
+        all.extend(arguments);
+        Self::wait_for(command(directory, &all)).await
+    }
+
     /// Starts this command, and waits until it says where it serves.
     pub async fn wait_for(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();

@@ -7,6 +7,7 @@ mod seed;
 
 use std::process::ExitCode;
 
+use anstream::println;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
@@ -45,9 +46,16 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let found = seed::offered(&target).await.ok();
 
     let mut report = Report::default();
-    seed::check(&mut report, &target).await;
     if arguments.profile == Profile::Full {
-        full::check(&mut report, &target).await;
+        let contract = full::contract(&target).await;
+        match &contract {
+            Ok(contract) => println!("The server promises what a build for {contract} does"),
+            Err(_) => println!("The server does not say what it promises: all of it is checked"),
+        }
+        seed::check(&mut report, &target).await;
+        full::check(&mut report, &target, contract.ok().as_ref()).await;
+    } else {
+        seed::check(&mut report, &target).await;
     }
     report.capability("Afterwards");
     if arguments.profile == Profile::Full {

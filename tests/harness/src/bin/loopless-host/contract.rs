@@ -46,6 +46,11 @@ impl Contract {
 
 impl std::fmt::Display for Contract {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "WASI {}, {} strategy", self.wasi, self.strategy)
+        let with = if self.strategy == "exact" {
+            "with"
+        } else {
+            "without"
+        };
+        write!(f, "WASI {} {with} compare-and-swap", self.wasi)
     }
 }

@@ -4,6 +4,7 @@
 #![cfg(not(target_family = "wasm"))]
 
 mod conformance;
+mod contract;
 mod lifespan;
 mod project;
 mod serve;

@@ -9,6 +9,7 @@ use tokio::time::sleep;
 use super::client::{Answer, Target};
 use super::report::{Failure, Outcome, Report, equal};
 use super::seed;
+use crate::contract::Contract;
 
 /// How far apart the pulses are that are to end a wait: longer than a request to another continent takes.
 const BETWEEN_PULSES: Duration = Duration::from_millis(500);
@@ -19,16 +20,37 @@ const COARSE: Duration = Duration::from_millis(10);
 /// A body that is too long, by one byte.
 const TOO_LONG: usize = 1025;
 
-pub async fn check(report: &mut Report, target: &Target) {
+/// What the server says that it promises.
+pub async fn contract(target: &Target) -> anyhow::Result<Contract> {
+    let answer = target.get("/openapi.json").await;
+    let document = answer.and_then(|answer| answer.json());
+    Contract::read(&document.unwrap_or_default())
+}
+
+/// Checks what the `contract` has, and that the rest is refused. Without a contract, there is nothing that it may
+/// refuse.
+pub async fn check(report: &mut Report, target: &Target, contract: Option<&Contract>) {
+    let keeps = |promise| contract.is_none_or(|contract| contract.keeps(promise));
     demo(report, target).await;
     state(report, target).await;
     conditions(report, target).await;
+    if keeps("conditions") {
+        conditional_changes(report, target).await;
+    } else {
+        no_conditional_changes(report, target).await;
+    }
     waits(report, target).await;
     polls(report, target).await;
-    streams(report, target).await;
-    forgets(report, target).await;
+    streams(report, target, keeps("counted")).await;
+    forgets(report, target, keeps("counted")).await;
     lists(report, target).await;
-    service(report, target).await;
+    report.capability("The service and the lifespan");
+    if keeps("service") {
+        service(report, target).await;
+    } else {
+        no_service(report, target).await;
+    }
+    lifespan(report, target).await;
     refusals(report, target).await;
     description(report, target).await;
 }
@@ -143,8 +165,9 @@ async fn conditions(report: &mut Report, target: &Target) {
     let known = async {
         let name = target.name("known");
         let path = format!("/events/{name}");
-        target.put(&name, true).await?.state(1)?;
-        for known in ["\"1\"", "W/\"1\"", "\"0\", \"1\"", "*"] {
+        let set = target.put(&name, true).await?.state(1)?;
+        let tag = set.etag();
+        for known in [tag, &format!("W/{tag}"), &format!("\"0\", {tag}"), "*"] {
             let answer = target.get_with(&path, &[("if-none-match", known)]).await?;
             let answer = answer.status(304)?.tag(1)?;
             equal("a body of length", 0, answer.body.len())?;
@@ -157,15 +180,19 @@ async fn conditions(report: &mut Report, target: &Target) {
     let unknown = async {
         let name = target.name("unknown");
         let path = format!("/events/{name}");
-        target.put(&name, true).await?.state(1)?;
-        for known in ["\"0\"", "\"2\"", "\"01\"", "1"] {
+        let set = target.put(&name, true).await?.state(1)?;
+        let unquoted = set.etag().trim_matches('"');
+        for known in ["\"0\"", "\"2\"", "\"01\"", unquoted] {
             let answer = target.get_with(&path, &[("if-none-match", known)]).await?;
             answer.state(1)?;
         }
         Ok(())
     };
     report.check(promise, unknown).await;
+}
 
+/// `If-Match`, where it can be had.
+async fn conditional_changes(report: &mut Report, target: &Target) {
     let promise = "If-Match with the current generation changes the event";
     let current = async {
         let name = target.name("current");
@@ -195,6 +222,25 @@ async fn conditions(report: &mut Report, target: &Target) {
         target.get(&path).await?.state(1).map(drop)
     };
     report.check(promise, stale).await;
+}
+
+/// `If-Match`, where it cannot be had.
+async fn no_conditional_changes(report: &mut Report, target: &Target) {
+    let promise = "If-Match is refused with 501, and changes nothing";
+    let refused = async {
+        let name = target.name("conditional");
+        let set = target.put(&name, true).await?.state(1)?;
+        for tag in [set.etag(), "\"0\"", "*"] {
+            let condition = [("if-match", tag)];
+            target
+                .put_if(&name, false, &condition)
+                .await?
+                .problem(501)?;
+        }
+        let path = format!("/events/{name}");
+        target.get(&path).await?.state(1).map(drop)
+    };
+    report.check(promise, refused).await;
 }
 
 /// `GET /events/{name}/wait`.
@@ -341,20 +387,44 @@ async fn polls(report: &mut Report, target: &Target) {
 }
 
 /// `GET /events/{name}/stream`.
-async fn streams(report: &mut Report, target: &Target) {
+async fn streams(report: &mut Report, target: &Target, is_counted: bool) {
     report.capability("Streams");
-    let promise = "a stream begins with the state, and has each change, pulses included";
+    let promise = if is_counted {
+        "a stream begins with the state, and has each change, pulses included"
+    } else {
+        "a stream begins with the state, and then it is set and clear by turns, to the last change"
+    };
     let changes = async {
         let name = target.name("stream");
         target.put(&name, true).await?.state(1)?;
         let mut stream = target.another_client().stream(&name, &[]).await?;
         stream.is_stream()?;
         stream.next_state(1).await?;
+        let mut last = None;
         for generation in 2..=5 {
-            target.put(&name, generation % 2 == 1).await?;
+            last = Some(
+                target
+                    .put(&name, generation % 2 == 1)
+                    .await?
+                    .state(generation)?,
+            );
         }
-        for generation in 2..=5 {
-            stream.next_state(generation).await?;
+        let last = last.as_ref().map_or("", Answer::etag).trim_matches('"');
+        let mut generation = 1;
+        while generation < 5 {
+            let Some(message) = stream.next().await? else {
+                return Err(Failure::new("more changes", "the end of the stream"));
+            };
+            // Of those that came between two looks, a stream that does not count tells the last two.
+            let next = generation + 1;
+            generation = match message.generation() {
+                Some(told) if !is_counted && told % 2 == next % 2 => told.max(next),
+                _ => next,
+            };
+            message.is_state(generation)?;
+            if generation == 5 {
+                equal("a last message with id", last, &message.id)?;
+            }
         }
         Ok(())
     };
@@ -363,11 +433,13 @@ async fn streams(report: &mut Report, target: &Target) {
     let promise = "Last-Event-ID goes on where the client was";
     let resumed = async {
         let name = target.name("stream-resumed");
+        let mut ids = Vec::new();
         for generation in 1..=4 {
-            let is_set = generation % 2 == 1;
-            target.put(&name, is_set).await?.state(generation)?;
+            let changed = target.put(&name, generation % 2 == 1).await?;
+            let changed = changed.state(generation)?;
+            ids.push(changed.etag().trim_matches('"').to_owned());
         }
-        let known = [("last-event-id", "2")];
+        let known = [("last-event-id", &*ids[1])];
         let mut stream = target.another_client().stream(&name, &known).await?;
         stream.next_state(3).await?;
         stream.next_state(4).await?;
@@ -402,21 +474,29 @@ async fn streams(report: &mut Report, target: &Target) {
 }
 
 /// `DELETE /events/{name}`.
-async fn forgets(report: &mut Report, target: &Target) {
+async fn forgets(report: &mut Report, target: &Target, is_counted: bool) {
     report.capability("Forgetting");
-    let promise = "a new event of a forgotten name is clear, and its generation goes on";
+    let promise = if is_counted {
+        "a new event of a forgotten name is clear, and its generation goes on"
+    } else {
+        "a new event of a forgotten name is clear, and its ETag is another one"
+    };
     let goes_on = async {
         let name = target.name("forgotten");
         let path = format!("/events/{name}");
-        target.put(&name, true).await?.state(1)?;
+        let first = target.put(&name, true).await?.state(1)?;
         target.delete(&name).await?.status(204)?;
         target.delete(&name).await?.status(204)?;
         let state = target.get(&path).await?.status(200)?.json()?;
         equal("set", Some(false), state["set"].as_bool())?;
-        let state = target.put(&name, true).await?.status(200)?.json()?;
+        let again = target.put(&name, true).await?.status(200)?;
+        let state = again.json()?;
         equal("set", Some(true), state["set"].as_bool())?;
+        if again.etag() == first.etag() {
+            return Err(Failure::new("another ETag", again.etag()));
+        }
         let generation = state["generation"].as_u64().unwrap_or_default();
-        if generation > 1 {
+        if generation > 1 || !is_counted {
             return Ok(());
         }
         Err(Failure::new("a generation above 1", generation))
@@ -523,9 +603,8 @@ async fn list(target: &Target, path: &str) -> Outcome<List> {
     })
 }
 
-/// The service and the lifespan, as far as looking at them changes nothing: a server may have its service running.
+/// The service, as far as looking at it changes nothing: a server may have it running.
 async fn service(report: &mut Report, target: &Target) {
-    report.capability("The service and the lifespan");
     let promise = "/service says what the service is doing, and how often it did something";
     let look = async {
         let answer = target.get("/service").await?.status(200)?;
@@ -553,7 +632,27 @@ async fn service(report: &mut Report, target: &Target) {
         Ok(())
     };
     report.check(promise, nonsense).await;
+}
 
+/// The service, where there is none.
+async fn no_service(report: &mut Report, target: &Target) {
+    let promise = "/service and what is below it are 501";
+    let lacking = async {
+        for (method, path) in [
+            (Method::GET, "/service"),
+            (Method::GET, "/service/stream"),
+            (Method::POST, "/service/start"),
+            (Method::POST, "/service/stop"),
+        ] {
+            target.send(method, path, &[], "").await?.problem(501)?;
+        }
+        Ok(())
+    };
+    report.check(promise, lacking).await;
+}
+
+/// The lifespan, for who is not the operator.
+async fn lifespan(report: &mut Report, target: &Target) {
     let promise = "/lifespan answers only to the operator's token: 401, or 403 where there is none";
     let lifespan = async {
         for path in ["/lifespan/startup", "/lifespan/shutdown"] {
@@ -574,7 +673,7 @@ async fn refusals(report: &mut Report, target: &Target) {
     let promise = "what is no name of an event is 400";
     let names = async {
         let long = "x".repeat(65);
-        for name in [long.as_str(), "a%20b", "%C3%A4", "a:b"] {
+        for name in [long.as_str(), "%2E", "%2E%2E", "a%20b", "%C3%A4", "a:b"] {
             for path in ["", "/wait", "/stream"] {
                 let path = format!("/events/{name}{path}");
                 target.get(&path).await?.problem(400)?;
