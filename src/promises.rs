@@ -100,7 +100,7 @@ pub const PROMISES: [Promise; 11] = [
         "no-lost-wake-up",
         "No wait misses a set or a pulse that completes while it waits",
     ),
-    always("unique-etags", "An `ETag` that is gone never comes back"),
+    always("unique-etags", "The `ETag` of a change never comes back"),
     always(
         "pulses-in-streams",
         "A stream tells every pulse as a set and a clear",

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use http::{StatusCode, header};
 use loopless::event::Name;
+use loopless::promises::PROMISES;
 use loopless::settings::Settings;
 use loopless_host::Harness;
-use serde_json::Value;
-use support::{json, problem, send};
+use serde_json::{Value, json as value};
+use support::{Build, json, problem, send};
 
 const METHODS: [&str; 8] = [
     "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE",
@@ -98,4 +99,14 @@ async fn the_limits_are_those_of_the_code() {
     let host = Harness::builder().variable("wait_max_seconds", "7");
     let described = description(&host.start().await.unwrap()).await;
     assert_eq!(described["components"]["schemas"]["Seconds"]["maximum"], 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_says_what_the_build_promises() {
+    for build in Build::ALL {
+        let described = description(&build.start().await).await;
+        let ids = PROMISES.iter().map(|promise| promise.id);
+        let kept: Vec<_> = ids.filter(|id| build.keeps(id)).collect();
+        assert_eq!(described["info"]["x-loopless"]["promises"], value!(kept));
+    }
 }

@@ -62,6 +62,8 @@ fn one_seed_is_one_run() {
 /// A mistake that somebody could make in the component: its name, and what is written instead of what.
 struct Mutation {
     name: &'static str,
+    /// The build that it is made in.
+    features: &'static [&'static str],
     /// What the mistake is about: worlds of something else are not searched.
     about: &'static str,
     edits: &'static [(&'static str, &'static str, &'static str)],
@@ -69,93 +71,136 @@ struct Mutation {
 
 /// Where a change is made: after the store was asked, and before the read that tells what came of it.
 const ASKED: &str =
-    "            match self.read().await {\n                Ok(after) if after.state";
+    "        match event.read().await {\n            Ok(after) if after.0.state.generation";
 
 const TRUSTS_THE_SWAP: Mutation = Mutation {
     name: "trusts-the-swap",
+    features: &[],
     about: "events",
     edits: &[
         (
-            "spin.rs",
+            "atomics.rs",
             "            Ok(()) | Err(CasError::CasFailed(_)) => Ok(()),",
             "            Ok(()) => Ok(()),
              Err(CasError::CasFailed(_)) => Err(Error::new(\"the swap failed\")),",
         ),
         (
-            "spin.rs",
+            "atomics.rs",
             "Some(old) {\n            return Ok(());",
             "Some(old) {\n            return Err(Error::new(\"the swap failed\"));",
         ),
         (
-            "event.rs",
+            "strategy/exact.rs",
             ASKED,
-            "            if stored.value.is_some() {
+            "        if value.is_some() {
                 if asked.is_ok() {
                     return Ok(Ok(to));
                 }
-                stored = self.read().await?;
+                (seen, value) = event.read().await?;
                 continue;
             }
-            match self.read().await {\n                Ok(after) if after.state",
+            match event.read().await {\n            Ok(after) if after.0.state.generation",
         ),
     ],
 };
 
 const FORGETS_TO_READ_AGAIN: Mutation = Mutation {
     name: "forgets-to-read-again",
+    features: &[],
     about: "events",
     edits: &[(
-        "event.rs",
+        "strategy/exact.rs",
         ASKED,
-        "            if stored.value.is_some() {
-                return Ok(Ok(to));
-            }
-            match self.read().await {\n                Ok(after) if after.state",
+        "        if value.is_some() {
+            return Ok(Ok(to));
+        }
+        match event.read().await {\n            Ok(after) if after.0.state.generation",
     )],
 };
 
 const WAITS_FOR_ODD: Mutation = Mutation {
     name: "waits-for-odd",
+    features: &[],
     about: "events",
     edits: &[(
-        "event.rs",
-        "reading.newest.generation > start.generation;",
-        "reading.newest.generation > start.generation && reading.newest.is_set();",
+        "strategy/exact.rs",
+        "later.state.generation > start.state.generation\n",
+        "later.state.generation > start.state.generation && later.state.is_set()\n",
     )],
 };
 
 const CACHES_THE_STATE: Mutation = Mutation {
     name: "caches-the-state",
+    features: &[],
     about: "events",
     edits: &[(
         "event.rs",
-        "        Ok(self.read().await?.state)",
-        "        let known = self.last_reading().newest;
-        if known.exists() {
-            return Ok(known);
+        "        Ok(self.look().await?.state)",
+        "        let known = self.last_readings().newest(|seen| seen.state.exists());
+        if let Some(known) = known {
+            return Ok(known.state);
         }
-        Ok(self.read().await?.state)",
+        Ok(self.look().await?.state)",
     )],
 };
 
 const CREATES_BY_WRITING: Mutation = Mutation {
     name: "creates-by-writing",
+    features: &[],
     about: "events",
     edits: &[(
-        "spin.rs",
-        "future::ready(self.increment_now(key, 0).map(drop))",
-        "future::ready(self.writes().and_then(|bucket| bucket.set(key, b\"0\").map_err(from_wasi)))",
+        "strategy/exact.rs",
+        "None => store.increment(event.key(), 0).await.map(drop),",
+        "None => store.set(event.key(), b\"0\").await,",
     )],
 };
 
 const TAKES_NO_LAST_LOOK: Mutation = Mutation {
     name: "takes-no-last-look",
+    features: &[],
     about: "events",
-    edits: &[("event.rs", "reading.began < deadline\n", "false\n")],
+    edits: &[("event.rs", "readings.began < deadline\n", "false\n")],
+};
+
+const COMPARES_GENERATIONS: Mutation = Mutation {
+    name: "compares-generations",
+    features: &["plain"],
+    about: "events",
+    edits: &[(
+        "strategy/plain.rs",
+        "later.began_after(start) && !later.state.is_version_of(start.state)",
+        "later.began_after(start) && later.state.generation > start.state.generation",
+    )],
+};
+
+const WRITES_NO_TAG: Mutation = Mutation {
+    name: "writes-no-tag",
+    features: &["plain"],
+    about: "events",
+    edits: &[("strategy/plain.rs", "Some(Tag(tags()))", "Some(Tag(tags() & 0))")],
+};
+
+const CLEARS_BLINDLY: Mutation = Mutation {
+    name: "clears-blindly",
+    features: &["plain"],
+    about: "events",
+    edits: &[(
+        "strategy/plain.rs",
+        "if state.is_set() == set {",
+        "if state.is_set() && set {",
+    )],
+};
+
+const TAKES_ANY_READING: Mutation = Mutation {
+    name: "takes-any-reading",
+    features: &["plain"],
+    about: "events",
+    edits: &[("strategy/plain.rs", "later.began_after(start) && ", "")],
 };
 
 const TICKS_WITHOUT_A_LEASE: Mutation = Mutation {
     name: "ticks-without-a-lease",
+    features: &[],
     about: "service",
     edits: &[(
         "service.rs",
@@ -166,6 +211,7 @@ const TICKS_WITHOUT_A_LEASE: Mutation = Mutation {
 
 const TAKES_OVER_UNSEALED: Mutation = Mutation {
     name: "takes-over-unsealed",
+    features: &[],
     about: "service",
     edits: &[(
         "service.rs",
@@ -203,6 +249,8 @@ fn mutant(mutation: &Mutation) -> PathBuf {
     manifest.remove("dev-dependencies");
     let package = manifest["package"].as_table_mut().unwrap();
     package.insert("name".into(), format!("loopless-{}", mutation.name).into());
+    let features = manifest["features"].as_table_mut().unwrap();
+    features.insert("default".into(), mutation.features.to_vec().into());
     write(&directory.join("Cargo.toml"), &manifest.to_string());
     // A mistake is as good without optimization, and is built in a moment.
     let profile = "[profile.release]\nopt-level = 1\ncodegen-units = 16\nstrip = true\n";
