@@ -132,11 +132,14 @@ impl State {
         self.history.get(key)?.last()?.1.as_ref()
     }
 
-    /// The value as of the moment `until`, or a later one that is not newer than `own`.
-    fn as_of(&self, key: &str, until: Duration, own: Option<u64>) -> Option<&Vec<u8>> {
+    /// The value as of the moment `until`, or a later one that is not newer than `own`. Without `until`, nothing has
+    /// come there yet.
+    fn as_of(&self, key: &str, until: Option<Duration>, own: Option<u64>) -> Option<&Vec<u8>> {
         let values = self.history.get(key)?;
-        let seen =
-            |moment: &Moment| moment.at <= until || own.is_some_and(|own| moment.order <= own);
+        let seen = |moment: &Moment| {
+            until.is_some_and(|until| moment.at <= until)
+                || own.is_some_and(|own| moment.order <= own)
+        };
         let (_, value) = values.iter().rev().find(|(moment, _)| seen(moment))?;
         value.as_ref()
     }
@@ -378,7 +381,7 @@ impl Connection {
             return state.current(key).cloned();
         }
         let now = self.database.0.world.0.started.elapsed();
-        let until = now.checked_sub(self.lag)?;
+        let until = now.checked_sub(self.lag);
         let own = lock(&self.own).get(key).copied();
         state.as_of(key, until, own).cloned()
     }

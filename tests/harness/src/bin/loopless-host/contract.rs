@@ -38,6 +38,11 @@ impl Contract {
         contract.context("/openapi.json does not say what the component promises (info.x-loopless)")
     }
 
+    /// Whether its changes are made by compare-and-swap.
+    pub fn is_exact(&self) -> bool {
+        self.strategy == "exact"
+    }
+
     /// Whether it makes the promise of this name.
     pub fn keeps(&self, promise: &str) -> bool {
         self.promises.contains(promise)
@@ -46,11 +51,7 @@ impl Contract {
 
 impl std::fmt::Display for Contract {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let with = if self.strategy == "exact" {
-            "with"
-        } else {
-            "without"
-        };
+        let with = if self.is_exact() { "with" } else { "without" };
         write!(f, "WASI {} {with} compare-and-swap", self.wasi)
     }
 }

@@ -17,10 +17,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anstream::{eprintln, print, println};
+use anyhow::ensure;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use loopless_host::simulation::Simulation;
 
+use crate::contract::Contract;
 use crate::project;
 use crate::style::{BOLD, DIM, RED};
 use scenario::{Counts, Report, Subject, Weather};
@@ -43,7 +45,7 @@ pub struct Arguments {
     #[arg(long, value_name = "SEED", conflicts_with_all = ["seeds", "from"])]
     seed: Option<u64>,
 
-    /// Tries only worlds of this; without it, every fourth is about the service
+    /// Tries only worlds of this; without it, every fourth is about the service, if the component has one
     #[arg(long, value_enum, value_name = "SUBJECT")]
     about: Option<Subject>,
 
@@ -79,13 +81,19 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         None => project::build_manifest(&arguments.host.manifest()?)?,
     };
     let simulation = Simulation::load(component)?;
+    let contract = simulation.run(0, scenario::contract)??;
+    ensure!(
+        arguments.about != Some(Subject::Service) || contract.keeps("service"),
+        "this component has no service: it is a build for {contract}"
+    );
     let replay = |seed| command(&arguments, seed);
     if let Some(seed) = arguments.seed {
-        return one(&simulation, seed, &arguments);
+        return one(&simulation, seed, &arguments, &contract);
     }
 
     let search = Search {
         simulation,
+        contract,
         next: AtomicU64::new(arguments.from),
         end: arguments.from.saturating_add(arguments.seeds),
         is_over: AtomicBool::new(false),
@@ -126,8 +134,13 @@ fn command(arguments: &Arguments, seed: u64) -> String {
     format!("cargo run -p loopless-host -- simulate{component}{about} --seed {seed} --trace")
 }
 
-fn one(simulation: &Simulation, seed: u64, arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let play = async |world| scenario::play(world, arguments.about).await;
+fn one(
+    simulation: &Simulation,
+    seed: u64,
+    arguments: &Arguments,
+    contract: &Contract,
+) -> anyhow::Result<ExitCode> {
+    let play = async |world| scenario::play(world, arguments.about, contract).await;
     let report = if arguments.trace {
         let (report, trace) = simulation.trace(seed, play)?;
         print!("{trace}");
@@ -159,6 +172,7 @@ fn progress(seeds: u64) -> ProgressBar {
 /// A search under way.
 struct Search {
     simulation: Simulation,
+    contract: Contract,
     next: AtomicU64,
     end: u64,
     is_over: AtomicBool,
@@ -208,7 +222,7 @@ impl Search {
     }
 
     fn try_seed(&self, seed: u64) -> Report {
-        let play = async |world| scenario::play(world, self.about).await;
+        let play = async |world| scenario::play(world, self.about, &self.contract).await;
         let run = || {
             if !self.twice {
                 return self.simulation.run(seed, play);

@@ -5,13 +5,18 @@ use std::time::Duration;
 use http::{Request, StatusCode, header};
 use loopless_host::simulation::{Exchange, Host};
 
+use super::truth::Version;
+
 /// One thing to do with an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// `GET /events/NAME`
     Look,
-    /// `PUT /events/NAME`, from this generation only if there is one
-    Change { set: bool, only_from: Option<u64> },
+    /// `PUT /events/NAME`, from this version only if there is one
+    Change {
+        set: bool,
+        only_from: Option<Version>,
+    },
     /// `POST /change_event`
     Post { set: bool },
     /// `GET /`
@@ -21,9 +26,9 @@ pub enum Action {
     /// `GET /events/NAME/wait`
     Wait { timeout: Duration },
     /// `GET /events/NAME?wait=` with `If-None-Match`
-    LongPoll { known: u64, timeout: Duration },
+    LongPoll { known: Version, timeout: Duration },
     /// `GET /events/NAME/stream`, until the component ends it
-    Stream { last_event_id: Option<u64> },
+    Stream { last_event_id: Option<Version> },
     /// `GET /events`
     List,
 }
@@ -45,8 +50,8 @@ pub async fn act(client: u64, name: &'static str, action: Action, host: Host) ->
         Action::Look => get(event),
         Action::Change { set, only_from } => {
             let mut request = Request::put(event);
-            if let Some(generation) = only_from {
-                request = request.header(header::IF_MATCH, format!("\"{generation}\""));
+            if let Some(version) = only_from {
+                request = request.header(header::IF_MATCH, format!("\"{version}\""));
             }
             request.body(format!("{{\"set\": {set}}}"))
         }
@@ -65,7 +70,7 @@ pub async fn act(client: u64, name: &'static str, action: Action, host: Host) ->
         Action::Stream { last_event_id } => {
             let mut request = Request::get(format!("{event}/stream"));
             if let Some(id) = last_event_id {
-                request = request.header("last-event-id", *id);
+                request = request.header("last-event-id", id.to_string());
             }
             request.body(String::new())
         }
@@ -110,11 +115,11 @@ impl Done {
         serde_json::from_str(self.body()).unwrap_or_default()
     }
 
-    /// The generation that the response names, in its body or as its entity tag.
-    pub fn generation(&self) -> Option<u64> {
+    /// The version that the response is of: its entity tag.
+    pub fn version(&self) -> Option<Version> {
         let response = self.exchange.result.as_ref().ok()?;
         let etag = response.headers().get(header::ETAG)?.to_str().ok()?;
-        etag.trim_matches('"').parse().ok()
+        Version::parse(etag.trim_matches('"'))
     }
 
     /// How the action is told.

@@ -8,9 +8,12 @@ use loopless_host::Reuse;
 use loopless_host::simulation::{Database, Host, Settings, World};
 use loopless_host::store::Quirks;
 
+use crate::contract::Contract;
+
 use super::clients::{Action, Done, act};
 use super::promises::{Run, check};
 use super::scenario::{Counts, Hardship, Report, Weather, clear_up, faults, join, ms, start_hosts};
+use super::truth::Version;
 
 fn settings(world: &World, weather: Weather, quirks: Quirks, poll: (u64, u64)) -> Settings {
     let variables = BTreeMap::from([
@@ -38,7 +41,7 @@ fn settings(world: &World, weather: Weather, quirks: Quirks, poll: (u64, u64)) -
 }
 
 /// A world of events.
-pub async fn play(world: World) -> Report {
+pub async fn play(world: World, contract: &Contract) -> Report {
     let weather = *world.pick(&Weather::ALL);
     let (_, quirks) = *world.pick(&Quirks::ALL);
     let poll = *world.pick(&[(5, 100), (5, 100), (1, 1000), (20, 50)]);
@@ -56,7 +59,7 @@ pub async fn play(world: World) -> Report {
     };
     let clients = world.number(2..=5);
     let setting = format!(
-        "{weather}; hosts: {}, quirks: {quirks}; {clients} clients; store calls of up to {} ms",
+        "{weather}; {contract}; hosts: {}, quirks: {quirks}; {clients} clients; store calls of up to {} ms",
         hosts.len(),
         faults.longest().as_millis()
     );
@@ -107,6 +110,7 @@ pub async fn play(world: World) -> Report {
         ..counts
     };
     violations.extend(check(&Run {
+        contract,
         database,
         hosts,
         names: names.to_vec(),
@@ -137,7 +141,7 @@ async fn live(
     ends: Ends,
 ) -> Vec<Done> {
     let mut done = Vec::new();
-    let mut seen = 0;
+    let mut seen = Version::default();
     let mut next: Option<Action> = None;
     let mut name = *world.pick(names);
     for _ in 0..world.number(3..=8) {
@@ -176,15 +180,15 @@ async fn live(
         }
         let host = world.pick(&hosts).clone();
         let its = act(client, name, action, host).await;
-        if let Some(generation) = its.generation() {
-            seen = generation;
+        if let Some(version) = its.version() {
+            seen = version;
         }
         done.push(its);
     }
     done
 }
 
-fn choose(world: &World, seen: u64) -> Action {
+fn choose(world: &World, seen: Version) -> Action {
     let timeout = *world.pick(&[
         ms(0),
         ms(20),

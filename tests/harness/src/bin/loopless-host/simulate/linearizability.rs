@@ -3,54 +3,91 @@
 //!
 //! The search is the algorithm of Wing and Gong with Lowe's extensions, from `todc-utils`.
 
-use loopless_host::simulation::{Lost, Moment};
+use std::fmt::Debug;
+
+use loopless_host::simulation::Moment;
 use todc_utils::linearizability::WGLChecker;
 use todc_utils::linearizability::history::{Action as Step, History};
 use todc_utils::specifications::Specification;
 
-use super::clients::{Action, Done};
-use super::truth::{State, Truth};
+use super::clients::Action;
+use super::promises::Seen;
+use super::truth::{State, Version};
 
-/// What an operation does to an event, or saw of it.
+/// What an operation does to an event that counts its changes, or saw of it.
 #[derive(Clone, Debug)]
 enum Operation {
     Set,
     Clear,
     Forget,
-    Saw { generation: u64 },
+    Saw(Version),
 }
 
 struct Event;
 
 impl Specification for Event {
-    type State = i64;
+    type State = State;
     type Operation = Operation;
 
-    fn init() -> i64 {
-        0
+    fn init() -> State {
+        State::default()
     }
 
-    fn apply(operation: &Operation, state: &i64) -> (bool, i64) {
-        let state = State(*state);
+    fn apply(operation: &Operation, state: &State) -> (bool, State) {
         let next = match operation {
-            Operation::Saw { generation } => return (state.generation() == *generation, state.0),
+            Operation::Saw(version) => return (state.version == *version, *state),
             Operation::Set if !state.is_set() => state.changed(),
             Operation::Clear if state.is_set() => state.changed(),
             Operation::Forget if state.exists() => state.forgotten(),
-            _ => state,
+            _ => *state,
         };
-        (true, next.0)
+        (true, next)
     }
 }
 
-/// Whether what these clients did with one event is linearizable.
-pub fn is_linearizable<'a>(done: impl Iterator<Item = &'a Done>, truth: &Truth) -> bool {
+/// What an operation did to an event whose changes are plain writes, or saw of it.
+#[derive(Clone, Debug)]
+enum Access {
+    Wrote(Version),
+    Saw(Version),
+}
+
+struct Register;
+
+impl Specification for Register {
+    type State = Version;
+    type Operation = Access;
+
+    fn init() -> Version {
+        Version::default()
+    }
+
+    fn apply(access: &Access, state: &Version) -> (bool, Version) {
+        match access {
+            Access::Wrote(version) => (true, *version),
+            Access::Saw(version) => (state == version, *state),
+        }
+    }
+}
+
+/// An operation, when it was called, and when it had returned. Nobody knows when, or whether, an operation without an
+/// answer was done.
+type Timed<T> = (T, Moment, Option<Moment>);
+
+/// Whether what these requests did with one event is linearizable.
+pub fn is_linearizable<'a>(seen: impl Iterator<Item = Seen<'a>>, is_exact: bool) -> bool {
+    if is_exact {
+        check::<Event>(seen.flat_map(|seen| operations(&seen)).collect())
+    } else {
+        check::<Register>(seen.flat_map(|seen| accesses(&seen)).collect())
+    }
+}
+
+fn check<S: Specification<Operation: Clone + Debug>>(operations: Vec<Timed<S::Operation>>) -> bool {
     let mut steps = Vec::new();
-    let operations = done.flat_map(|done| operations(done, truth));
-    for (process, (operation, call, end)) in operations.enumerate() {
+    for (process, (operation, call, end)) in operations.into_iter().enumerate() {
         steps.push((call.order, (process, Step::Call(operation.clone()))));
-        // Nobody knows when, or whether, an operation without an answer was done. At the end of time is after all that
-        // anybody saw: there it may as well not have been.
+        // The end of time is after all that anybody saw: there it may as well not have been.
         let end = end.map_or(u64::MAX, |end| end.order);
         steps.push((end, (process, Step::Response(operation))));
     }
@@ -59,19 +96,16 @@ pub fn is_linearizable<'a>(done: impl Iterator<Item = &'a Done>, truth: &Truth) 
     }
     steps.sort_by_key(|(order, _)| *order);
     let steps = steps.into_iter().map(|(_, step)| step).collect();
-    WGLChecker::<Event>::is_linearizable(History::from_actions(steps))
+    WGLChecker::<S>::is_linearizable(History::from_actions(steps))
 }
 
-/// What a client's request did and saw, each at some time between its call and its end.
-fn operations(done: &Done, truth: &Truth) -> Vec<(Operation, Moment, Option<Moment>)> {
-    let call = done.exchange.sent;
-    let is_done = done.status().is_some_and(|status| status.is_success());
-    let is_refused = matches!(done.exchange.result, Err(Lost::Refused))
-        || done.status().is_some_and(|status| status.is_client_error());
-    let end = is_done.then_some(done.exchange.ended);
+/// What a request did and saw, each at some time between its call and its end.
+fn operations(seen: &Seen) -> Vec<Timed<Operation>> {
+    let done = seen.done;
+    let (call, end) = (done.exchange.sent, seen.end_of_change());
     let mut operations = Vec::new();
     match done.action {
-        _ if is_refused => {}
+        _ if seen.is_refused() => {}
         Action::Change { set, .. } | Action::Post { set } => {
             let change = if set {
                 Operation::Set
@@ -83,8 +117,8 @@ fn operations(done: &Done, truth: &Truth) -> Vec<(Operation, Moment, Option<Mome
         // Its contract allows it to take effect more than once while it runs: when a set comes between, nobody can
         // tell whether the last time was one. Here it may as often as the event was forgotten meanwhile.
         Action::Forget => {
-            let forgotten = truth.changes().filter(|(moment, state)| {
-                state.is_forgotten() && *moment > call && end.is_none_or(|end| *moment < end)
+            let forgotten = seen.truth.changes().filter(|(moment, state)| {
+                state.is_forgotten && *moment > call && end.is_none_or(|end| *moment < end)
             });
             for _ in 0..forgotten.count().max(1) {
                 operations.push((Operation::Forget, call, end));
@@ -92,9 +126,19 @@ fn operations(done: &Done, truth: &Truth) -> Vec<(Operation, Moment, Option<Mome
         }
         _ => {}
     }
-    if let Some(generation) = done.generation() {
-        let saw = Operation::Saw { generation };
-        operations.push((saw, call, Some(done.exchange.ended)));
+    if let Some(version) = done.version() {
+        operations.push((Operation::Saw(version), call, Some(done.exchange.ended)));
     }
     operations
+}
+
+/// The same, where a change is at most one write, and the store tells which.
+fn accesses(seen: &Seen) -> Vec<Timed<Access>> {
+    let exchange = &seen.done.exchange;
+    let wrote = seen
+        .writes()
+        .map(|(version, _)| (Access::Wrote(version), exchange.sent, seen.end_of_change()));
+    let saw = seen.done.version();
+    let saw = saw.map(|version| (Access::Saw(version), exchange.sent, Some(exchange.ended)));
+    wrote.chain(saw).collect()
 }

@@ -6,18 +6,22 @@ use std::time::Duration;
 
 use http::StatusCode;
 use loopless_host::console::Output;
-use loopless_host::simulation::{Call, Database, Host, Moment, Outcome};
+use loopless_host::simulation::{Call, Database, Host, Lost, Moment, Outcome};
 use loopless_host::store::Operation;
+use serde_json::Value;
 
 use super::clients::{Action, Done};
 use super::linearizability::is_linearizable;
-use super::truth::{State, Truth};
+use super::truth::{State, Truth, Version};
+use crate::contract::Contract;
 
 /// How inexact timers are: tokio's count milliseconds, and a wait may need a few of them one after the other.
 const TIMERS: Duration = Duration::from_millis(5);
 
 /// A run that is over.
-pub struct Run {
+pub struct Run<'a> {
+    /// What the component says that it promises.
+    pub contract: &'a Contract,
     pub database: Database,
     pub hosts: Vec<Host>,
     pub names: Vec<&'static str>,
@@ -32,7 +36,7 @@ pub struct Run {
 }
 
 /// What was broken, one line each.
-pub fn check(run: &Run) -> Vec<String> {
+pub fn check(run: &Run<'_>) -> Vec<String> {
     let mut broken = Vec::new();
     for host in &run.hosts {
         for (_, line) in host.lines() {
@@ -47,27 +51,26 @@ pub fn check(run: &Run) -> Vec<String> {
         }
     }
     for &name in &run.names {
-        let truth = match Truth::read(&run.database, &format!("event/{name}")) {
+        let truth = match Truth::read(&run.database, &format!("event/{name}"), run.contract) {
             Ok(truth) => truth,
             Err(error) => {
                 broken.push(error);
                 continue;
             }
         };
-        let of_name = || run.done.iter().filter(move |done| done.name == name);
-        for done in of_name() {
-            let seen = Seen {
-                run,
-                truth: &truth,
-                done,
-            };
+        let truth = &truth;
+        let of_name = || {
+            let done = run.done.iter().filter(move |done| done.name == name);
+            done.map(move |done| Seen { run, truth, done })
+        };
+        for seen in of_name() {
             if let Err(what) = seen.check() {
-                broken.push(format!("{}: {what}", done.describe()));
+                broken.push(format!("{}: {what}", seen.done.describe()));
             }
         }
         // A replica that lags shows the past: there is no order in which that were the present.
         let is_current = run.hosts.iter().all(|host| host.settings().lag.is_zero());
-        if is_current && !is_linearizable(of_name(), &truth) {
+        if is_current && !is_linearizable(of_name(), run.contract.is_exact()) {
             broken.push(format!("what was done with {name} is not linearizable"));
         }
     }
@@ -75,10 +78,10 @@ pub fn check(run: &Run) -> Vec<String> {
 }
 
 /// What one client saw.
-struct Seen<'a> {
-    run: &'a Run,
-    truth: &'a Truth,
-    done: &'a Done,
+pub struct Seen<'a> {
+    run: &'a Run<'a>,
+    pub truth: &'a Truth,
+    pub done: &'a Done,
 }
 
 impl Seen<'_> {
@@ -97,10 +100,11 @@ impl Seen<'_> {
                 Err("503 without Retry-After".into())
             };
         }
-        if let Some(generation) = self.done.generation() {
-            self.held(&format!("generation {generation}"), |state| {
-                state.generation() == generation
-            })?;
+        if let Some(version) = self.done.version() {
+            self.was(version)?;
+        }
+        if self.is_refused() && self.writes().next().is_some() {
+            return Err(format!("status {status}, and still it wrote"));
         }
         match self.done.action {
             Action::Look => self.expect(&[200]),
@@ -168,30 +172,80 @@ impl Seen<'_> {
         if self.states().any(is_like) {
             return Ok(());
         }
-        let states: Vec<_> = self.states().map(|state| state.0.to_string()).collect();
+        let states: Vec<_> = self.states().map(|state| state.to_string()).collect();
         Err(format!(
             "the event was not {what} meanwhile, but {}",
             states.join(", then ")
         ))
     }
 
-    fn check_change(&self, set: bool, only_from: Option<u64>) -> Result<(), String> {
-        if let Some(generation) = only_from
+    /// That the event had this version at some time while the request was under way.
+    fn was(&self, version: Version) -> Result<(), String> {
+        self.held(&format!("in version {version}"), |state| {
+            state.version == version
+        })
+    }
+
+    /// Whether the component says that it did nothing, or the request never came there.
+    pub fn is_refused(&self) -> bool {
+        match &self.done.exchange.result {
+            Ok(response) => {
+                let status = response.status();
+                status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED
+            }
+            Err(lost) => *lost == Lost::Refused,
+        }
+    }
+
+    /// When a change that this request asked for had been made. `None` where it may still be under way.
+    pub fn end_of_change(&self) -> Option<Moment> {
+        let is_done = self.done.status().is_some_and(|status| status.is_success());
+        is_done.then_some(self.done.exchange.ended)
+    }
+
+    /// What this request wrote, where changes are plain writes.
+    pub fn writes(&self) -> impl Iterator<Item = (Version, Moment)> {
+        let key = format!("event/{}", self.done.name);
+        let request = self.done.exchange.request;
+        self.run.calls.iter().filter_map(move |call| {
+            let is_its = call.request == Some(request) && call.key == key;
+            let version = match call.operation {
+                Operation::Set => Version::of_value(call.wrote.as_deref())?,
+                Operation::Delete => Version::default(),
+                _ => return None,
+            };
+            call.applied
+                .filter(|_| is_its)
+                .map(|moment| (version, moment))
+        })
+    }
+
+    fn check_change(&self, set: bool, only_from: Option<Version>) -> Result<(), String> {
+        if only_from.is_some() && !self.run.contract.keeps("conditions") {
+            return self.expect(&[501]);
+        }
+        if let Some(version) = only_from
             && self.status() == 412
         {
-            return self.held(
-                &format!("in another generation than {generation}"),
-                |state| state.generation() != generation,
-            );
+            return self.held(&format!("in another version than {version}"), |state| {
+                state.version != version
+            });
         }
         self.expect(&[200])?;
         self.held("what was asked for", |state| state.is_set() == set)?;
-        if let Some(generation) = only_from {
-            self.held(&format!("in generation {generation}"), |state| {
-                state.generation() == generation
-            })?;
+        if let Some(version) = only_from {
+            self.was(version)?;
         }
         let has_changed = self.done.json()["changed"] == true;
+        if !self.run.contract.keeps("changed") {
+            let has_written = self.writes().next().is_some();
+            return match has_written == has_changed {
+                true => Ok(()),
+                false => Err(format!(
+                    "it says that it changed something: {has_changed}, and wrote: {has_written}"
+                )),
+            };
+        }
         self.held("what \"changed\" says that it was before", |state| {
             (state.is_set() == set) != has_changed
         })
@@ -222,26 +276,77 @@ impl Seen<'_> {
         })
     }
 
+    /// Whether a wait that began with `start`, of this request, can tell that the event changed to `state`. One that
+    /// began on an event without a value cannot, where nothing is left of what is forgotten: not that it was forgotten,
+    /// and not that it had been set, if it is forgotten again when somebody looks, until `look`.
+    fn leaves_a_trace(&self, start: &Call, change: (Moment, State), look: Duration) -> bool {
+        let (changed, state) = change;
+        start.outcome != Outcome::Read(None)
+            || self.run.contract.keeps("forgotten-sets")
+            || !(state.is_forgotten || self.truth.is_forgotten_between(changed, look))
+    }
+
     /// Whether the event changed while this request was waiting, so that `is_due` to know of it, and it could know.
     fn missed(&self, timeout: Duration, is_due: impl Fn(State) -> bool) -> Option<(Moment, State)> {
         let exchange = &self.done.exchange;
         // It waits from its first read's answer on: what was over before that, nobody can have seen.
-        let (_, first, _) = self.reads(true).next()?;
+        let (start, first, answered) = self.reads(true).next()?;
         let visible = |moment: Moment| moment.at + self.lag();
-        let (changed, state) = self.truth.changes().find(|&(moment, state)| {
+        // The last look is half an interval after the deadline at the latest, and has as long for its answer.
+        let is_fast = self.run.longest_call + TIMERS < self.interval(timeout) / 2;
+        let is_sure = self.run.is_healthy && is_fast;
+        self.truth.changes().find(|&(moment, state)| {
+            // Where every read since has failed, or was still under way at the end, it could not know. Without an order
+            // of versions, what a read saw that began before the start's answer proves nothing.
+            let could_know = || {
+                self.reads(false).any(|(call, applied, ended)| {
+                    applied.order > moment.order
+                        && applied.at >= visible(moment)
+                        && ended.at < exchange.ended.at
+                        && (self.run.contract.is_exact() || call.asked.order > answered.order)
+                        && self.leaves_a_trace(start, (moment, state), applied.at)
+                })
+            };
             moment.order > first.order
                 && visible(moment) < exchange.sent.at + timeout
                 && is_due(state)
-        })?;
-        // Where every read since has failed, or was still under way at the end, it could not know.
-        let could_know = self.reads(false).any(|(_, applied, answered)| {
-            applied.order > changed.order
-                && applied.at >= visible(changed)
-                && answered.at < exchange.ended.at
+                && (could_know()
+                    || (is_sure && self.leaves_a_trace(start, (moment, state), exchange.ended.at)))
+        })
+    }
+
+    /// That a wait that says that the event was set is right. Without compare-and-swap, a clear that was under way when
+    /// the wait began looks like a set.
+    fn check_woken(&self) -> Result<(), String> {
+        let held = self.held("set", State::is_set);
+        if held.is_ok() || self.run.contract.keeps("no-early-wake-up") {
+            return held;
+        }
+        let Some((_, first, _)) = self.reads(true).next() else {
+            return held;
+        };
+        let lags = self.run.hosts.iter().map(|host| host.settings().lag);
+        let lag = lags.max().unwrap_or_default();
+        let is_before = |one: Moment, other: Moment| {
+            if lag.is_zero() {
+                one.order < other.order
+            } else {
+                one.at < other.at + lag
+            }
+        };
+        let clears = self.run.done.iter().filter(|done| {
+            matches!(
+                done.action,
+                Action::Change { set: false, .. } | Action::Post { set: false }
+            ) && done.name == self.done.name
         });
-        // The last look is half an interval after the deadline at the latest, and has as long for its answer.
-        let is_fast = self.run.longest_call + TIMERS < self.interval(timeout) / 2;
-        (could_know || (self.run.is_healthy && is_fast)).then_some((changed, state))
+        let was_under_way = clears.map(|done| Self { done, ..*self }).any(|clear| {
+            is_before(clear.done.exchange.sent, first)
+                && clear.writes().any(|(_, written)| {
+                    is_before(first, written) && written.order < self.done.exchange.ended.order
+                })
+        });
+        if was_under_way { Ok(()) } else { held }
     }
 
     /// The poll interval of a wait of this age, before jitter.
@@ -251,33 +356,31 @@ impl Seen<'_> {
 
     fn check_wait(&self, timeout: Duration) -> Result<(), String> {
         match self.status() {
-            200 => self.held("set", State::is_set),
-            410 => self.held("forgotten", State::is_forgotten),
+            200 => self.check_woken(),
+            410 => self.held("forgotten", |state| state.is_forgotten),
             _ => match self.missed(timeout, State::is_set) {
                 None => Ok(()),
                 Some((moment, state)) => Err(format!(
-                    "the event was set at {:.3} s (generation {}), and the wait missed it",
+                    "the event was set at {:.3} s (version {state}), and the wait missed it",
                     moment.at.as_secs_f64(),
-                    state.generation()
                 )),
             },
         }
     }
 
-    fn check_long_poll(&self, known: u64, timeout: Duration) -> Result<(), String> {
-        let generation = self.done.generation();
+    fn check_long_poll(&self, known: Version, timeout: Duration) -> Result<(), String> {
+        let version = self.done.version();
         match self.status() {
-            200 if generation == Some(known) => Err("200 with the known generation".into()),
-            304 if generation != Some(known) => Err("304 with another generation".into()),
+            200 if version == Some(known) => Err("200 with the known version".into()),
+            304 if version != Some(known) => Err("304 with another version".into()),
             304 => match self.missed(timeout, |_| true) {
                 None => Ok(()),
                 Some((moment, state)) => Err(format!(
-                    "the event changed at {:.3} s (generation {}), and the long poll missed it",
+                    "the event changed at {:.3} s (version {state}), and the long poll missed it",
                     moment.at.as_secs_f64(),
-                    state.generation()
                 )),
             },
-            410 => self.held("forgotten", State::is_forgotten),
+            410 => self.held("forgotten", |state| state.is_forgotten),
             _ => Ok(()),
         }
     }
@@ -312,7 +415,12 @@ impl Seen<'_> {
         });
 
         let deadline = began.max(accepted + timeout);
-        let latest = deadline + self.interval(timeout) + stopped + TIMERS;
+        // WASI 0.2 has no way to give up a read.
+        let read = match self.run.contract.wasi.as_str() {
+            "0.2" => self.run.longest_call,
+            _ => Duration::ZERO,
+        };
+        let latest = deadline + self.interval(timeout) + read + stopped + TIMERS;
         if ended > latest {
             return Err(format!(
                 "it was over {:.3} s after its deadline",
@@ -324,25 +432,30 @@ impl Seen<'_> {
         if !(self.run.is_healthy && is_answer && self.lag().is_zero()) {
             return Ok(());
         }
-        let Some((_, first, answered)) = first else {
-            return Ok(());
-        };
-        let changed = self.truth.changes().find(|(moment, state)| {
-            let is_it = match self.done.action {
-                Action::LongPoll { .. } => true,
-                _ => state.is_set() || state.is_forgotten(),
-            };
-            moment.order > first.order && is_it
-        });
-        let Some((changed, _)) = changed else {
+        let Some((start, first, answered)) = first else {
             return Ok(());
         };
         // A reading is due an interval (and a quarter, for the jitter) after the last one was sent. It takes a call, and
         // who shares it looks again after the shortest interval.
-        let age = (changed.at + self.run.poll_last).saturating_sub(accepted);
-        let bound = self.interval(age) * 5 / 4 + self.run.longest_call * 2 + self.run.poll_first;
-        let latest = changed.at.max(answered.at) + bound + stopped + TIMERS;
-        if ended > latest {
+        let due = |changed: Moment| {
+            let age = (changed.at + self.run.poll_last).saturating_sub(accepted);
+            let bound =
+                self.interval(age) * 5 / 4 + self.run.longest_call * 2 + self.run.poll_first;
+            changed.at.max(answered.at) + bound
+        };
+        let changed = self.truth.changes().find(|&(moment, state)| {
+            let is_it = match self.done.action {
+                Action::LongPoll { .. } => true,
+                _ => state.is_set() || state.is_forgotten,
+            };
+            moment.order > first.order
+                && is_it
+                && self.leaves_a_trace(start, (moment, state), due(moment))
+        });
+        let Some((changed, _)) = changed else {
+            return Ok(());
+        };
+        if ended > due(changed) + stopped + TIMERS {
             return Err(format!(
                 "it was over {:.3} s after the change, in a healthy system",
                 (ended - changed.at).as_secs_f64()
@@ -351,43 +464,45 @@ impl Seen<'_> {
         Ok(())
     }
 
-    fn check_stream(&self, last_event_id: Option<u64>) -> Result<(), String> {
-        let body = self.done.body();
-        let ids: Vec<u64> = body
-            .lines()
-            .filter_map(|line| line.strip_prefix("id: ")?.parse().ok())
-            .collect();
-        let is_forgotten = body.contains("event: forgotten");
-        let steps = if is_forgotten {
-            // The last message is the forgetting, which is not one transition further on.
-            &ids[..ids.len() - 1]
-        } else {
-            &ids[..]
+    fn check_stream(&self, last_event_id: Option<Version>) -> Result<(), String> {
+        let messages = messages(self.done.body())?;
+        let is_forgotten = messages.iter().any(|message| message.is_forgotten);
+        let versions: Vec<_> = messages.iter().map(|message| message.version).collect();
+        let told = || {
+            let versions: Vec<_> = versions.iter().map(Version::to_string).collect();
+            versions.join(", ")
         };
-        if !steps.is_sorted_by(|one, next| one + 1 == *next) {
-            return Err(format!("the stream's ids are {ids:?}"));
-        }
-        let Some(&first) = ids.first() else {
+        let Some(first) = versions.first() else {
             return match last_event_id {
                 Some(_) => Ok(()),
                 None => Err("the stream did not begin with the state".into()),
             };
         };
-        let is_follow_up = last_event_id.is_some_and(|last| first == last + 1);
-        if !is_follow_up {
-            self.held("where the stream began", |state| {
-                state.generation() == first
-            })?;
-        }
-        for message in body
-            .split("\n\n")
-            .filter(|message| message.contains("\ndata: "))
-        {
-            let data = message.split_once("data: ").map_or("", |(_, data)| data);
-            let data: serde_json::Value = serde_json::from_str(data).unwrap_or_default();
-            let generation = data["generation"].as_u64().unwrap_or_default();
-            if data["set"] != (generation % 2 == 1) {
-                return Err(format!("the stream says {message:?}"));
+        // That it was forgotten comes last, and is no step from one state to the next.
+        let steps = &versions[..versions.len() - usize::from(is_forgotten)];
+        if self.run.contract.keeps("counted") {
+            let is_next = |one: &Version, next: &Version| one.generation + 1 == next.generation;
+            if !steps.is_sorted_by(is_next) {
+                return Err(format!("the stream's ids are {}", told()));
+            }
+            if !last_event_id.is_some_and(|last| is_next(&last, first)) {
+                self.was(*first)?;
+            }
+        } else {
+            let flags = last_event_id.iter().chain(steps).map(|step| step.is_set());
+            if !flags.is_sorted_by(|one, next| one != next) {
+                return Err(format!("the stream tells no pulse between {}", told()));
+            }
+            // What was between two states that were read is told without a tag.
+            let was_read = |index: usize, version: &Version| {
+                version.tag.is_some()
+                    || index + 1 == versions.len()
+                    || (index == 0 && last_event_id.is_none())
+            };
+            for (index, version) in versions.iter().enumerate() {
+                if was_read(index, version) {
+                    self.was(*version)?;
+                }
             }
         }
         if self.run.is_healthy && self.lag().is_zero() && !is_forgotten {
@@ -401,10 +516,13 @@ impl Seen<'_> {
                 .ended
                 .at
                 .saturating_sub(bound + stopped + TIMERS + self.run.poll_first);
-            let last = self.truth.at(until).generation();
-            if until > exchange.sent.at && ids.last().is_some_and(|id| *id < last) {
+            let mut later = self.truth.from(until);
+            let last = versions.last();
+            if until > exchange.sent.at && !later.any(|state| Some(&state.version) == last) {
                 return Err(format!(
-                    "the stream ended with {ids:?}, though the event had come to {last}"
+                    "the stream ended with {}, which was over at {:.3} s",
+                    told(),
+                    until.as_secs_f64()
                 ));
             }
         }
@@ -417,12 +535,37 @@ impl Seen<'_> {
         let listed = events.iter().find(|event| event["name"] == self.done.name);
         match listed {
             None => self.held("unset or forgotten", |state| !state.exists()),
-            Some(event) => {
-                let generation = event["generation"].as_u64();
-                self.held("in the listed generation", |state| {
-                    Some(state.generation()) == generation
-                })
-            }
+            Some(event) => self.held("in the listed generation", |state| {
+                event["generation"] == state.version.generation
+            }),
         }
     }
+}
+
+/// What a stream told.
+struct Message {
+    version: Version,
+    is_forgotten: bool,
+}
+
+/// The messages of a stream.
+///
+/// # Errors
+///
+/// Where one of them says no state, or two.
+fn messages(body: &str) -> Result<Vec<Message>, String> {
+    let messages = body.split("\n\n").filter(|text| text.contains("data: "));
+    let read = |text: &str| {
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
+        let version = Version::parse(field("id: ")?)?;
+        let data: Value = serde_json::from_str(field("data: ")?).ok()?;
+        let is_one = data["generation"] == version.generation && data["set"] == version.is_set();
+        is_one.then_some(Message {
+            version,
+            is_forgotten: field("event: ") == Some("forgotten"),
+        })
+    };
+    messages
+        .map(|text| read(text).ok_or_else(|| format!("the stream says {text:?}")))
+        .collect()
 }

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::ValueEnum;
+use http::Request;
 use loopless_host::simulation::{Call, Database, Faults, Host, Outcome, Settings, World};
 use tokio::task::JoinHandle;
 
 use super::{events, service};
+use crate::contract::Contract;
 
 /// What a run has to go through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,16 +122,26 @@ pub enum Subject {
 }
 
 /// The world of a seed, from its beginning to its end. Without a subject, every fourth is about the service, the others
-/// about events.
-pub async fn play(world: World, subject: Option<Subject>) -> Report {
+/// about events; where there is no service, all are.
+pub async fn play(world: World, subject: Option<Subject>, contract: &Contract) -> Report {
     let by_seed = match world.seed() % 4 {
-        3 => Subject::Service,
+        3 if contract.keeps("service") => Subject::Service,
         _ => Subject::Events,
     };
     match subject.unwrap_or(by_seed) {
-        Subject::Events => events::play(world).await,
+        Subject::Events => events::play(world, contract).await,
         Subject::Service => service::play(world).await,
     }
+}
+
+/// What the component of this world says that it promises.
+pub async fn contract(world: World) -> anyhow::Result<Contract> {
+    let database = Database::new(&world, Faults::default());
+    let host = world.host("A", &database, Settings::default())?;
+    let request = Request::get("/openapi.json").body("")?;
+    let response = host.send("client", request).await.result;
+    let document = response.context("the component does not answer GET /openapi.json")?;
+    Contract::read(&serde_json::from_slice(document.body()).unwrap_or_default())
 }
 
 /// Up to three hosts on one database, each set up like this.

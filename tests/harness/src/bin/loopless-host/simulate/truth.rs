@@ -1,50 +1,115 @@
 //! What an event really was, as the store's history tells it.
 
+use std::collections::HashSet;
+use std::fmt;
 use std::time::Duration;
 
 use loopless_host::simulation::{Database, Moment};
 
-/// The number under an event's key. At least 0: its generation. Below: it was forgotten in the generation without
-/// the sign. Written down anew here, so that a mistake in the component is not made twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct State(pub i64);
+use crate::contract::Contract;
 
-impl State {
-    fn of(value: Option<&[u8]>) -> Option<Self> {
-        let Some(value) = value else {
-            return Some(Self(0));
+/// What tells one state of an event from another: `7`, or with a tag `7.3f9c2b8a11d04e55`. Written down anew here, so
+/// that a mistake in the component is not made twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Version {
+    pub generation: u64,
+    pub tag: Option<u64>,
+}
+
+impl Version {
+    /// The version that this text is of.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (generation, tag) = match text.split_once('.') {
+            None => (text, None),
+            Some((generation, tag)) => (generation, Some(u64::from_str_radix(tag, 16).ok()?)),
         };
-        let text = std::str::from_utf8(value).ok();
-        let number = text.and_then(|text| text.parse().ok());
-        number
-            .or_else(|| Some(i64::from_le_bytes(value.try_into().ok()?)))
-            .map(Self)
+        let generation = generation.parse().ok()?;
+        Some(Self { generation, tag })
     }
 
-    pub fn generation(self) -> u64 {
-        self.0.unsigned_abs()
+    /// What the store of an event without compare-and-swap holds: a version with a tag, or nothing.
+    pub fn of_value(value: Option<&[u8]>) -> Option<Self> {
+        let Some(value) = value else {
+            return Some(Self::default());
+        };
+        let version = Self::parse(std::str::from_utf8(value).ok()?)?;
+        (version.tag.is_some() && version.generation > 0).then_some(version)
     }
 
     pub fn is_set(self) -> bool {
-        self.0 > 0 && self.0 % 2 == 1
+        self.generation % 2 == 1
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.generation.fmt(f)?;
+        self.tag.map_or(Ok(()), |tag| write!(f, ".{tag:016x}"))
+    }
+}
+
+/// What an event was for a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct State {
+    pub version: Version,
+    pub is_forgotten: bool,
+}
+
+impl State {
+    /// With compare-and-swap, a value is a number. At least 0: the generation. Below: it was forgotten in the generation
+    /// without the sign.
+    fn of_number(value: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(value).ok();
+        let number = text.and_then(|text| text.parse().ok());
+        let number: i64 = match number {
+            Some(number) => number,
+            None => i64::from_le_bytes(value.try_into().ok()?),
+        };
+        Some(Self {
+            is_forgotten: number < 0,
+            ..Self::counted(number.unsigned_abs())
+        })
     }
 
-    pub fn is_forgotten(self) -> bool {
-        self.0 < 0
+    fn counted(generation: u64) -> Self {
+        let tag = None;
+        Self {
+            version: Version { generation, tag },
+            is_forgotten: false,
+        }
+    }
+
+    pub fn is_set(self) -> bool {
+        self.version.is_set()
     }
 
     pub fn exists(self) -> bool {
-        self.0 > 0
+        !self.is_forgotten && self.version.generation > 0
     }
 
-    /// The state after a set or a clear that changes something.
+    /// With compare-and-swap, the state after a set or a clear that changes something.
     pub fn changed(self) -> Self {
-        Self(self.0.abs() + 1)
+        Self::counted(self.version.generation + 1)
     }
 
-    /// The state after it was forgotten.
+    /// With compare-and-swap, the state after it was forgotten.
     pub fn forgotten(self) -> Self {
-        Self(-(self.0 + 2 + self.0 % 2))
+        let generation = self.version.generation;
+        Self {
+            is_forgotten: true,
+            ..Self::counted(generation + 2 + generation % 2)
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let forgotten = if self.is_forgotten {
+            " (forgotten)"
+        } else {
+            ""
+        };
+        write!(f, "{}{forgotten}", self.version)
     }
 }
 
@@ -59,48 +124,84 @@ impl Truth {
     ///
     /// # Errors
     ///
-    /// Where the key was given something that no event may write.
-    pub fn read(database: &Database, key: &str) -> Result<Self, String> {
-        let mut last = State(0);
-        let mut states = vec![(None, last)];
+    /// Where the key was given something that no event of this build may write.
+    pub fn read(database: &Database, key: &str, contract: &Contract) -> Result<Self, String> {
+        let mut truth = Self {
+            states: vec![(None, State::default())],
+        };
+        let mut tags = HashSet::new();
         for (moment, value) in database.history(key) {
-            let state = State::of(value.as_deref())
-                .filter(|_| value.is_some())
-                .ok_or_else(|| format!("{key} was given {value:?} at {:?}", moment.at))?;
-            let is_birth = state == State(0) && states.len() == 1;
-            let is_step = state == last.changed() || (last.exists() && state == last.forgotten());
-            if !is_birth && !is_step {
-                return Err(format!(
-                    "{key} went from {} to {} at {:.3} s",
-                    last.0,
-                    state.0,
-                    moment.at.as_secs_f64()
-                ));
+            let last = truth.last();
+            let next = if contract.is_exact() {
+                value.as_deref().and_then(State::of_number)
+            } else {
+                Version::of_value(value.as_deref()).map(|version| State {
+                    version,
+                    is_forgotten: value.is_none(),
+                })
+            };
+            let at = moment.at.as_secs_f64();
+            let next = next.ok_or_else(|| format!("{key} was given {value:?} at {at:.3} s"))?;
+            let is_legal = if contract.is_exact() {
+                let is_birth = next == State::default() && truth.states.len() == 1;
+                is_birth || next == last.changed() || (last.exists() && next == last.forgotten())
+            } else {
+                // Whoever writes has read a state that there was, at some time; and nobody had the tag before.
+                value.is_none()
+                    || (truth.had(next.version.generation - 1) && tags.insert(next.version.tag))
+            };
+            if !is_legal {
+                return Err(format!("{key} went from {last} to {next} at {at:.3} s"));
             }
-            states.push((Some(moment), state));
-            last = state;
+            // What is not there can be deleted once more.
+            if next.exists() || contract.is_exact() || last.exists() {
+                truth.states.push((Some(moment), next));
+            }
         }
-        Ok(Self { states })
+        Ok(truth)
+    }
+
+    fn last(&self) -> State {
+        self.states
+            .last()
+            .map_or(State::default(), |(_, state)| *state)
+    }
+
+    fn had(&self, generation: u64) -> bool {
+        let mut states = self.states.iter();
+        states.any(|(_, state)| state.version.generation == generation)
     }
 
     /// The states that the event had between two moments, for who may see it up to `lag` late.
     pub fn between(&self, from: Moment, to: Moment, lag: Duration) -> impl Iterator<Item = State> {
-        let is_over = move |until: &Moment| {
+        let is_over = move |until: Moment| {
             if lag.is_zero() {
                 until.order < from.order
             } else {
                 until.at + lag < from.at
             }
         };
-        self.states
-            .iter()
-            .enumerate()
-            .filter(move |(index, (since, _))| {
-                let until = self.states.get(index + 1).and_then(|(until, _)| *until);
-                since.is_none_or(|since| since.order < to.order)
-                    && !until.as_ref().is_some_and(is_over)
-            })
-            .map(|(_, (_, state))| *state)
+        self.until(is_over)
+            .filter(move |(since, _)| since.is_none_or(|since| since.order < to.order))
+            .map(|(_, state)| state)
+    }
+
+    /// The states that the event had at this time and later.
+    pub fn from(&self, time: Duration) -> impl Iterator<Item = State> {
+        self.until(move |until| until.at < time)
+            .map(|(_, state)| state)
+    }
+
+    /// The states that did not end at a moment that `is_over`.
+    fn until(
+        &self,
+        is_over: impl Fn(Moment) -> bool,
+    ) -> impl Iterator<Item = (Option<Moment>, State)> {
+        let ends = self.states.iter().skip(1).map(|(since, _)| *since);
+        let states = self.states.iter().zip(ends.chain([None]));
+        states
+            .filter(move |(_, until)| !until.is_some_and(&is_over))
+            .map(|(state, _)| *state)
     }
 
     /// The changes, when they were. That the value was created is none.
@@ -108,14 +209,14 @@ impl Truth {
         self.states
             .iter()
             .filter_map(|(moment, state)| Some(((*moment)?, *state)))
-            .filter(|(_, state)| *state != State(0))
+            .filter(|(_, state)| *state != State::default())
     }
 
-    /// The state at a time, all of what happened at that instant included.
-    pub fn at(&self, time: Duration) -> State {
-        let past =
-            |(moment, _): &&(Option<Moment>, State)| moment.is_none_or(|moment| moment.at <= time);
-        let last = self.states.iter().take_while(past).last();
-        last.map_or(State(0), |(_, state)| *state)
+    /// Whether the event was forgotten after this moment, and not after this time.
+    pub fn is_forgotten_between(&self, from: Moment, to: Duration) -> bool {
+        let mut changes = self.changes();
+        changes.any(|(moment, state)| {
+            state.is_forgotten && moment.order > from.order && moment.at <= to
+        })
     }
 }
