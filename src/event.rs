@@ -474,8 +474,8 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
     /// Waits until the event is set, for `timeout` at the longest.
     ///
     /// A wait on a set event returns at once, after one read. Otherwise it ends soon after a set that completes
-    /// while it waits, even if a clear follows at once. It is over
-    /// one poll interval after `timeout` at the latest (later only if the store keeps its first read waiting longer).
+    /// while it waits, even if a clear follows at once. It is over one poll interval after `timeout` at the latest (later
+    /// only if the store keeps its first read waiting longer, or, on WASI 0.2, where no read can be given up, its last).
     /// Whether it may say [`Waited::Set`] without a set while it waited is for the [strategy](crate::strategy) to say.
     /// A set just before the end is seen if the store answers within half an interval.
     ///

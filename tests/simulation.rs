@@ -187,3 +187,18 @@ fn a_replica_shows_the_past_and_its_readers_wake_up_all_the_same() {
     });
     run.unwrap();
 }
+
+#[test]
+fn what_an_instance_has_written_it_reads_even_from_a_replica_that_has_nothing_yet() {
+    let run = simulation().run(0, async |world| {
+        let database = Database::new(&world, Faults::default());
+        let settings = Settings {
+            lag: Duration::from_secs(1),
+            ..Settings::default()
+        };
+        let host = world.host("A", &database, settings).unwrap();
+        assert!(is_set(&put(&host, true).await));
+        assert!(is_set(&get(&host, "/events/door").await));
+    });
+    run.unwrap();
+}

@@ -23,23 +23,49 @@ fn on(component: &Path) -> [String; 2] {
     ["--component".into(), component.to_str().unwrap().to_owned()]
 }
 
-#[test]
-fn the_component_keeps_every_promise() {
-    let [option, path] = on(&component());
-    let output = simulate(&[&option, &path, "--seeds", "300"]);
+/// Searches worlds of the build for this host.
+fn keeps_every_promise(host: &str, seeds: u64) {
+    let count = seeds.to_string();
+    let output = simulate(&["--host", host, "--seeds", &count]);
     let (found, errors) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(0), "{errors}{found}");
-    assert!(found.starts_with("300 seeds"), "{found}");
+    assert!(found.starts_with(&format!("{seeds} seeds")), "{found}");
     assert!(found.ends_with("all promises kept\n"), "{found}");
     println!("{found}");
 }
 
 #[test]
+fn the_component_keeps_every_promise() {
+    keeps_every_promise("spin", 300);
+}
+
+#[test]
+fn it_keeps_what_it_promises_without_compare_and_swap() {
+    keeps_every_promise("akamai-functions", 200);
+}
+
+#[test]
+fn it_keeps_what_it_promises_on_wasi_0_2() {
+    keeps_every_promise("fermyon-cloud", 200);
+}
+
+#[test]
+fn there_is_no_world_of_a_service_that_a_build_does_not_have() {
+    let output = simulate(&["--host", "fermyon-cloud", "--about", "service"]);
+    assert_eq!(output.status.code(), Some(1));
+    let errors = text(&output.stderr);
+    let says = "error: this component has no service: it is a build for WASI 0.2 without compare-and-swap\n";
+    assert!(errors.ends_with(says), "{errors}");
+}
+
+#[test]
 fn one_seed_is_one_run() {
     let [option, path] = on(&component());
-    let output = simulate(&[&option, &path, "--seeds", "40", "--from", "1000", "--twice"]);
-    let (found, errors) = (text(&output.stdout), text(&output.stderr));
-    assert_eq!(output.status.code(), Some(0), "{errors}{found}");
+    for [option, build] in [[&option, &path[..]], ["--host", "fermyon-cloud"]] {
+        let output = simulate(&[option, build, "--seeds", "40", "--from", "1000", "--twice"]);
+        let (found, errors) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{errors}{found}");
+    }
 
     // In another process too.
     let replay = || simulate(&[&option, &path, "--seed", "1007", "--trace"]).stdout;
@@ -188,18 +214,33 @@ const CLEARS_BLINDLY: Mutation = Mutation {
     name: "clears-blindly",
     features: &["plain"],
     about: "events",
-    edits: &[(
-        "strategy/plain.rs",
-        "if state.is_set() == set {",
-        "if state.is_set() && set {",
-    )],
+    edits: &[
+        (
+            "strategy/plain.rs",
+            "if state.is_set() == set {",
+            "if state.is_set() && set {",
+        ),
+        (
+            "strategy/plain.rs",
+            "generation: state.generation.next(),",
+            "generation: if state.is_set() == set {
+                state.generation.next().next()
+            } else {
+                state.generation.next()
+            },",
+        ),
+    ],
 };
 
-const TAKES_ANY_READING: Mutation = Mutation {
-    name: "takes-any-reading",
+const TAKES_READINGS_UNDER_WAY: Mutation = Mutation {
+    name: "takes-readings-under-way",
     features: &["plain"],
     about: "events",
-    edits: &[("strategy/plain.rs", "later.began_after(start) && ", "")],
+    edits: &[(
+        "event.rs",
+        "self.began > other.ended",
+        "self.began > other.began",
+    )],
 };
 
 const TICKS_WITHOUT_A_LEASE: Mutation = Mutation {
@@ -351,4 +392,24 @@ fn it_finds_what_ticking_without_a_lease_does() {
 #[test]
 fn it_finds_what_a_takeover_without_a_seal_does() {
     is_caught(&TAKES_OVER_UNSEALED);
+}
+
+#[test]
+fn it_finds_what_comparing_generations_does() {
+    is_caught(&COMPARES_GENERATIONS);
+}
+
+#[test]
+fn it_finds_what_writing_no_tag_does() {
+    is_caught(&WRITES_NO_TAG);
+}
+
+#[test]
+fn it_finds_what_clearing_blindly_does() {
+    is_caught(&CLEARS_BLINDLY);
+}
+
+#[test]
+fn it_finds_what_taking_readings_that_were_under_way_does() {
+    is_caught(&TAKES_READINGS_UNDER_WAY);
 }
