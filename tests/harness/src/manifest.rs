@@ -110,6 +110,16 @@ impl Manifest {
         })
     }
 
+    /// Whether it has a command that builds the component.
+    pub fn has_build(&self) -> bool {
+        self.component.build.is_some()
+    }
+
+    /// Whether the application has a variable called `name`.
+    pub fn declares(&self, name: &str) -> bool {
+        self.variables.contains_key(name)
+    }
+
     /// Builds the component with the manifest's command, if it has one, and returns the component's path.
     ///
     /// In a process, that is done once.

@@ -10,7 +10,7 @@ use http::{Request, Response, StatusCode, header};
 use loopless_host::Harness;
 
 /// The Spin variable that holds the operator's token.
-const TOKEN: &str = "operator_token";
+pub const TOKEN: &str = "operator_token";
 
 /// How long the application may take to start.
 const STARTUP: Duration = Duration::from_secs(30);

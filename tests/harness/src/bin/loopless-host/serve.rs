@@ -1,15 +1,16 @@
 //! Without a subcommand: serves the component.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::str::FromStr;
 use std::time::Duration;
 
 use anstream::{eprintln, println};
-use anyhow::anyhow;
+use anyhow::{anyhow, bail};
 use clap::Args;
 use loopless_host::console::{Console, Line, Output};
+use loopless_host::manifest::Manifest;
 use loopless_host::platform::{Interface, Lacking};
 use loopless_host::store::{Memory, Quirks, Redis, Sqlite};
 use loopless_host::{GRACE, Harness, Reuse, Routes, Server, is_variable_name, listen};
@@ -78,6 +79,29 @@ pub struct Arguments {
     gotcha: bool,
 }
 
+impl Arguments {
+    /// The manifest to serve. `None`: a built component, with variables that need no declaration.
+    fn manifest(&self) -> anyhow::Result<Option<PathBuf>> {
+        match (&self.component, &self.from) {
+            (Some(_), _) => Ok(None),
+            (None, Some(path)) => Ok(Some(path.clone())),
+            (None, None) => self.host.manifest().map(Some),
+        }
+    }
+}
+
+/// Whether the application of a manifest has the variables that are given, and needs no more.
+fn check_variables(manifest: &Path, given: &[(String, String)]) -> anyhow::Result<()> {
+    let document = Manifest::read(manifest)?;
+    // The host gives every application a token.
+    let is_known = |name: &str| name == lifespan::TOKEN || document.declares(name);
+    if let Some((name, _)) = given.iter().find(|(name, _)| !is_known(name)) {
+        bail!("{} declares no variable {name:?}", manifest.display());
+    }
+    document.variables(&given.iter().cloned().collect())?;
+    Ok(())
+}
+
 /// The error, and, where the component is a build for another kind of host, which of the project's builds would work.
 fn advised(error: anyhow::Error, lacks: &[Interface]) -> anyhow::Error {
     if !error.chain().any(|cause| cause.is::<Lacking>()) {
@@ -85,8 +109,11 @@ fn advised(error: anyhow::Error, lacks: &[Interface]) -> anyhow::Error {
     }
     let manifest = if lacks.contains(&Interface::Wasi03) {
         FERMYON_CLOUD
-    } else {
+    } else if lacks.contains(&Interface::Atomics) {
         AKAMAI_FUNCTIONS
+    } else {
+        // All of the project's builds would.
+        return error;
     };
     anyhow!("{error:#}; of this project's builds, that of {manifest} works there")
 }
@@ -186,7 +213,12 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
 
 /// Builds the component if need be, starts its application, and serves it.
 async fn start(mut arguments: Arguments) -> anyhow::Result<(Server, Lifespan)> {
+    let manifest = arguments.manifest()?;
     let token = lifespan::token(&mut arguments.variables)?;
+    // Before the build, which may take a minute: what is wrong with the arguments is said at once.
+    if let Some(manifest) = &manifest {
+        check_variables(manifest, &arguments.variables)?;
+    }
     let reuse = Reuse {
         requests: arguments.max_instance_reuse_count,
         concurrent_requests: arguments.max_instance_concurrent_reuse_count,
@@ -209,20 +241,14 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<(Server, Lifespan)> {
         Backend::Sqlite(path) => builder.store(Sqlite::open(path)?),
         Backend::Redis { url, .. } => builder.store(Redis::connect(url).await?),
     };
-    // Before the build, which may take a minute: what is wrong with the arguments is said at once.
     let listener = listen(arguments.listen).await?;
-    let builder = match (arguments.component, arguments.from) {
-        (Some(path), _) => builder.component(path),
-        (None, from) => {
-            let manifest = match from {
-                Some(manifest) => manifest,
-                None => arguments.host.manifest()?,
-            };
-            let built = manifest.clone();
-            spawn_blocking(move || project::build_manifest(&built)).await??;
-            builder.manifest(manifest)
-        }
-    };
+    if let Some(manifest) = manifest {
+        let built = manifest.clone();
+        spawn_blocking(move || project::build_manifest(&built)).await??;
+        builder = builder.manifest(manifest);
+    } else if let Some(path) = arguments.component {
+        builder = builder.component(path);
+    }
     let harness = builder
         .start()
         .await
