@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::component;
 
@@ -18,9 +19,15 @@ pub struct Manifest {
     component: Component,
 }
 
+/// The version of a manifest, under the names that it has had, as a number or a text.
+#[derive(Deserialize)]
+struct Version {
+    #[serde(alias = "spin_version")]
+    spin_manifest_version: toml::Value,
+}
+
 #[derive(Deserialize)]
 struct Document {
-    spin_manifest_version: u32,
     #[serde(default)]
     variables: BTreeMap<String, Variable>,
     trigger: Triggers,
@@ -82,12 +89,17 @@ impl Manifest {
     }
 
     fn parse(path: &Path, text: &str) -> anyhow::Result<Self> {
-        let document: Document = toml::from_str(text)?;
-        let version = document.spin_manifest_version;
+        let Version {
+            spin_manifest_version: version,
+        } = from_toml(text)?;
+        let version = version
+            .as_str()
+            .map_or_else(|| version.to_string(), str::to_owned);
         ensure!(
-            version == 2,
-            "it is of version {version}; this host reads version 2"
+            version == "2",
+            "it is of version {version}, and this host reads version 2 only (`spin doctor` converts manifests of version 1)"
         );
+        let document: Document = from_toml(text)?;
         let mut names = document
             .trigger
             .http
@@ -177,6 +189,21 @@ impl Manifest {
     }
 }
 
+/// What a text in TOML says. An error is one line, with the line of the text that it is about.
+fn from_toml<T: DeserializeOwned>(text: &str) -> anyhow::Result<T> {
+    toml::from_str(text).map_err(|error| {
+        let before = error.span().and_then(|span| text.get(..span.start));
+        let index = before.map_or(0, |before| before.matches('\n').count());
+        match text.lines().nth(index) {
+            // What is missing is missing in the whole document, which begins with the first line.
+            Some(line) if index > 0 => {
+                anyhow!("line {}, `{}`: {}", index + 1, line.trim(), error.message())
+            }
+            _ => anyhow!("{}", error.message()),
+        }
+    })
+}
+
 /// The template with the values of its variables in their places.
 fn fill_in(
     template: &str,
@@ -238,7 +265,14 @@ mod tests {
     #[test]
     fn what_this_host_cannot_serve_is_an_error_that_says_what_it_is() {
         for (from, to, says) in [
+            ("spin_manifest_version = 2", "", "spin_manifest_version"),
             ("version = 2", "version = 1", "version 1"),
+            ("version = 2", "version = \"1\"", "version 1"),
+            (
+                "spin_manifest_version = 2",
+                "spin_version = \"1\"",
+                "version 1",
+            ),
             ("trigger.http", "trigger.redis", "no HTTP trigger"),
             ("component = \"c\"", "component = \"d\"", "\"d\""),
             ("source = \"c.wasm\"", "source = { url = \"u\" }", "source"),
@@ -246,6 +280,7 @@ mod tests {
         ] {
             let error = parse(&MANIFEST.replace(from, to)).unwrap_err();
             assert!(format!("{error:#}").contains(says), "{error:#}");
+            assert_eq!(format!("{error:#}").lines().count(), 1, "{error:#}");
         }
         let error = Manifest::read(Path::new("nowhere/spin.toml")).unwrap_err();
         assert!(

@@ -50,7 +50,7 @@ impl FromStr for Interface {
         let known = Self::ALL.iter().find(|(name, _)| *name == text);
         known.map(|(_, interface)| *interface).ok_or_else(|| {
             let names: Vec<_> = Self::ALL.iter().map(|(name, _)| *name).collect();
-            format!("expected {}", names.join(", "))
+            format!("expected one of {}", names.join(", "))
         })
     }
 }

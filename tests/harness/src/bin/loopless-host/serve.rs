@@ -42,11 +42,11 @@ pub struct Arguments {
     #[arg(long, value_name = "MANIFEST")]
     from: Option<PathBuf>,
 
-    /// The host to be like: what it lacks, and its limits on requests, memory and the store
+    /// The host to imitate: its interfaces, and its limits on requests, memory and the store
     #[arg(long, value_enum, value_name = "HOST", default_value_t)]
     host: Host,
 
-    /// Leaves an interface out, as hosts do that lack it: atomics, batch or wasi-0.3; may be repeated
+    /// Leaves out an interface that not every host has: atomics, batch or wasi-0.3; may be repeated
     #[arg(long, value_name = "INTERFACE")]
     without: Vec<Interface>,
 
@@ -107,15 +107,14 @@ fn advised(error: anyhow::Error, lacks: &[Interface]) -> anyhow::Error {
     if !error.chain().any(|cause| cause.is::<Lacking>()) {
         return error;
     }
-    let manifest = if lacks.contains(&Interface::Wasi03) {
-        FERMYON_CLOUD
+    let advice = if lacks.contains(&Interface::Wasi03) {
+        format!("the one of {FERMYON_CLOUD} works there")
     } else if lacks.contains(&Interface::Atomics) {
-        AKAMAI_FUNCTIONS
+        format!("the one of {AKAMAI_FUNCTIONS} works there")
     } else {
-        // All of the project's builds would.
-        return error;
+        "all work there".into()
     };
-    anyhow!("{error:#}; of this project's builds, that of {manifest} works there")
+    anyhow!("{error:#}; of this project's builds, {advice}")
 }
 
 /// Where the gotcha is served.
