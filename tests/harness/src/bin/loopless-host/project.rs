@@ -42,6 +42,15 @@ impl Host {
         value.map_or_else(String::new, |value| format!(" --host {}", value.get_name()))
     }
 
+    /// The file of its store. The builds write events differently, and a store belongs to one of them.
+    pub fn store(self) -> &'static str {
+        match self {
+            Self::Spin => ".loopless/store.db",
+            Self::AkamaiFunctions => ".loopless/akamai-functions.db",
+            Self::FermyonCloud => ".loopless/fermyon-cloud.db",
+        }
+    }
+
     /// The project's manifest for it.
     pub fn manifest(self) -> anyhow::Result<PathBuf> {
         Ok(directory()?.join(match self {

@@ -30,9 +30,10 @@ pub struct Arguments {
     listen: SocketAddr,
 
     /// Where the key-value store is kept: `memory`, `sqlite:PATH`, or
-    /// `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]` (with TLS, `rediss://`)
-    #[arg(long, value_name = "STORE", default_value_t = Backend::default())]
-    store: Backend,
+    /// `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]` (with TLS, `rediss://`); without this,
+    /// `sqlite:.loopless/store.db`, and for the clouds `sqlite:.loopless/HOST.db`
+    #[arg(long, value_name = "STORE")]
+    store: Option<Backend>,
 
     /// A built component to serve, instead of building this project's
     #[arg(long, value_name = "PATH", conflicts_with = "from")]
@@ -132,12 +133,6 @@ enum Backend {
     },
 }
 
-impl Default for Backend {
-    fn default() -> Self {
-        Self::Sqlite(".loopless/store.db".into())
-    }
-}
-
 impl FromStr for Backend {
     type Err = String;
 
@@ -235,7 +230,9 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<(Server, Lifespan)> {
     for (name, value) in arguments.variables {
         builder = builder.variable(name, value);
     }
-    builder = match &arguments.store {
+    let default = || Backend::Sqlite(arguments.host.store().into());
+    let store = arguments.store.unwrap_or_else(default);
+    builder = match &store {
         Backend::Memory => builder.store(Memory::default()),
         Backend::Sqlite(path) => builder.store(Sqlite::open(path)?),
         Backend::Redis { url, .. } => builder.store(Redis::connect(url).await?),
@@ -262,11 +259,7 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<(Server, Lifespan)> {
     let lifespan = Lifespan::new(harness, token);
     lifespan.startup().await?;
     let server = Server::start(listener, routes)?;
-    println!(
-        "{BOLD}Serving{BOLD:#} {} (store: {})",
-        server.url(""),
-        arguments.store
-    );
+    println!("{BOLD}Serving{BOLD:#} {} (store: {store})", server.url(""));
     if arguments.gotcha {
         println!("{BOLD}The gotcha{BOLD:#} {}/", server.url(GOTCHA));
     }
