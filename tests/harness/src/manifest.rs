@@ -1,4 +1,6 @@
 //! Spin manifests, as far as this host needs them: how the component of an application is built, and its variables.
+//!
+//! [`Builder::manifest`](crate::Builder::manifest) starts a host on one.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,9 +11,10 @@ use serde::de::DeserializeOwned;
 
 use crate::component;
 
-/// A manifest of version 2 with one component, to which HTTP requests go.
+/// A manifest of version 2 with one component, which gets all HTTP requests.
 ///
-/// What it says of the outside world (outgoing requests, files, databases) is passed over.
+/// Its build command runs in a shell, in its `workdir`; relative paths are relative to the manifest. The routes of its
+/// triggers, and what it says of outgoing requests, files and databases, are passed over.
 #[derive(Clone, Debug)]
 pub struct Manifest {
     path: PathBuf,
@@ -79,7 +82,8 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// Where it cannot be read, is no manifest of version 2, or has something that this host cannot serve.
+    /// Where it cannot be read, is no manifest of version 2, or asks for what this host cannot do: several components, a
+    /// component to download, another trigger than HTTP.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let read = || {
             let text = std::fs::read_to_string(path)?;
@@ -127,14 +131,15 @@ impl Manifest {
         self.component.build.is_some()
     }
 
-    /// Whether the application has a variable called `name`.
+    /// Whether the application declares a variable called `name`.
     pub fn declares(&self, name: &str) -> bool {
         self.variables.contains_key(name)
     }
 
     /// Builds the component with the manifest's command, if it has one, and returns the component's path.
     ///
-    /// In a process, that is done once.
+    /// A command runs once in a process. Its output goes to standard error. Where it names a Rust target (`--target`) that is
+    /// missing, the target is installed with rustup.
     ///
     /// # Errors
     ///
@@ -161,11 +166,13 @@ impl Manifest {
         })
     }
 
-    /// The component's variables, where those of the application are `given`, or have their defaults.
+    /// The component's variables: its templates, filled in with the variables of the application. These have the values that
+    /// are `given`, or their defaults. A value for a variable that the application does not [declare](Self::declares) is
+    /// ignored.
     ///
     /// # Errors
     ///
-    /// Where a variable that has no default is not given.
+    /// Where a template names a variable that has neither, or that the application does not declare.
     pub fn variables(
         &self,
         given: &BTreeMap<String, String>,
