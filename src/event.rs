@@ -1,8 +1,8 @@
 //! [`Event`]: a named flag that any number of requests, instances, processes and machines share.
 //!
 //! The contract is that of Python's [`asyncio.Event`]: [`set`](Event::set), [`clear`](Event::clear),
-//! [`is_set`](Event::is_set) and [`wait`](Event::wait). What is kept is not a flag but a [`Generation`]: how many times
-//! the flag has changed. Even is clear, odd is set, and it never goes back.
+//! [`is_set`](Event::is_set) and [`wait`](Event::wait). What is kept is not a flag but a [`State`]. It has a
+//! [`Generation`], which counts the changes of the flag: even is clear, odd is set.
 //!
 //! ```
 //! # use loopless::event::Generation;
@@ -12,13 +12,14 @@
 //! assert!(fresh.next() > fresh);
 //! ```
 //!
-//! How a change is made and kept, so that nobody misses it, depends on what the host's store can do: that is the event's
-//! [strategy](crate::strategy).
+//! How a change is made and kept, so that no wait misses it, depends on what the host's store can do: that is the event's
+//! [strategy](crate::strategy). With compare-and-swap, the generation counts every change and never goes back. Without, it is best
+//! effort, and the state has a tag besides, which tells each change from all others.
 //!
 //! # What waiting costs
 //!
-//! State crosses requests; futures never do. A waiter sleeps on its own timer and looks at the generation. What
-//! the waiters of an instance share is the last reading of each event: see [`Event::wait`].
+//! State crosses requests; futures never do. A waiter sleeps on its own timer and reads the state again. What the waiters of
+//! an instance share is the last reading of each event: see [`Event::wait`].
 //!
 //! [`asyncio.Event`]: https://docs.python.org/3/library/asyncio-sync.html#asyncio.Event
 

@@ -2,8 +2,9 @@
 //!
 //! # Architecture
 //!
-//! The crate is a component for hosts of WASI 0.3, or, with the feature `wasi-0-2`, of WASI 0.2. What it imports is named
-//! in `wit/world.wit`. Its logic builds natively too, for unit tests. Dependencies point inward:
+//! The crate is a component for hosts of WASI 0.3 or 0.2, with or without compare-and-swap: see [Builds](#builds). What each
+//! build imports is named in `wit/world.wit`. The logic builds natively too, for unit tests. Only the edges know a host.
+//! Dependencies point inward:
 //!
 //! ```text
 //! lib.rs       the host's handler -> router, nothing else               ┐
@@ -38,32 +39,35 @@
 //! in the host's key-value store. What an instance keeps in memory ([`event::Events`]) is what it last read of that
 //! value: never a waiter, and never the truth.
 //!
-//! How an event is changed and kept, and why that is exact on hosts whose compare-and-swap is not, stands in [`event`]
-//! and [`strategy`]. The [`service`] is kept with the same means: its runner is a task that its request leaves behind, and
-//! what others know of it is a lease in the store and two events.
+//! [`event`] describes the event, and [`strategy`] how it is changed and kept. With compare-and-swap, the
+//! [exact](strategy::Exact) strategy is exact even where the host's answers are not. Without, the [plain](strategy::Plain)
+//! strategy keeps the weaker promises that registers allow. The [`service`] needs compare-and-swap too: its runner is a task that
+//! its request leaves behind, and what others know of it is a lease in the store and two events.
 //!
 //! # Builds
 //!
-//! One source makes four components. Two features that know nothing of each other say what the host has:
+//! One source makes four components. Two features, each independent of the other, say what the host has:
 //!
-//! | features | for | WASI | strategy |
-//! | --- | --- | --- | --- |
-//! | | Spin 4.1 and newer | 0.3 | [exact](strategy::Exact) |
-//! | `plain` | Akamai Functions | 0.3 | [plain](strategy::Plain) |
-//! | `wasi-0-2,plain` | Fermyon Cloud, Spin 2.2 to 3 | 0.2 | plain |
-//! | `wasi-0-2` | Spin 3, with a store that has atomics | 0.2 | exact, without the service |
+//! | features | for | manifest | WASI | strategy |
+//! | --- | --- | --- | --- | --- |
+//! | | Spin 4.1 and newer | `spin.toml` | 0.3 | [exact](strategy::Exact) |
+//! | `plain` | Akamai Functions | `deploy/akamai-functions.toml` | 0.3 | [plain](strategy::Plain) |
+//! | `wasi-0-2,plain` | Fermyon Cloud, Spin 2.2 to 3 | `deploy/fermyon-cloud.toml` | 0.2 | plain |
+//! | `wasi-0-2` | Spin 3, with a store that has atomics | none | 0.2 | exact, without the service |
 //!
-//! What each of them promises is in [`promises`]. A host that gets compare-and-swap in another form is a type that
-//! implements [`store::Atomics`]; another way to make changes is a file in `strategy/`.
+//! [`promises`] has what each of the first three promises. The features choose two things, in this file: the edge
+//! (`wasi_0_3.rs` or `wasi_0_2.rs`) and the strategy. To support compare-and-swap in another form, implement
+//! [`store::Atomics`]; to make changes in another way, implement [`strategy::Strategy`].
 //!
 //! # A request
 //!
 //! 1. The host calls `handle` in an instance, new or (with WASI 0.3) used. The instance's first request makes the router,
 //!    and opens the store when it first needs it; both stay for the requests that follow.
-//! 2. [`routes`] finds the handler. It reads the event's generation (asynchronously: other requests go on), and perhaps
-//!    waits, by sleeping and reading again.
-//! 3. A change is made as the build's [`strategy`] has it. One goes through `wasi:keyvalue/atomics`, whose calls stop the
-//!    instance's other requests while they run; a read afterwards tells whether it happened. The other one writes a tag.
+//! 2. [`routes`] finds the handler. It reads the event's state (with WASI 0.3 asynchronously: other requests go on), and
+//!    perhaps waits, by sleeping and reading again.
+//! 3. A change is made by the build's [`strategy`]. The exact one uses `wasi:keyvalue/atomics`, whose calls stop the
+//!    instance's other requests while they run, and reads afterwards whether the change happened. The plain one writes
+//!    the next generation with a new tag.
 //! 4. An error of any of these is a [`problem::Problem`], and the instance lives on.
 #![warn(missing_docs)]
 

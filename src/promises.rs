@@ -1,11 +1,11 @@
 //! What each build promises: the one table of it.
 //!
-//! `/openapi.json` says which of these hold where it is served (`info.x-loopless`), README has the table, and the
-//! conformance suite and the simulation check what holds.
+//! `/openapi.json` lists the promises of the build that serves it (`info.x-loopless`). README has the table, and a test
+//! compares the two. The conformance suite checks what a server promises; `tests/promises.rs` tests each build.
 
 use std::fmt;
 
-/// What a component is built for, by the features `wasi-0-2` and `plain`.
+/// What a component is built for, by the features `wasi-0-2` and `plain`: see [Builds](crate#builds).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Build {
     /// Whether the host runs WASI 0.3: many requests in an instance, and tasks that outlive them.
@@ -90,7 +90,7 @@ const fn with_atomics(id: &'static str, text: &'static str) -> Promise {
     }
 }
 
-/// All promises that can be told apart by builds.
+/// All promises of the builds.
 pub const PROMISES: [Promise; 11] = [
     always(
         "linearizable",

@@ -6,6 +6,9 @@
 //! two events, [`service.cancel`](Name::SERVICE_CANCEL) and [`service.stopped`](Name::SERVICE_STOPPED), are ordinary
 //! named events.
 //!
+//! It needs [compare-and-swap](Atomics), and a task that outlives its request (WASI 0.3): only the [build for
+//! Spin](crate::promises::Build::SPIN) has it. The others answer 501.
+//!
 //! # The lease
 //!
 //! A lease (Gray and Cheriton, 1989) is a lock that runs out when its holder is not heard of. What makes it safe is not

@@ -6,6 +6,8 @@ use std::str::FromStr;
 use crate::number;
 
 /// How many times an event has changed. Even: clear. Odd: set.
+///
+/// Exact with [`Exact`](crate::strategy::Exact), best effort with [`Plain`](crate::strategy::Plain).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(u64);
 
@@ -44,7 +46,7 @@ pub struct Tag(pub u64);
 /// An event as one reading of the store shows it.
 ///
 /// As text (`7`, or with a tag `7.3f9c2b8a11d04e55`) it is the event's entity tag, and the id of a stream's message.
-/// A text is never that of two states.
+/// Without a value in the store, it is `0`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct State {
     /// Its generation.

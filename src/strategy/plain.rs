@@ -12,7 +12,7 @@ use crate::strategy::{Condition, Foreign, Strategy, exact};
 /// # The protocol
 ///
 /// One value an event, under `event/<name>`: its generation and a tag of 64 random bits that no other change ever has,
-/// such as `7.3f9c2b8a11d04e55`. No value is generation 0.
+/// such as `7.3f9c2b8a11d04e55`. No value is generation 0, without a tag.
 ///
 /// - `set` reads. If the event is set, it is done. Otherwise it writes the next generation with a new tag, and is done.
 ///   `clear` is its mirror. There is nothing to try again, and nothing to read afterwards.
@@ -37,8 +37,20 @@ use crate::strategy::{Condition, Foreign, Strategy, exact};
 /// overwritten meanwhile. A change from one state only, and a lease, cannot be had from registers at all (Herlihy,
 /// *Wait-free synchronization*, 1991: registers have the consensus number 1). They are refused.
 ///
-/// On a store that is replicated, all of this holds as far as the replica that is read has caught up. A read that goes
-/// back to an older replica looks like a change.
+/// On a replicated store, such as that of Akamai Functions, all of this holds as far as the replica that is read has caught
+/// up. A read from an older replica looks like a change.
+///
+/// # Hosts without compare-and-swap
+///
+/// *Akamai Functions* have `wasi:keyvalue/store` and `wasi:keyvalue/batch`, but "the `wasi:keyvalue/atomic` interface is not
+/// supported due to requiring a different consistency guarantee than can be provided by our global store" ([Akamai], since
+/// October 2025). The store has a replica near each compute region. Its operations "exhibit read-your-writes behavior within a
+/// request"; what other requests read, and when, is not promised.
+///
+/// *Fermyon Cloud* has `wasi:keyvalue/store` only ([its FAQ]). It has one region. Its store's consistency is not documented.
+///
+/// [Akamai]: https://developer.fermyon.com/wasm-functions/using-key-value-store
+/// [its FAQ]: https://developer.fermyon.com/cloud/faq
 #[derive(Clone, Copy, Debug)]
 pub struct Plain<S, T> {
     store: S,

@@ -1,9 +1,8 @@
 //! A native host and test harness for Spin HTTP components of WASI 0.2 and 0.3.
 //!
-//! It runs a component as Spin does: on Wasmtime, with Spin's interfaces (`spin:key-value@3.0.0`, `spin:variables@3.0.0`,
-//! those of Spin 2 and 3 before them, `wasi:keyvalue`), with many requests in an instance and instances that come and go.
-//! An instance of WASI 0.2 serves one request. As a program,
-//! `loopless-host`, it serves HTTP. As a library, it is a host in a test, and knows nothing of what it runs.
+//! It runs a component as Spin does: on Wasmtime, with Spin's interfaces, in instances that come and go. As a program,
+//! `loopless-host`, it serves HTTP. As a library, it is a host in a test, without a socket. It knows nothing of the
+//! component that it runs.
 //!
 //! # A test
 //!
@@ -33,8 +32,8 @@
 //! | let the store fail | [`Observed::fail`](store::Observed::fail), [`fail_at`](store::Observed::fail_at), [`fail_next`](store::Observed::fail_next) |
 //! | set variables | [`Builder::variable`] |
 //! | see what the component printed | [`Harness::printed`]; with the instance that printed it, [`Harness::lines`] |
-//! | run a build for another host, as its manifest has it | [`Builder::manifest`] |
-//! | have what a cloud has, and no more | [`Builder::platform`] with a [`Platform`](platform::Platform) |
+//! | run the component of a Spin manifest | [`Builder::manifest`] |
+//! | imitate another host: its interfaces and its limits | [`Builder::platform`] with a [`Platform`](platform::Platform) |
 //! | decide when instances are dropped, and count them | [`Builder::reuse`], [`Harness::instances`] |
 //! | connect a real client | [`Harness::serve`] |
 //! | have several components behind one address | [`Routes`], [`Server::start`] |
@@ -42,10 +41,41 @@
 //! Where the component traps, every request of its instance is answered with 500, as on Spin, and the trap is among
 //! the lines of standard error.
 //!
+//! # Components
+//!
+//! What a component exports says how it is run:
+//!
+//! | export | an instance serves |
+//! | --- | --- |
+//! | `wasi:http/handler@0.3` | many requests, several of them at the same time, as [`Reuse`] says; its tasks may outlive them |
+//! | `wasi:http/incoming-handler@0.2` | one request, and ends with it |
+//!
+//! A core module for `wasm32-wasip1`, which is what spin-sdk makes for Spin 2 and 3, becomes a component when it is loaded:
+//! [`component::encode`].
+//!
+//! Both kinds may import, besides WASI's own interfaces, `spin:key-value@3.0.0` and `spin:variables@3.0.0`, their
+//! predecessors in `fermyon:spin@2.0.0`, and `store`, `batch` and `atomics` of `wasi:keyvalue@0.2.0-draft2`. A component that
+//! imports anything else does not start, and the error names the import.
+//!
+//! # Manifests and platforms
+//!
+//! A [`manifest::Manifest`] says how a component is built and which variables it gets. This host reads no more of it: outgoing
+//! requests, files and databases are passed over.
+//!
+//! A [`platform::Platform`] is another host to imitate. It names the [interfaces](platform::Interface) that this host then
+//! leaves out, and limits:
+//!
+//! | limit | what happens beyond it |
+//! | --- | --- |
+//! | the time of a request | 504 |
+//! | the memory of an instance | the guest's allocation fails, and most guests trap: 500 |
+//! | the [quotas](store::Quotas) of the store | the operation does nothing, and the guest gets an error: [`store::Limited`] |
+//!
 //! # Time
 //!
-//! A guest's clocks and sleeps are those of the tokio runtime; its calendar starts at the machine's. Where a test pauses it (`start_paused = true`, as above),
-//! the guest's time is virtual: it stands still while anybody works, and jumps when all sleep.
+//! A guest's clocks and sleeps are those of the tokio runtime; its calendar starts at the machine's. Where a test pauses the
+//! runtime's clock (`start_paused = true`, as above), the guest's time is virtual: it stands still while a task has work, and
+//! jumps when all of them sleep.
 //!
 //! # Simulation
 //!
@@ -55,14 +85,13 @@
 //! # Stores
 //!
 //! The guest's key-value store is a [`store::Store`]: in [memory](store::Memory), in a [SQLite](store::Sqlite) file, in
-//! [Redis](store::Redis), or a test's own. [`store::Observed`] counts what a store is asked, and fails on demand. [`store::Quirks`] says whose
-//! `wasi:keyvalue/atomics` the guest meets: an exact one, or one of Spin's.
+//! [Redis](store::Redis), or a test's own. Two wrap another one: [`store::Observed`] counts its operations, and fails on demand;
+//! [`store::Limited`] holds it to quotas. [`store::Quirks`] says whose `wasi:keyvalue/atomics` the guest meets: an exact one, or
+//! one of Spin's.
 //!
 //! # Limits
 //!
 //! One store, labelled `default`. No outgoing requests, no sockets, no files; no databases, queues or models of Spin's.
-//! A component that imports what this host does not have does not start, and the
-//! error names the import.
 #![warn(missing_docs)]
 #![cfg(not(target_family = "wasm"))]
 

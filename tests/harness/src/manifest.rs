@@ -1,16 +1,20 @@
 //! Spin manifests, as far as this host needs them: how the component of an application is built, and its variables.
+//!
+//! [`Builder::manifest`](crate::Builder::manifest) starts a host on one.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::component;
 
-/// A manifest of version 2 with one component, to which HTTP requests go.
+/// A manifest of version 2 with one component, which gets all HTTP requests.
 ///
-/// What it says of the outside world (outgoing requests, files, databases) is passed over.
+/// Its build command runs in a shell, in its `workdir`; relative paths are relative to the manifest. The routes of its
+/// triggers, and what it says of outgoing requests, files and databases, are passed over.
 #[derive(Clone, Debug)]
 pub struct Manifest {
     path: PathBuf,
@@ -18,9 +22,15 @@ pub struct Manifest {
     component: Component,
 }
 
+/// The version of a manifest, under the names that it has had, as a number or a text.
+#[derive(Deserialize)]
+struct Version {
+    #[serde(alias = "spin_version")]
+    spin_manifest_version: toml::Value,
+}
+
 #[derive(Deserialize)]
 struct Document {
-    spin_manifest_version: u32,
     #[serde(default)]
     variables: BTreeMap<String, Variable>,
     trigger: Triggers,
@@ -72,7 +82,8 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// Where it cannot be read, is no manifest of version 2, or has something that this host cannot serve.
+    /// Where it cannot be read, is no manifest of version 2, or asks for what this host cannot do: several components, a
+    /// component to download, another trigger than HTTP.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let read = || {
             let text = std::fs::read_to_string(path)?;
@@ -82,12 +93,17 @@ impl Manifest {
     }
 
     fn parse(path: &Path, text: &str) -> anyhow::Result<Self> {
-        let document: Document = toml::from_str(text)?;
-        let version = document.spin_manifest_version;
+        let Version {
+            spin_manifest_version: version,
+        } = from_toml(text)?;
+        let version = version
+            .as_str()
+            .map_or_else(|| version.to_string(), str::to_owned);
         ensure!(
-            version == 2,
-            "it is of version {version}; this host reads version 2"
+            version == "2",
+            "it is of version {version}, and this host reads version 2 only (`spin doctor` converts manifests of version 1)"
         );
+        let document: Document = from_toml(text)?;
         let mut names = document
             .trigger
             .http
@@ -110,9 +126,20 @@ impl Manifest {
         })
     }
 
+    /// Whether it has a command that builds the component.
+    pub fn has_build(&self) -> bool {
+        self.component.build.is_some()
+    }
+
+    /// Whether the application declares a variable called `name`.
+    pub fn declares(&self, name: &str) -> bool {
+        self.variables.contains_key(name)
+    }
+
     /// Builds the component with the manifest's command, if it has one, and returns the component's path.
     ///
-    /// In a process, that is done once.
+    /// A command runs once in a process. Its output goes to standard error. Where it names a Rust target (`--target`) that is
+    /// missing, the target is installed with rustup.
     ///
     /// # Errors
     ///
@@ -139,11 +166,13 @@ impl Manifest {
         })
     }
 
-    /// The component's variables, where those of the application are `given`, or have their defaults.
+    /// The component's variables: its templates, filled in with the variables of the application. These have the values that
+    /// are `given`, or their defaults. A value for a variable that the application does not [declare](Self::declares) is
+    /// ignored.
     ///
     /// # Errors
     ///
-    /// Where a variable that has no default is not given.
+    /// Where a template names a variable that has neither, or that the application does not declare.
     pub fn variables(
         &self,
         given: &BTreeMap<String, String>,
@@ -165,6 +194,21 @@ impl Manifest {
         });
         filled_in.collect()
     }
+}
+
+/// What a text in TOML says. An error is one line, with the line of the text that it is about.
+fn from_toml<T: DeserializeOwned>(text: &str) -> anyhow::Result<T> {
+    toml::from_str(text).map_err(|error| {
+        let before = error.span().and_then(|span| text.get(..span.start));
+        let index = before.map_or(0, |before| before.matches('\n').count());
+        match text.lines().nth(index) {
+            // What is missing is missing in the whole document, which begins with the first line.
+            Some(line) if index > 0 => {
+                anyhow!("line {}, `{}`: {}", index + 1, line.trim(), error.message())
+            }
+            _ => anyhow!("{}", error.message()),
+        }
+    })
 }
 
 /// The template with the values of its variables in their places.
@@ -228,7 +272,14 @@ mod tests {
     #[test]
     fn what_this_host_cannot_serve_is_an_error_that_says_what_it_is() {
         for (from, to, says) in [
+            ("spin_manifest_version = 2", "", "spin_manifest_version"),
             ("version = 2", "version = 1", "version 1"),
+            ("version = 2", "version = \"1\"", "version 1"),
+            (
+                "spin_manifest_version = 2",
+                "spin_version = \"1\"",
+                "version 1",
+            ),
             ("trigger.http", "trigger.redis", "no HTTP trigger"),
             ("component = \"c\"", "component = \"d\"", "\"d\""),
             ("source = \"c.wasm\"", "source = { url = \"u\" }", "source"),
@@ -236,6 +287,7 @@ mod tests {
         ] {
             let error = parse(&MANIFEST.replace(from, to)).unwrap_err();
             assert!(format!("{error:#}").contains(says), "{error:#}");
+            assert_eq!(format!("{error:#}").lines().count(), 1, "{error:#}");
         }
         let error = Manifest::read(Path::new("nowhere/spin.toml")).unwrap_err();
         assert!(

@@ -1,4 +1,6 @@
 //! What a host has, and how much of it: Spin, and the clouds that run its components.
+//!
+//! [`Builder::platform`](crate::Builder::platform) starts a host that imitates one.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +8,7 @@ use std::time::Duration;
 
 use crate::store::Quotas;
 
-/// An interface that not every host has.
+/// An interface that not every host has, and that a [`Platform`] can lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Interface {
     /// `wasi:keyvalue/atomics`: compare-and-swap and counters.
@@ -18,7 +20,7 @@ pub enum Interface {
 }
 
 impl Interface {
-    /// Every one, with the name that the command line has for it.
+    /// Every interface, with its name on the command line (`--without`).
     pub const ALL: [(&str, Self); 3] = [
         ("atomics", Self::Atomics),
         ("batch", Self::Batch),
@@ -50,26 +52,40 @@ impl FromStr for Interface {
         let known = Self::ALL.iter().find(|(name, _)| *name == text);
         known.map(|(_, interface)| *interface).ok_or_else(|| {
             let names: Vec<_> = Self::ALL.iter().map(|(name, _)| *name).collect();
-            format!("expected {}", names.join(", "))
+            format!("expected one of {}", names.join(", "))
         })
     }
 }
 
 /// A host: what it lacks of what this one has, and its limits.
 ///
-/// Facts of July 2026, from [Akamai's quotas] and [Fermyon Cloud's FAQ].
+/// The limits are those of July 2026, from [Akamai's quotas] and [Fermyon Cloud's FAQ] (its Starter plan). What a cloud counts by
+/// the month, such as requests, is not imitated.
+///
+/// # Examples
+///
+/// A host without compare-and-swap, and no other limits:
+///
+/// ```
+/// use loopless_host::platform::{Interface, Platform};
+///
+/// let platform = Platform {
+///     lacks: vec![Interface::Atomics],
+///     ..Platform::spin()
+/// };
+/// ```
 ///
 /// [Akamai's quotas]: https://techdocs.akamai.com/akamai-functions/docs/quotas-and-limits
 /// [Fermyon Cloud's FAQ]: https://developer.fermyon.com/cloud/faq
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Platform {
-    /// What it is called.
+    /// What it is called, in errors.
     pub name: &'static str,
-    /// What it does not have.
+    /// What it does not have. A component that imports one of these does not start.
     pub lacks: Vec<Interface>,
-    /// How long a request may take.
+    /// How long a request may take, and the work that it leaves behind. `None`: as long as they like.
     pub request_timeout: Option<Duration>,
-    /// How much memory an instance may have, in bytes.
+    /// How much memory an instance may have, in bytes. `None`: as much as the machine has.
     pub memory: Option<usize>,
     /// How much of the store an application may use.
     pub quotas: Quotas,
@@ -99,7 +115,8 @@ impl Platform {
         }
     }
 
-    /// Akamai Functions.
+    /// Akamai Functions: no compare-and-swap. 30 s a request, 128 MiB an instance, and 1,000 reads and 50 writes of the
+    /// store a second.
     pub fn akamai_functions() -> Self {
         Self {
             name: "Akamai Functions",
@@ -116,7 +133,7 @@ impl Platform {
         }
     }
 
-    /// Fermyon Cloud.
+    /// Fermyon Cloud: WASI 0.2, no compare-and-swap and no batches. 30 s a request, and 1,024 keys of at most 255 bytes.
     pub fn fermyon_cloud() -> Self {
         Self {
             name: "Fermyon Cloud",
@@ -152,11 +169,13 @@ impl Platform {
     }
 }
 
-/// A component that imports what a [`Platform`] does not have.
+/// The error for a component that imports what a [`Platform`] does not have.
+///
+/// It is among the causes of the error that [`Builder::start`](crate::Builder::start) returns.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it imports {import}, which {platform} does not have")]
 pub struct Lacking {
-    /// The interface.
+    /// The import, such as `wasi:keyvalue/atomics@0.2.0-draft2`.
     pub import: String,
     /// What the platform is called.
     pub platform: &'static str,

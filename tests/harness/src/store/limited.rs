@@ -5,7 +5,7 @@ use tokio::time::{Duration, Instant};
 
 use super::{Error, Numbers, Store};
 
-/// How much of a store an application may use. `None`: as much as it likes.
+/// How much of a store an application may use. `None`: as much as it likes. The default has no limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quotas {
     /// How many keys there may be.
@@ -14,15 +14,19 @@ pub struct Quotas {
     pub key_bytes: Option<usize>,
     /// How long a value may be, in bytes.
     pub value_bytes: Option<usize>,
-    /// How often the store may be read in a second.
+    /// How often the store may be read in a second. A listing of the keys is one read.
     pub reads_per_second: Option<u32>,
-    /// How often it may be written in a second.
+    /// How often it may be written in a second. Deletions, swaps and increments are writes, also where they change nothing.
     pub writes_per_second: Option<u32>,
 }
 
-/// A store with [`Quotas`]: what goes beyond them fails, and does nothing.
+/// A store with [`Quotas`]: an operation that goes beyond one does nothing, and returns an error that names the quota.
 ///
-/// Seconds are those of tokio's clock, one after the other from the first call on.
+/// Rates are counted in seconds of tokio's clock, not over a sliding window: a new second begins with the first operation
+/// after the last one is over. Operations that are rejected count too. Where two writers make a key at the same time, there
+/// may be one more than `keys`.
+///
+/// [`Builder::platform`](crate::Builder::platform) wraps the host's store in one. A test can wrap its own.
 #[derive(Clone, Debug)]
 pub struct Limited {
     inner: Arc<dyn Store>,

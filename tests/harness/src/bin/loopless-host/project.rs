@@ -42,6 +42,15 @@ impl Host {
         value.map_or_else(String::new, |value| format!(" --host {}", value.get_name()))
     }
 
+    /// The file of its store. The builds write events differently, and a store belongs to one of them.
+    pub fn store(self) -> &'static str {
+        match self {
+            Self::Spin => ".loopless/store.db",
+            Self::AkamaiFunctions => ".loopless/akamai-functions.db",
+            Self::FermyonCloud => ".loopless/fermyon-cloud.db",
+        }
+    }
+
     /// The project's manifest for it.
     pub fn manifest(self) -> anyhow::Result<PathBuf> {
         Ok(directory()?.join(match self {
@@ -57,10 +66,13 @@ pub const AKAMAI_FUNCTIONS: &str = "deploy/akamai-functions.toml";
 /// The manifest of the build for WASI 0.2 without compare-and-swap.
 pub const FERMYON_CLOUD: &str = "deploy/fermyon-cloud.toml";
 
-/// Builds the component of a manifest, and says so. cargo shows how far it is.
+/// Builds the component of a manifest, if it has a command for that, and says so. cargo shows how far it is.
 pub fn build_manifest(manifest: &Path) -> anyhow::Result<PathBuf> {
-    say_building("the component");
-    Manifest::read(manifest)?.build()
+    let manifest = Manifest::read(manifest)?;
+    if manifest.has_build() {
+        say_building("the component");
+    }
+    manifest.build()
 }
 
 /// Builds the component of a package of the project that has no manifest.

@@ -1,15 +1,16 @@
 //! Without a subcommand: serves the component.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::str::FromStr;
 use std::time::Duration;
 
 use anstream::{eprintln, println};
-use anyhow::anyhow;
+use anyhow::{anyhow, bail};
 use clap::Args;
 use loopless_host::console::{Console, Line, Output};
+use loopless_host::manifest::Manifest;
 use loopless_host::platform::{Interface, Lacking};
 use loopless_host::store::{Memory, Quirks, Redis, Sqlite};
 use loopless_host::{GRACE, Harness, Reuse, Routes, Server, is_variable_name, listen};
@@ -29,9 +30,10 @@ pub struct Arguments {
     listen: SocketAddr,
 
     /// Where the key-value store is kept: `memory`, `sqlite:PATH`, or
-    /// `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]` (with TLS, `rediss://`)
-    #[arg(long, value_name = "STORE", default_value_t = Backend::default())]
-    store: Backend,
+    /// `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]` (with TLS, `rediss://`); without this,
+    /// `sqlite:.loopless/store.db`, and for the clouds `sqlite:.loopless/HOST.db`
+    #[arg(long, value_name = "STORE")]
+    store: Option<Backend>,
 
     /// A built component to serve, instead of building this project's
     #[arg(long, value_name = "PATH", conflicts_with = "from")]
@@ -41,11 +43,11 @@ pub struct Arguments {
     #[arg(long, value_name = "MANIFEST")]
     from: Option<PathBuf>,
 
-    /// The host to be like: what it lacks, and its limits on requests, memory and the store
+    /// The host to imitate: its interfaces, and its limits on requests, memory and the store
     #[arg(long, value_enum, value_name = "HOST", default_value_t)]
     host: Host,
 
-    /// Leaves an interface out, as hosts do that lack it: atomics, batch or wasi-0.3; may be repeated
+    /// Leaves out an interface that not every host has: atomics, batch or wasi-0.3; may be repeated
     #[arg(long, value_name = "INTERFACE")]
     without: Vec<Interface>,
 
@@ -78,17 +80,42 @@ pub struct Arguments {
     gotcha: bool,
 }
 
+impl Arguments {
+    /// The manifest to serve. `None`: a built component, with variables that need no declaration.
+    fn manifest(&self) -> anyhow::Result<Option<PathBuf>> {
+        match (&self.component, &self.from) {
+            (Some(_), _) => Ok(None),
+            (None, Some(path)) => Ok(Some(path.clone())),
+            (None, None) => self.host.manifest().map(Some),
+        }
+    }
+}
+
+/// Whether the application of a manifest has the variables that are given, and needs no more.
+fn check_variables(manifest: &Path, given: &[(String, String)]) -> anyhow::Result<()> {
+    let document = Manifest::read(manifest)?;
+    // The host gives every application a token.
+    let is_known = |name: &str| name == lifespan::TOKEN || document.declares(name);
+    if let Some((name, _)) = given.iter().find(|(name, _)| !is_known(name)) {
+        bail!("{} declares no variable {name:?}", manifest.display());
+    }
+    document.variables(&given.iter().cloned().collect())?;
+    Ok(())
+}
+
 /// The error, and, where the component is a build for another kind of host, which of the project's builds would work.
 fn advised(error: anyhow::Error, lacks: &[Interface]) -> anyhow::Error {
     if !error.chain().any(|cause| cause.is::<Lacking>()) {
         return error;
     }
-    let manifest = if lacks.contains(&Interface::Wasi03) {
-        FERMYON_CLOUD
+    let advice = if lacks.contains(&Interface::Wasi03) {
+        format!("the one of {FERMYON_CLOUD} works there")
+    } else if lacks.contains(&Interface::Atomics) {
+        format!("the one of {AKAMAI_FUNCTIONS} works there")
     } else {
-        AKAMAI_FUNCTIONS
+        "all work there".into()
     };
-    anyhow!("{error:#}; of this project's builds, that of {manifest} works there")
+    anyhow!("{error:#}; of this project's builds, {advice}")
 }
 
 /// Where the gotcha is served.
@@ -104,12 +131,6 @@ enum Backend {
         /// The URL as it may be shown: without a password.
         shown: String,
     },
-}
-
-impl Default for Backend {
-    fn default() -> Self {
-        Self::Sqlite(".loopless/store.db".into())
-    }
 }
 
 impl FromStr for Backend {
@@ -186,7 +207,12 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
 
 /// Builds the component if need be, starts its application, and serves it.
 async fn start(mut arguments: Arguments) -> anyhow::Result<(Server, Lifespan)> {
+    let manifest = arguments.manifest()?;
     let token = lifespan::token(&mut arguments.variables)?;
+    // Before the build, which may take a minute: what is wrong with the arguments is said at once.
+    if let Some(manifest) = &manifest {
+        check_variables(manifest, &arguments.variables)?;
+    }
     let reuse = Reuse {
         requests: arguments.max_instance_reuse_count,
         concurrent_requests: arguments.max_instance_concurrent_reuse_count,
@@ -204,25 +230,21 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<(Server, Lifespan)> {
     for (name, value) in arguments.variables {
         builder = builder.variable(name, value);
     }
-    builder = match &arguments.store {
+    let default = || Backend::Sqlite(arguments.host.store().into());
+    let store = arguments.store.unwrap_or_else(default);
+    builder = match &store {
         Backend::Memory => builder.store(Memory::default()),
         Backend::Sqlite(path) => builder.store(Sqlite::open(path)?),
         Backend::Redis { url, .. } => builder.store(Redis::connect(url).await?),
     };
-    // Before the build, which may take a minute: what is wrong with the arguments is said at once.
     let listener = listen(arguments.listen).await?;
-    let builder = match (arguments.component, arguments.from) {
-        (Some(path), _) => builder.component(path),
-        (None, from) => {
-            let manifest = match from {
-                Some(manifest) => manifest,
-                None => arguments.host.manifest()?,
-            };
-            let built = manifest.clone();
-            spawn_blocking(move || project::build_manifest(&built)).await??;
-            builder.manifest(manifest)
-        }
-    };
+    if let Some(manifest) = manifest {
+        let built = manifest.clone();
+        spawn_blocking(move || project::build_manifest(&built)).await??;
+        builder = builder.manifest(manifest);
+    } else if let Some(path) = arguments.component {
+        builder = builder.component(path);
+    }
     let harness = builder
         .start()
         .await
@@ -237,11 +259,7 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<(Server, Lifespan)> {
     let lifespan = Lifespan::new(harness, token);
     lifespan.startup().await?;
     let server = Server::start(listener, routes)?;
-    println!(
-        "{BOLD}Serving{BOLD:#} {} (store: {})",
-        server.url(""),
-        arguments.store
-    );
+    println!("{BOLD}Serving{BOLD:#} {} (store: {store})", server.url(""));
     if arguments.gotcha {
         println!("{BOLD}The gotcha{BOLD:#} {}/", server.url(GOTCHA));
     }
