@@ -86,10 +86,17 @@ fn each_build_command_makes_its_source() {
         let built = build(file);
         assert_eq!(&built[..4], b"\0asm", "{file}");
         // https://github.com/WebAssembly/component-model/blob/main/design/mvp/Binary.md
-        assert_eq!(built[6] == 1, is_component, "{file}");
+        assert_eq!(
+            built[6] == 1,
+            is_component,
+            "{file}: whether it is a component"
+        );
         let atomics = b"wasi:keyvalue/atomics";
         let names_atomics = built.windows(atomics.len()).any(|bytes| bytes == atomics);
-        assert_eq!(names_atomics, has_atomics, "{file}");
+        assert_eq!(
+            names_atomics, has_atomics,
+            "{file}: whether it imports wasi:keyvalue/atomics"
+        );
     }
 }
 

@@ -84,7 +84,7 @@ pub async fn started<H: Background>(
     app: &App<H>,
     settings: Settings,
 ) -> Result<(Status, bool), Problem> {
-    match service(&app, settings).start(H::print).await? {
+    match service(app, settings).start(H::print).await? {
         Started::Already(status) => Ok((status, false)),
         Started::Now(runner) => {
             let status = runner.status();
@@ -128,7 +128,7 @@ pub async fn stopped<H: Background>(
     settings: Settings,
     timeout: Duration,
 ) -> Result<Status, Problem> {
-    match service(&app, settings).stop(timeout, H::print).await? {
+    match service(app, settings).stop(timeout, H::print).await? {
         Stopped::Yes(status) => Ok(status),
         Stopped::TimedOut(_) => Err(Problem::new(
             StatusCode::GATEWAY_TIMEOUT,
