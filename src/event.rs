@@ -31,8 +31,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Clock, before};
-use crate::store::{self, Store};
-use crate::strategy::{ATTEMPTS, Condition, Foreign, Strategy};
+use crate::store::{self, PATIENCE, Store};
+use crate::strategy::{ATTEMPTS, Became, Condition, Foreign, Strategy};
 
 pub use crate::state::{Generation, State};
 
@@ -235,11 +235,6 @@ impl Seen {
     pub fn began_after(&self, other: &Self) -> bool {
         self.began > other.ended
     }
-
-    /// The state that the event went to right after this read.
-    pub(crate) fn followed_by(self, state: State) -> Self {
-        Self { state, ..self }
-    }
 }
 
 /// The last readings of an event in this instance.
@@ -398,6 +393,16 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
         Ok(seen)
     }
 
+    /// A state that the event has had before now, as a place from which to wait for a newer one. No read.
+    pub(crate) fn seen(&self, state: State) -> Seen {
+        let Readings { count, .. } = self.last_readings();
+        Seen {
+            state,
+            began: count,
+            ended: count,
+        }
+    }
+
     /// Whether the event is set now. One read of the store.
     ///
     /// # Errors
@@ -497,16 +502,18 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
     /// Dropping a wait changes nothing, for the event and for other waits.
     pub async fn wait(&self, timeout: Duration) -> Result<Waited, Error> {
         let started = self.events.clock.now();
-        let start = self.first_reading(started, timeout).await?;
-        if start.state.is_set() {
-            return Ok(Waited::Set(start.state));
+        let mut start = self.first_reading(started, timeout).await?;
+        while !start.state.is_set() {
+            let Some(newer) = self.newer(start, started, timeout).await? else {
+                return Ok(Waited::TimedOut(start.state));
+            };
+            match S::became(start.state, newer.state) {
+                Became::Set => return Ok(Waited::Set(newer.state)),
+                Became::Forgotten => return Ok(Waited::Forgotten(newer.state)),
+                Became::Older => start = newer,
+            }
         }
-        let newer = self.newer(start, started, timeout).await?;
-        Ok(match newer {
-            None => Waited::TimedOut(start.state),
-            Some(newer) if S::was_set(start.state, newer.state) => Waited::Set(newer.state),
-            Some(newer) => Waited::Forgotten(newer.state),
-        })
+        Ok(Waited::Set(start.state))
     }
 
     /// Waits until the event is in a state that is not `known`, for `timeout` at the longest.
@@ -532,12 +539,12 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
     /// return for a set that was over before it began.
     async fn first_reading(&self, started: Duration, timeout: Duration) -> Result<Seen, Error> {
         let clock = &self.events.clock;
-        let deadline = started.saturating_add(timeout);
+        let deadline = started.saturating_add(timeout.min(PATIENCE));
         loop {
             match self.look().await {
                 Err(Error::Store(error)) => {
                     let now = clock.now();
-                    if now >= deadline {
+                    if now >= deadline || error.is_silent() {
                         return Err(error.into());
                     }
                     let pause = self.polling.interval(now.saturating_sub(started));
@@ -572,7 +579,12 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
             let now = clock.now();
             let is_last = now >= deadline;
             let mut readings = self.last_readings();
-            let newer = |readings: Readings| readings.newest(|seen| S::has_changed(&start, seen));
+            // What was read at the same time as the start may be what was there before it.
+            let newer = |readings: Readings| {
+                readings.newest(|seen| {
+                    seen.began_after(&start) && !seen.state.is_version_of(start.state)
+                })
+            };
             let is_stale = if is_last {
                 // An older reading could miss a set that completed just before the deadline.
                 readings.began < deadline
@@ -587,7 +599,8 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
                 }
             }
             if let Some(mut newer) = newer(readings) {
-                newer.state.is_forgotten |= start.state.exists() && !newer.state.exists();
+                newer.state.is_forgotten |=
+                    S::became(start.state, newer.state) == Became::Forgotten;
                 return Ok(Some(newer));
             }
             let now = clock.now();

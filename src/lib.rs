@@ -107,21 +107,28 @@ mod component {
     use crate::event::Events;
     use crate::promises::Build;
     use crate::routes::{self, App};
+    use crate::store::Bounded;
     #[cfg(feature = "wasi-0-2")]
     use crate::wasi_0_2 as host;
     #[cfg(not(feature = "wasi-0-2"))]
     use crate::wasi_0_3 as host;
 
     #[cfg(not(feature = "plain"))]
-    type Strategy = crate::strategy::Exact<crate::atomics::WithAtomics<host::SpinStore>>;
+    type Store = Bounded<crate::atomics::WithAtomics<host::SpinStore>, host::SpinClock>;
     #[cfg(feature = "plain")]
-    type Strategy = crate::strategy::Plain<host::SpinStore, fn() -> u64>;
+    type Store = Bounded<host::SpinStore, host::SpinClock>;
+
+    #[cfg(not(feature = "plain"))]
+    type Strategy = crate::strategy::Exact<Store>;
+    #[cfg(feature = "plain")]
+    type Strategy = crate::strategy::Plain<Store, fn() -> u64>;
 
     fn strategy() -> Strategy {
+        let store = Store::new(Default::default(), host::SpinClock);
         #[cfg(not(feature = "plain"))]
-        return crate::strategy::Exact(Default::default());
+        return crate::strategy::Exact(store);
         #[cfg(feature = "plain")]
-        return crate::strategy::Plain::new(host::SpinStore::default(), host::random);
+        return crate::strategy::Plain::new(store, host::random);
     }
 
     /// The host that the component is built for.
@@ -148,7 +155,7 @@ mod component {
 
     #[cfg(not(any(feature = "wasi-0-2", feature = "plain")))]
     impl routes::Background for Host {
-        type Store = crate::atomics::WithAtomics<host::SpinStore>;
+        type Store = Store;
 
         fn spawn(task: impl Future<Output = ()> + Send + 'static) {
             host::spawn(task);

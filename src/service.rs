@@ -744,7 +744,9 @@ impl<'a, S: Atomics, C: Calendar> Service<'a, S, C> {
             runner.record.heartbeat_ms = date_ms;
             self.put(&runner).await?;
             if store.increment(&beats_key(term), 1).await? != Beats::Open(0).number() {
-                return Err(foreign(beats_key(term)));
+                // Somebody between here and the store asked it twice. This term is of no use; the next one may be.
+                self.drop_term(term).await;
+                continue;
             }
             let next = i64::try_from(term).map_err(|_| foreign(TERMS))?;
             let value = number::write(Some(lease), next);
@@ -756,25 +758,29 @@ impl<'a, S: Atomics, C: Calendar> Service<'a, S, C> {
                 return Ok(Some(Started::Now(runner)));
             }
             if now != look.term {
-                // The swap can never happen any more: nobody will miss these.
-                _ = store.delete(&record_key(term)).await;
-                _ = store.delete(&beats_key(term)).await;
+                // The swap can never happen any more.
+                self.drop_term(term).await;
             }
         }
         Err(failure.map_or(Error::Contended, Error::Store))
+    }
+
+    /// Deletes what there is of a term that never holds the lease: nobody will miss it.
+    async fn drop_term(&self, term: u64) {
+        _ = self.store().delete(&record_key(term)).await;
+        _ = self.store().delete(&beats_key(term)).await;
     }
 
     /// Clears an event from the state that was `noted`, and returns the state after that, or `None` if somebody has
     /// changed it since.
     async fn cleared(&self, name: &Name, noted: Seen) -> Result<Option<Seen>, Error> {
         let is_allowed = |state| state == noted.state;
-        Ok(
-            match self.event(name).change_if(false, &is_allowed).await? {
-                Changed::Refused(_) => None,
-                Changed::No(_) => Some(noted),
-                Changed::Yes(_) => Some(noted.followed_by(changed(noted.state))),
-            },
-        )
+        let event = self.event(name);
+        Ok(match event.change_if(false, &is_allowed).await? {
+            Changed::Refused(_) => None,
+            Changed::No(_) => Some(noted),
+            Changed::Yes(_) => Some(event.seen(changed(noted.state))),
+        })
     }
 
     /// A term that nobody else has.

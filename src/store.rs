@@ -1,7 +1,12 @@
 //! What an event needs of a key-value store, and nothing more.
 
+mod bounded;
+
 use std::fmt;
 use std::future::Future;
+use std::time::Duration;
+
+pub use bounded::{Bounded, PATIENCE};
 
 /// The label of the store in Spin's manifests.
 pub const LABEL: &str = "default";
@@ -51,22 +56,41 @@ pub trait Atomics: Store {
 ///
 /// What it was asked may have happened all the same. The caller can read, and try again a little later.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error(String);
+pub struct Error {
+    what: String,
+    is_silent: bool,
+}
 
 impl Error {
     /// An error that says `what` went wrong.
     pub fn new(what: impl Into<String>) -> Self {
-        Self(what.into())
+        Self {
+            what: what.into(),
+            is_silent: false,
+        }
+    }
+
+    /// The store has not answered within this time.
+    fn silent(patience: Duration) -> Self {
+        Self {
+            what: format!("it has not answered within {} s", patience.as_secs_f64()),
+            is_silent: true,
+        }
+    }
+
+    /// Whether there was no answer at all. Who asks again at once waits as long again.
+    pub fn is_silent(&self) -> bool {
+        self.is_silent
     }
 
     /// The host has no store of this label.
     pub fn no_such_store() -> Self {
-        Self(format!("the host has no store called {LABEL:?}"))
+        Self::new(format!("the host has no store called {LABEL:?}"))
     }
 
     /// The host has the store, but not for this component.
     pub fn access_denied() -> Self {
-        Self(format!(
+        Self::new(format!(
             "the component may not open the store {LABEL:?}; name it in key_value_stores in spin.toml"
         ))
     }
@@ -84,7 +108,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.what)
     }
 }
 

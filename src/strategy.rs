@@ -17,7 +17,7 @@ mod plain;
 use std::future::Future;
 
 use crate::clock::Clock;
-use crate::event::{Changed, Error, Event, Seen};
+use crate::event::{Changed, Error, Event};
 use crate::state::State;
 use crate::store::Store;
 
@@ -34,6 +34,17 @@ pub type Condition<'a> = &'a (dyn Fn(State) -> bool + Send + Sync);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Foreign(pub Option<&'static str>);
 
+/// What became of an event between two readings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Became {
+    /// It was set, if it was not before. It may be clear again.
+    Set,
+    /// It was forgotten, and nothing says that it had been set before.
+    Forgotten,
+    /// The store went back: it was wiped or restored, or has lost writes. Only what it holds now is true.
+    Older,
+}
+
 /// How the events of a store are kept and changed.
 pub trait Strategy: Send + Sync + Sized {
     /// The store that they are kept in.
@@ -49,13 +60,8 @@ pub trait Strategy: Send + Sync + Sized {
     /// Where no event of this strategy wrote that.
     fn parse(value: Option<&[u8]>) -> Result<State, Foreign>;
 
-    /// Whether `later` shows that the event has changed since `start`.
-    ///
-    /// The two may have been read at the same time, and `later` may be the older one. It proves nothing then.
-    fn has_changed(start: &Seen, later: &Seen) -> bool;
-
-    /// Whether an event that was clear in `start`, and has changed since, was set meanwhile.
-    fn was_set(start: State, later: State) -> bool;
+    /// What became of an event that was read in the state `start`, and later in another state.
+    fn became(start: State, later: State) -> Became;
 
     /// The states that somebody who saw `known` last has missed, in order, up to `now`: of more than `most`, the newest.
     ///

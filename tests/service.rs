@@ -556,3 +556,32 @@ async fn a_beat_whose_answer_is_lost_counts_once() {
         assert_eq!(lines(&host).len(), 6, "{name}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_counter_that_counts_twice_costs_a_term_and_no_promise() {
+    for (name, quirks) in Quirks::ALL {
+        let store = Observed::new(Memory::default());
+        let host = host_on(&store, quirks, Reuse::default()).await;
+        // Before the first event is born, too: nothing added twice is nothing.
+        store.count_twice();
+        let refused = host.post("/service/start", "").await;
+        problem(&refused, StatusCode::SERVICE_UNAVAILABLE);
+        store.recover();
+        assert_eq!(start(&host).await, StatusCode::ACCEPTED, "{name}");
+        sleep(SECOND * 2 + SECOND / 2).await;
+
+        // The runner takes the second one for somebody else's.
+        store.count_twice();
+        sleep(SECOND).await;
+        store.recover();
+        let said = lines(&host);
+        let lost = "Service lost its lease: another runner has taken over";
+        assert_eq!(said.last().unwrap(), lost, "{name}");
+        // The next one who looks after the lease has run out takes over.
+        sleep(SECOND * 6).await;
+        status(&host).await;
+        sleep(SECOND * 2).await;
+        assert_eq!(status(&host).await["state"], "running", "{name}");
+        assert_eq!(stop(&host).await.status(), StatusCode::OK, "{name}");
+    }
+}

@@ -66,7 +66,8 @@ impl<H: Host> sse::Source for Source<H> {
 }
 
 impl<H: Host> Source<H> {
-    /// What has happened since `known`. Without it, or where it is none of this event's states, the current state.
+    /// What has happened since `known`. Without it, the current state; and where it is none of this event's states, the
+    /// current state as a `reset`: the store has gone back.
     fn push_since(&self, known: Option<event::State>, messages: &mut Messages) {
         let now = self.seen.state;
         let since = known.and_then(|known| H::Strategy::since(known, now, MOST_MISSED));
@@ -74,7 +75,11 @@ impl<H: Host> Source<H> {
         let existed = known.is_some_and(event::State::exists);
         for state in since.unwrap_or_else(|| vec![now]) {
             let is_forgotten = is_news && (state.is_forgotten || (existed && !state.exists()));
-            let kind = is_forgotten.then_some("forgotten");
+            let kind = if is_forgotten {
+                Some("forgotten")
+            } else {
+                (known.is_some() && !is_news).then_some("reset")
+            };
             let view = View::new(&self.name, state).json();
             messages.push(kind, Some(state), &view);
             if is_forgotten {

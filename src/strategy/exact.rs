@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::event::{Changed, Error, Event, Seen};
+use crate::event::{Changed, Error, Event};
 use crate::number;
 use crate::state::{Generation, State};
 use crate::store::Atomics;
-use crate::strategy::{Condition, Foreign, Strategy};
+use crate::strategy::{Became, Condition, Foreign, Strategy};
 
 /// Who writes the values of this strategy, as others may say it.
 pub(super) const NAME: &str = "a build with compare-and-swap";
@@ -57,6 +57,14 @@ const BACKOFF: Duration = Duration::from_millis(2);
 /// | g, odd: set | | g + 1 | -(g + 3) |
 /// | -g, even: forgotten | g + 1 | | |
 ///
+/// # A store that goes back
+///
+/// A store that is wiped or restored, or that fails over and loses writes, shows an older generation than before. What the
+/// newest read says is what is true, whatever was read before it: a wait goes on from there, and ends with the next set. But
+/// generations are used again then, and with them entity tags.
+///
+/// # The steps
+///
 /// With forgetting there are two ways from a clear g. They stay apart: -(g + 2) can be reached from g without a set,
 /// and every other number beyond g cannot. So a writer that reads more than g still knows whether its set happened, and
 /// so does a waiter.
@@ -81,12 +89,14 @@ impl<S: Atomics> Strategy for Exact<S> {
         })
     }
 
-    fn has_changed(start: &Seen, later: &Seen) -> bool {
-        later.state.generation > start.state.generation
-    }
-
-    fn was_set(start: State, later: State) -> bool {
-        was_set(start, later)
+    fn became(start: State, later: State) -> Became {
+        if later.generation < start.generation {
+            Became::Older
+        } else if was_set(start, later) {
+            Became::Set
+        } else {
+            Became::Forgotten
+        }
     }
 
     fn since(known: State, now: State, most: u64) -> Option<Vec<State>> {
@@ -155,6 +165,11 @@ async fn advance<S: Atomics, C: Clock, R>(
                 store.swap(event.key(), old, &new).await
             }
         };
+        if let Err(error) = &asked
+            && error.is_silent()
+        {
+            return Err(error.clone().into());
+        }
         match event.read().await {
             Ok(after) if after.0.state.generation > from.generation => {
                 if has_happened(from, after.0.state) {
@@ -171,7 +186,7 @@ async fn advance<S: Atomics, C: Clock, R>(
                 (seen, value) = after;
                 failure = asked.err();
             }
-            Err(Error::Store(error)) => failure = Some(error),
+            Err(Error::Store(error)) if !error.is_silent() => failure = Some(error),
             Err(error) => return Err(error),
         }
         event.clock().sleep(pause).await;

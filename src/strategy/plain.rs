@@ -5,7 +5,7 @@ use crate::event::{Changed, Error, Event, Seen};
 use crate::number;
 use crate::state::{Generation, State, Tag};
 use crate::store::Store;
-use crate::strategy::{Condition, Foreign, Strategy, exact};
+use crate::strategy::{Became, Condition, Foreign, Strategy, exact};
 
 /// Transitions by plain writes of tagged generations.
 ///
@@ -83,13 +83,13 @@ impl<S: Store, T: Fn() -> u64 + Send + Sync> Strategy for Plain<S, T> {
             .ok_or_else(|| Foreign(number::read(value).map(|_| exact::NAME)))
     }
 
-    fn has_changed(start: &Seen, later: &Seen) -> bool {
-        // Tags have no order. What was read at the same time as the start may be what was there before it.
-        later.began_after(start) && !later.state.is_version_of(start.state)
-    }
-
-    fn was_set(_: State, later: State) -> bool {
-        later.exists()
+    fn became(_: State, later: State) -> Became {
+        // Tags have no order: a store that goes back looks like a change, and a wiped one like events that are forgotten.
+        if later.exists() {
+            Became::Set
+        } else {
+            Became::Forgotten
+        }
     }
 
     fn since(known: State, now: State, _: u64) -> Option<Vec<State>> {

@@ -527,3 +527,64 @@ async fn a_wait_outlasts_a_store_that_fails_for_a_while() {
     });
     assert_eq!(json(&waited)["set"], true);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_outlasts_a_store_that_hangs_for_a_while() {
+    let (host, store) = BUILD.observed().await;
+    let (waited, ()) = tokio::join!(host.get("/events/door/wait"), async {
+        sleep(Duration::from_secs(2)).await;
+        store.hang();
+        sleep(Duration::from_secs(10)).await;
+        store.recover();
+        put(&host, "door", SET).await;
+    });
+    assert_eq!(json(&waited)["set"], true);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_wiped_or_restored_is_believed_whatever_was_read_before() {
+    for is_wiped in [true, false] {
+        let (host, store) = BUILD.observed().await;
+        put(&host, "door", SET).await;
+        put(&host, "door", CLEAR).await;
+        let backup = store.get("event/door").await.unwrap().unwrap();
+        put(&host, "door", SET).await;
+        put(&host, "door", CLEAR).await;
+        let generation = if is_wiped { 0 } else { 2 };
+        let go_back = async || {
+            if is_wiped {
+                store.delete("event/door").await.unwrap();
+            } else {
+                store.set("event/door", &backup).await.unwrap();
+            }
+        };
+
+        // A wait that is under way ends on the next set. Without an order of versions, what has gone looks forgotten, and
+        // what has come back looks like a change.
+        let (waited, ()) = tokio::join!(host.get("/events/door/wait"), async {
+            sleep(Duration::from_secs(5)).await;
+            go_back().await;
+            sleep(Duration::from_secs(5)).await;
+            let shown = host.get("/events/door").await;
+            assert_eq!(json(&shown)["generation"], generation);
+            put(&host, "door", SET).await;
+        });
+        if BUILD.keeps("counted") {
+            assert_eq!(json(&waited)["generation"], generation + 1);
+        } else if is_wiped {
+            problem(&waited, StatusCode::GONE);
+        } else {
+            assert_eq!(json(&waited)["generation"], 2);
+        }
+
+        // A wait that begins afterwards knows nothing of before.
+        go_back().await;
+        let waited = host.get("/events/door/wait?timeout=1").await;
+        problem(&waited, StatusCode::REQUEST_TIMEOUT);
+        let (waited, ()) = tokio::join!(
+            host.get("/events/door/wait"),
+            later(&host, Duration::from_secs(5), "PUT", "/events/door", SET),
+        );
+        assert_eq!(json(&waited)["generation"], generation + 1);
+    }
+}

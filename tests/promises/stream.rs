@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use loopless_host::Harness;
-use loopless_host::store::Operation;
+use loopless_host::store::{Operation, Store};
 use tokio::time::{Instant, sleep, timeout};
 
 const SET: &str = "{\"set\": true}";
@@ -140,8 +140,8 @@ async fn who_comes_back_is_told_what_was_missed_and_nothing_twice() {
     put(&host, CLEAR).await;
     client.is_told(6).await;
 
-    // An id that is none of this event's.
-    for id in ["7", "x", "-1", ""] {
+    // What is no id.
+    for id in ["x", "-1", ""] {
         let mut client = Client::connect(&host, &[("last-event-id", id)]).await;
         client.is_told(6).await;
     }
@@ -250,4 +250,33 @@ async fn it_takes_no_parameters() {
     let host = BUILD.start().await;
     let response = host.get("/events/door/stream?from=1").await;
     problem(&response, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_goes_back_is_told_as_a_reset_and_the_stream_goes_on() {
+    let (host, store) = BUILD.observed().await;
+    for body in [SET, CLEAR, SET] {
+        put(&host, body).await;
+    }
+    let mut client = Client::connect(&host, &[]).await;
+    client.is_told(3).await;
+    store.delete("event/door").await.unwrap();
+    let message = client.next().await.unwrap();
+    if BUILD.keeps("counted") {
+        let told = message.strip_prefix("event: reset\n").unwrap();
+        assert_eq!(change(told), (0, "0"));
+        put(&host, SET).await;
+        client.is_told(1).await;
+    } else {
+        // It looks like an event that was forgotten.
+        assert!(message.starts_with("event: forgotten\n"), "{message}");
+    }
+
+    // To who comes back, too.
+    let mut client = Client::connect(&host, &[("last-event-id", "3")]).await;
+    let message = client.next().await.unwrap();
+    if BUILD.keeps("counted") {
+        let told = message.strip_prefix("event: reset\n").unwrap();
+        assert_eq!(change(told), (1, "1"));
+    }
 }

@@ -2,6 +2,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 use super::{Error, Numbers, Store};
 
@@ -18,19 +19,22 @@ pub enum Operation {
     Increment,
 }
 
-/// A store that counts what it is asked, and that fails when a test tells it to.
+/// A store that counts what it is asked, and that fails or hangs when a test tells it to.
 ///
 /// Clones are the same store: keep one, give the host the other.
 #[derive(Clone, Debug)]
 pub struct Observed {
     inner: Arc<dyn Store>,
     state: Arc<Mutex<State>>,
+    /// Whether it hangs.
+    hanging: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     counts: HashMap<Operation, u64>,
     failures: Vec<Failure>,
+    is_counting_twice: bool,
 }
 
 /// Something that a test wants to fail.
@@ -49,6 +53,7 @@ impl Observed {
         Self {
             inner: Arc::new(inner),
             state: Arc::default(),
+            hanging: watch::Sender::default(),
         }
     }
 
@@ -72,9 +77,23 @@ impl Observed {
         self.add(Some(operation), Some(times), message);
     }
 
-    /// Nothing fails any more.
+    /// From now on, there is no answer. What is asked meanwhile is done when the store recovers, if anybody still waits
+    /// for it.
+    pub fn hang(&self) {
+        self.hanging.send_replace(true);
+    }
+
+    /// From now on, every increment is done twice, as where a client below this one asks again after a lost answer.
+    pub fn count_twice(&self) {
+        self.state().is_counting_twice = true;
+    }
+
+    /// All is well again.
     pub fn recover(&self) {
-        self.state().failures.clear();
+        let mut state = self.state();
+        state.failures.clear();
+        state.is_counting_twice = false;
+        self.hanging.send_replace(false);
     }
 
     fn add(&self, operation: Option<Operation>, times: Option<u64>, message: &str) {
@@ -89,9 +108,11 @@ impl Observed {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn asked(&self, operation: Operation) -> Result<&dyn Store, Error> {
+    async fn asked(&self, operation: Operation) -> Result<&dyn Store, Error> {
+        *self.state().counts.entry(operation).or_default() += 1;
+        // The sender is this store's own: there is always one.
+        _ = self.hanging.subscribe().wait_for(|hangs| !hangs).await;
         let mut state = self.state();
-        *state.counts.entry(operation).or_default() += 1;
         // The latest wish counts. One that has come true often enough is over.
         let failing = state.failures.iter_mut().rev().find(|failure| {
             failure.times != Some(0) && failure.operation.is_none_or(|only| only == operation)
@@ -107,33 +128,35 @@ impl Observed {
 #[async_trait]
 impl Store for Observed {
     async fn open(&self) -> Result<(), Error> {
-        self.asked(Operation::Open)?.open().await
+        self.asked(Operation::Open).await?.open().await
     }
 
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
-        self.asked(Operation::Get)?.get(key).await
+        self.asked(Operation::Get).await?.get(key).await
     }
 
     async fn set(&self, key: &str, value: &[u8]) -> Result<(), Error> {
-        self.asked(Operation::Set)?.set(key, value).await
+        self.asked(Operation::Set).await?.set(key, value).await
     }
 
     async fn delete(&self, key: &str) -> Result<(), Error> {
-        self.asked(Operation::Delete)?.delete(key).await
+        self.asked(Operation::Delete).await?.delete(key).await
     }
 
     async fn keys(&self) -> Result<Vec<String>, Error> {
-        self.asked(Operation::Keys)?.keys().await
+        self.asked(Operation::Keys).await?.keys().await
     }
 
     async fn swap(&self, key: &str, old: Option<&[u8]>, new: &[u8]) -> Result<bool, Error> {
-        self.asked(Operation::Swap)?.swap(key, old, new).await
+        self.asked(Operation::Swap).await?.swap(key, old, new).await
     }
 
     async fn increment(&self, key: &str, delta: i64, numbers: Numbers) -> Result<i64, Error> {
-        self.asked(Operation::Increment)?
-            .increment(key, delta, numbers)
-            .await
+        let store = self.asked(Operation::Increment).await?;
+        if self.state().is_counting_twice {
+            store.increment(key, delta, numbers).await?;
+        }
+        store.increment(key, delta, numbers).await
     }
 
     fn numbers(&self) -> Numbers {

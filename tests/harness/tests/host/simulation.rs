@@ -149,9 +149,9 @@ const WAITS_FOR_ODD: Mutation = Mutation {
     features: &[],
     about: "events",
     edits: &[(
-        "strategy/exact.rs",
-        "later.state.generation > start.state.generation\n",
-        "later.state.generation > start.state.generation && later.state.is_set()\n",
+        "event.rs",
+        "!seen.state.is_version_of(start.state)",
+        "!seen.state.is_version_of(start.state) && seen.state.is_set()",
     )],
 };
 
@@ -193,9 +193,9 @@ const COMPARES_GENERATIONS: Mutation = Mutation {
     features: &["plain"],
     about: "events",
     edits: &[(
-        "strategy/plain.rs",
-        "later.began_after(start) && !later.state.is_version_of(start.state)",
-        "later.began_after(start) && later.state.generation > start.state.generation",
+        "event.rs",
+        "!seen.state.is_version_of(start.state)",
+        "seen.state.generation > start.state.generation",
     )],
 };
 

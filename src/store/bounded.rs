@@ -1,0 +1,108 @@
+//! [`Bounded`]: a store that answers in time, or fails.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::{Atomics, Error, Store};
+use crate::clock::{Clock, before};
+
+/// How long an answer may take.
+///
+/// Spin's Redis client retries by itself: with Redis down, a `get` does not return for more than 30 s (Spin 4.1).
+pub const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// How long ago a store may have answered that is taken to be there.
+const FRESH: Duration = Duration::from_millis(100);
+
+/// A store whose asynchronous calls fail after [`PATIENCE`], if there is no answer.
+///
+/// Counting, and comparing and swapping, are synchronous in the hosts' interfaces: they stop all requests of the instance,
+/// and cannot be given up. They are asked of a store that has just answered, and only of such a one; if need be, a read
+/// comes first.
+///
+/// On hosts of WASI 0.2, all calls are synchronous. Nothing is bounded there.
+///
+/// # Cancel safety
+///
+/// A write that was given up may be made later, as after any other error.
+#[derive(Debug, Default)]
+pub struct Bounded<S, C> {
+    store: S,
+    clock: C,
+    /// When the store answered last, in nanoseconds. 0: never.
+    answered: AtomicU64,
+}
+
+impl<S, C: Clock> Bounded<S, C> {
+    /// `store`, bounded by `clock`.
+    pub fn new(store: S, clock: C) -> Self {
+        Self {
+            store,
+            clock,
+            answered: AtomicU64::new(0),
+        }
+    }
+
+    /// An answer shows that the store is there. An error may be the host's own.
+    fn note<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
+        if answer.is_ok() {
+            self.answered.store(self.nanoseconds(), Ordering::Relaxed);
+        }
+        answer
+    }
+
+    fn nanoseconds(&self) -> u64 {
+        u64::try_from(self.clock.now().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    async fn bound<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let deadline = self.clock.now().saturating_add(PATIENCE);
+        match before(&self.clock, deadline, call).await {
+            Some(answer) => self.note(answer),
+            None => Err(Error::silent(PATIENCE)),
+        }
+    }
+}
+
+impl<S: Store, C: Clock> Bounded<S, C> {
+    /// Returns if the store answers.
+    async fn probe(&self, key: &str) -> Result<(), Error> {
+        let answered = self.answered.load(Ordering::Relaxed);
+        let age = Duration::from_nanos(self.nanoseconds().saturating_sub(answered));
+        if answered == 0 || age > FRESH {
+            self.get(key).await?;
+        }
+        Ok(())
+    }
+}
+
+impl<S: Store, C: Clock> Store for Bounded<S, C> {
+    fn get(&self, key: &str) -> impl Future<Output = Result<Option<Vec<u8>>, Error>> + Send {
+        self.bound(self.store.get(key))
+    }
+
+    fn set(&self, key: &str, value: &[u8]) -> impl Future<Output = Result<(), Error>> + Send {
+        self.bound(self.store.set(key, value))
+    }
+
+    fn delete(&self, key: &str) -> impl Future<Output = Result<(), Error>> + Send {
+        self.bound(self.store.delete(key))
+    }
+
+    fn keys(&self) -> impl Future<Output = Result<Vec<String>, Error>> + Send {
+        self.bound(self.store.keys())
+    }
+}
+
+impl<S: Atomics, C: Clock> Atomics for Bounded<S, C> {
+    async fn increment(&self, key: &str, delta: i64) -> Result<i64, Error> {
+        self.probe(key).await?;
+        self.note(self.store.increment(key, delta).await)
+    }
+
+    async fn swap(&self, key: &str, old: &[u8], new: &[u8]) -> Result<(), Error> {
+        self.probe(key).await?;
+        self.note(self.store.swap(key, old, new).await)
+    }
+}
