@@ -329,10 +329,13 @@ async fn run(store: &Replay, code: Code, operation: Operation, events: &Instance
     }
 }
 
+/// Where the tags of changes come from.
+type Tags = Box<dyn Fn() -> u64 + Send + Sync>;
+
 /// The events of a process, as the code that ships has them.
 enum Instance {
     Exact(Events<Exact<Replay>, Replay>),
-    Plain(Events<Plain<Replay, Box<dyn Fn() -> u64 + Send + Sync>>, Replay>),
+    Plain(Events<Plain<Replay, Tags>, Replay>),
 }
 
 impl Instance {
@@ -340,7 +343,7 @@ impl Instance {
         if !code.is_plain() {
             return Self::Exact(Events::new(Exact(store.clone()), store.clone()));
         }
-        let tags: Box<dyn Fn() -> u64 + Send + Sync> = match code {
+        let tags: Tags = match code {
             Code::HasNoTags => Box::new(|| 0),
             _ => {
                 let store = store.clone();
