@@ -67,8 +67,10 @@
 #![cfg(not(target_family = "wasm"))]
 
 mod bindings;
+mod call;
 pub mod component;
 pub mod console;
+mod cpu;
 mod guest;
 mod harness;
 mod keyvalue;
@@ -80,7 +82,7 @@ pub mod simulation;
 pub mod store;
 mod variables;
 
-pub use guest::Reuse;
+pub use guest::{Limits, Reuse};
 pub use harness::{Builder, Harness};
 pub use routes::Routes;
 pub use server::{GRACE, Server, listen};
