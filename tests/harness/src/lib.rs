@@ -71,6 +71,7 @@ mod call;
 pub mod component;
 pub mod console;
 mod cpu;
+mod front;
 mod guest;
 mod harness;
 mod keyvalue;
@@ -82,6 +83,7 @@ pub mod simulation;
 pub mod store;
 mod variables;
 
+pub use front::Bounds;
 pub use guest::{Limits, Reuse};
 pub use harness::{Builder, Harness};
 pub use routes::Routes;
