@@ -253,6 +253,8 @@ pub async fn answer(
     };
     response.headers_mut().insert(REQUEST_ID, id);
     exchange.status = Some(response.status());
+    let length = response.headers().get(header::CONTENT_LENGTH);
+    exchange.length = length.and_then(|length| length.to_str().ok()?.parse().ok());
     let kind = response.headers().get(header::CONTENT_TYPE);
     let is_stream = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
     response.map(|body| Sent {
@@ -397,7 +399,9 @@ impl http_body::Body for Sent {
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, Buf::remaining);
                 this.exchange.bytes += bytes as u64;
-                this.exchange.is_whole = this.body.is_end_stream();
+                // hyper does not ask for the end of a body whose length it knows.
+                this.exchange.is_whole =
+                    this.body.is_end_stream() || this.exchange.length == Some(this.exchange.bytes);
             }
             Some(Err(_)) => {}
             None => this.exchange.is_whole = true,
@@ -425,6 +429,8 @@ struct Exchange {
     began: Instant,
     /// `None` while there is no response.
     status: Option<StatusCode>,
+    /// How long the body will be, where the head says that.
+    length: Option<u64>,
     bytes: u64,
     is_whole: bool,
 }
@@ -440,6 +446,7 @@ impl Exchange {
             version: request.version(),
             began: Instant::now(),
             status: None,
+            length: None,
             bytes: 0,
             is_whole: false,
         }

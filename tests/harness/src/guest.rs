@@ -221,12 +221,15 @@ impl Program {
     }
 }
 
-/// Room for so many instances of a component at the same time.
+/// Room for so many instances of a component that serve requests at the same time.
 fn pool(instances: usize) -> anyhow::Result<PoolingAllocationConfig> {
+    /// Some serve none and are there: those that wait for the next one, or for what others left behind.
+    const IDLE: u32 = 1000;
     /// A component has a few modules: its own, and those that join it to its imports. They share one memory.
     const MODULES: u32 = 5;
 
     let instances = u32::try_from(instances).context("too many instances")?;
+    let instances = instances.saturating_add(IDLE);
     let modules = instances.saturating_mul(MODULES);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
