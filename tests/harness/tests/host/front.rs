@@ -6,7 +6,7 @@ use http::{Request, StatusCode};
 use hyper_util::rt::TokioExecutor;
 use loopless_host::console::Output;
 use loopless_host::store::{Memory, Observed, Operation};
-use loopless_host::{Harness, Limits, Reuse};
+use loopless_host::{Harness, Limits, Reuse, Routes};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::tempdir;
@@ -142,7 +142,7 @@ async fn there_is_room_for_as_many_instances_as_requests() {
         concurrent_requests: 1,
         ..Reuse::default()
     };
-    let (harness, _) = observed(reuse).await;
+    let (harness, _) = observed(reuse, Limits::default()).await;
     // Each has an instance of its own, of three modules: Wasmtime's usual pool has room for 1,000.
     let mut waits = JoinSet::new();
     for _ in 0..500 {
@@ -157,17 +157,28 @@ async fn there_is_room_for_as_many_instances_as_requests() {
 // A client that hangs up.
 
 /// A host in this process, and its store.
-async fn observed(reuse: Reuse) -> (Harness, Observed) {
+async fn observed(reuse: Reuse, limits: Limits) -> (Harness, Observed) {
     let store = Observed::new(Memory::default());
     let harness = Harness::builder().component(component()).reuse(reuse);
-    let harness = harness.store(store.clone()).start().await.unwrap();
-    (harness, store)
+    let harness = harness.limits(limits).store(store.clone());
+    (harness.start().await.unwrap(), store)
+}
+
+/// That many requests may be under way.
+fn at_once(concurrent_requests: usize) -> Limits {
+    Limits {
+        concurrent_requests,
+        ..Limits::default()
+    }
 }
 
 /// Waits for the event `door` in a task of its own, which can be aborted.
 fn wait(harness: &Harness, tasks: &mut JoinSet<StatusCode>) -> tokio::task::AbortHandle {
-    let harness = harness.clone();
-    tasks.spawn(async move { harness.get("/events/door/wait").await.status() })
+    let routes = Routes::from(harness.clone());
+    tasks.spawn(async move {
+        let request = Request::get("/events/door/wait").body(String::new());
+        routes.handle(request.unwrap()).await.status()
+    })
 }
 
 /// Sets the event `door`.
@@ -178,7 +189,7 @@ async fn set(harness: &Harness) {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_nobody_waits_for_reads_the_store_no_more_and_ends_its_instance() {
-    let (harness, store) = observed(Reuse::default()).await;
+    let (harness, store) = observed(Reuse::default(), Limits::default()).await;
     let mut waits = JoinSet::new();
     for _ in 0..100 {
         wait(&harness, &mut waits);
@@ -198,7 +209,7 @@ async fn a_request_that_nobody_waits_for_reads_the_store_no_more_and_ends_its_in
 
 #[tokio::test(start_paused = true)]
 async fn the_others_of_its_instance_go_on() {
-    let (harness, store) = observed(Reuse::default()).await;
+    let (harness, store) = observed(Reuse::default(), at_once(8)).await;
     // One request at a time is taken while the instance starts. Then, there is one for all.
     harness.get("/").await;
     let mut waits = JoinSet::new();
@@ -221,17 +232,26 @@ async fn the_others_of_its_instance_go_on() {
     assert_eq!(ended, [StatusCode::OK; 4]);
     assert!(began.elapsed() < Duration::from_secs(2), "told in time");
 
-    // What was cancelled ends too, in its own time, and reads nothing.
+    // What was cancelled ends too, in its own time, and reads nothing. Then all places are free.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let after = store.count(Operation::Get);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(store.count(Operation::Get), after);
+    let routes = Routes::from(harness.clone());
+    let mut held = Vec::new();
+    for number in 0..=8 {
+        let request = Request::get("/events/door").body(String::new());
+        let response = routes.handle(request.unwrap()).await;
+        let is_refused = response.status() == StatusCode::SERVICE_UNAVAILABLE;
+        assert_eq!(is_refused, number == 8, "the response of request {number}");
+        held.push(response);
+    }
     assert_eq!(harness.printed(Output::Stderr), [""; 0], "nothing failed");
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_a_request_left_behind_goes_on_when_others_of_its_instance_are_cancelled() {
-    let (harness, _) = observed(Reuse::default()).await;
+    let (harness, _) = observed(Reuse::default(), Limits::default()).await;
     let started = harness.post("/service/start", "").await;
     assert_eq!(started.status(), StatusCode::ACCEPTED);
     let mut waits = JoinSet::new();
@@ -273,13 +293,7 @@ async fn a_request_of_wasi_0_2_that_nobody_waits_for_ends_its_instance() {
 #[tokio::test]
 async fn a_client_that_hangs_up_gives_its_place_to_the_next_one() {
     for http2 in [false, true] {
-        let store = Observed::new(Memory::default());
-        let limits = Limits {
-            concurrent_requests: 1,
-            ..Limits::default()
-        };
-        let harness = Harness::builder().component(component()).limits(limits);
-        let harness = harness.store(store.clone()).start().await.unwrap();
+        let (harness, store) = observed(Reuse::default(), at_once(1)).await;
         let server = harness.serve().await.unwrap();
         let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
             .http2_only(http2)
