@@ -55,11 +55,6 @@ impl Call {
         }
     }
 
-    /// Waits until nobody waits for the answer any more. Cancel safe.
-    pub async fn abandoned(&self) {
-        self.abandoned.cancelled().await;
-    }
-
     /// Nobody waits for the answer any more.
     fn abandon(self: &Arc<Self>) {
         self.abandoned.cancel();
@@ -104,7 +99,9 @@ impl Waiting {
 
     /// It has the answer.
     pub fn is_over(mut self) {
-        self.0 = None;
+        if let Some(life) = self.0.take().and_then(|call| call.life()) {
+            life.answers();
+        }
     }
 }
 

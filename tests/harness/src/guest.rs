@@ -344,6 +344,8 @@ struct LifeState {
     waker: Option<Waker>,
     /// How many calls it has taken since it last had nothing to do.
     calls: usize,
+    /// How many of them are answered.
+    answered: usize,
     /// Those of them that nobody wants answered any more. What they hold is free when they have ended.
     abandoned: Vec<Arc<Call>>,
     /// How many of its responses are being sent.
@@ -384,11 +386,26 @@ impl Life {
         self.state().calls += 1;
     }
 
+    /// Somebody has got the answer to a call of it.
+    pub fn answers(&self) {
+        let mut state = self.state();
+        state.answered += 1;
+        if !state.abandoned.is_empty() {
+            state.wake();
+        }
+    }
+
     /// Nobody wants this call of its answered any more.
     pub fn abandons(&self, call: Arc<Call>) {
         let mut state = self.state();
         state.abandoned.push(call);
         state.wake();
+    }
+
+    /// Whether somebody has abandoned a call that may not have ended yet. It takes no more then: those would wait for the
+    /// same event as the abandoned ones, perhaps, and the errors of these would delay them.
+    pub fn has_abandoned(&self) -> bool {
+        !self.state().abandoned.is_empty()
     }
 
     /// A response of it begins to be sent.
@@ -408,19 +425,21 @@ impl Life {
     /// Whether it is over, when its worker is in this status.
     ///
     /// Wasmtime 48 has no way to cancel a guest's task (its issue 11833). What can be done is to end the instance, where
-    /// none but abandoned calls can have anything left to do in it; and otherwise, when all others are answered, to let
-    /// the abandoned ones go on, with errors for answers, to the end of their own patience.
+    /// none but abandoned calls can have anything left to do in it; and otherwise, when all others have their answers, to
+    /// let the abandoned ones go on, with errors from the store, to the end of their own patience. (They are not made to
+    /// expire: a guest whose answer nobody takes would never end.)
     fn poll(&self, cx: &Context<'_>, status: WorkerStatus) -> Poll<()> {
         let mut state = self.state();
         state.waker = Some(cx.waker().clone());
         if status == WorkerStatus::Idle {
             // All tasks have ended.
             state.calls = 0;
+            state.answered = 0;
             state.abandoned.clear();
         } else if !state.abandoned.is_empty() {
             if state.abandoned.len() == state.calls {
                 state.is_killed = true;
-            } else if status == WorkerStatus::PostReturn && state.bodies == 0 {
+            } else if state.abandoned.len() + state.answered == state.calls && state.bodies == 0 {
                 self.released.cancel();
             }
         }
@@ -637,7 +656,7 @@ impl WorkerState for Worker {
     type RequestData = Arc<Call>;
 
     fn should_accept_request(&self, concurrent: usize, total: usize) -> ShouldAccept {
-        if total >= self.reuse.requests {
+        if total >= self.reuse.requests || self.life.has_abandoned() {
             ShouldAccept::Never
         } else if concurrent >= self.reuse.concurrent_requests {
             ShouldAccept::No
@@ -658,18 +677,12 @@ impl WorkerState for Worker {
         }
         call.begin(&self.life);
         let timeout = self.reuse.request_timeout;
-        // It holds the call, and what the call holds, for as long as the guest has not answered.
         Box::pin(async move {
-            let timeout = async {
-                match timeout {
-                    Some(timeout) => tokio::time::sleep(timeout).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                biased;
-                () = call.abandoned() => {}
-                () = timeout => {}
+            // It is under way for as long as the guest has not answered.
+            let _call = call;
+            match timeout {
+                Some(timeout) => tokio::time::sleep(timeout).await,
+                None => std::future::pending().await,
             }
         })
     }

@@ -229,9 +229,7 @@ impl Harness {
         let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
         let call = Call::new(number, place);
         let waiting = Waiting::new(call.clone());
-        let response = self.call(call.clone(), request).await;
-        waiting.is_over();
-        match response {
+        let response = match self.call(call.clone(), request).await {
             Ok(response) => response.map(|body| {
                 let sending = Sending::new(call);
                 Sent { body, sending }.boxed_unsync()
@@ -240,7 +238,9 @@ impl Harness {
                 self.say(&call, &error);
                 whole(failure(&error))
             }
-        }
+        };
+        waiting.is_over();
+        response
     }
 
     /// Prints why an instance gave no response, where that is printed nowhere else.
