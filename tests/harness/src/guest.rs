@@ -596,6 +596,11 @@ impl Instances {
     }
 }
 
+/// Whether a worker was dropped with its runtime. To Wasmtime, that looks like a panic.
+fn is_end_of_runtime(error: &wasmtime::Error) -> bool {
+    !std::thread::panicking() && error.to_string() == "worker panicked"
+}
+
 /// When an instance is dropped.
 pub struct Expiration {
     reuse: Reuse,
@@ -691,6 +696,7 @@ impl WorkerState for Worker {
         drop(store);
         if let Err(error) = result
             && !self.life.is_killed()
+            && !is_end_of_runtime(&error)
         {
             // Each cause, with the guest's backtrace among them, but not the host's.
             for cause in error.chain() {

@@ -172,13 +172,19 @@ fn at_once(concurrent_requests: usize) -> Limits {
     }
 }
 
-/// Waits for the event `door` in a task of its own, which can be aborted.
-fn wait(harness: &Harness, tasks: &mut JoinSet<StatusCode>) -> tokio::task::AbortHandle {
+/// Waits for the event `door` in a task of its own.
+fn wait(harness: &Harness, tasks: &mut JoinSet<StatusCode>) {
+    wait_for("door", harness, tasks);
+}
+
+/// Waits for the event of this name in a task of its own.
+fn wait_for(name: &str, harness: &Harness, tasks: &mut JoinSet<StatusCode>) {
+    let path = format!("/events/{name}/wait");
     let routes = Routes::from(harness.clone());
     tasks.spawn(async move {
-        let request = Request::get("/events/door/wait").body(String::new());
+        let request = Request::get(path).body(String::new());
         routes.handle(request.unwrap()).await.status()
-    })
+    });
 }
 
 /// Sets the event `door`.
@@ -212,19 +218,18 @@ async fn the_others_of_its_instance_go_on() {
     let (harness, store) = observed(Reuse::default(), at_once(8)).await;
     // One request at a time is taken while the instance starts. Then, there is one for all.
     harness.get("/").await;
-    let mut waits = JoinSet::new();
     let mut kept = JoinSet::new();
-    let mut gone = Vec::new();
+    let mut gone = JoinSet::new();
     for number in 0..8 {
         if number % 2 == 0 {
-            gone.push(wait(&harness, &mut waits));
+            wait_for("window", &harness, &mut gone);
         } else {
-            wait(&harness, &mut kept);
+            wait_for("door", &harness, &mut kept);
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(harness.instances(), 1, "all of them in one instance");
-    gone.iter().for_each(tokio::task::AbortHandle::abort);
+    gone.shutdown().await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let began = tokio::time::Instant::now();
     set(&harness).await;

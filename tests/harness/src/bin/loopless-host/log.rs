@@ -5,7 +5,6 @@ use std::io;
 use anyhow::Context;
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -16,18 +15,20 @@ pub enum Format {
     Json,
 }
 
-/// Starts to log: what `RUST_LOG` says, in this format. Without it: warnings, and, where there is a format, requests.
+/// Starts to log: what `RUST_LOG` says, in this format. Without it: warnings of this host, and, where there is a format,
+/// requests. (What libraries warn of is mostly what clients do wrong.)
 ///
 /// # Errors
 ///
 /// Where `RUST_LOG` cannot be used.
 pub fn start(format: Option<Format>) -> anyhow::Result<()> {
-    let usual = match format {
-        None => LevelFilter::WARN,
-        Some(_) => LevelFilter::INFO,
+    let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(filter) if !filter.is_empty() => {
+            EnvFilter::try_new(filter).context("RUST_LOG cannot be used")?
+        }
+        _ if format.is_some() => EnvFilter::new("error,loopless_host=info"),
+        _ => EnvFilter::new("error,loopless_host=warn"),
     };
-    let filter = EnvFilter::builder().with_default_directive(usual.into());
-    let filter = filter.from_env().context("RUST_LOG cannot be used")?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);
