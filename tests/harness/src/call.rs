@@ -14,7 +14,7 @@ pub struct Call {
     /// The request's number.
     pub number: u64,
     abandoned: CancellationToken,
-    /// The life of the instance that took it. (The life holds abandoned calls, so this must not hold the life.)
+    /// The life of the instance that took it.
     life: OnceLock<Weak<Life>>,
     is_counted: AtomicBool,
     /// Its place among those that may be under way at the same time.
@@ -34,7 +34,7 @@ impl Call {
     }
 
     /// An instance takes it.
-    pub fn begin(self: &Arc<Self>, life: &Arc<Life>) {
+    pub fn begin(&self, life: &Arc<Life>) {
         life.takes();
         _ = self.life.set(Arc::downgrade(life));
         if self.abandoned.is_cancelled() {
@@ -56,18 +56,18 @@ impl Call {
     }
 
     /// Nobody waits for the answer any more.
-    fn abandon(self: &Arc<Self>) {
+    fn abandon(&self) {
         self.abandoned.cancel();
         // Where no instance has it yet, the one that takes it will see.
         self.count();
     }
 
     /// Tells the instance that this call is abandoned, once.
-    fn count(self: &Arc<Self>) {
+    fn count(&self) {
         if let Some(life) = self.life()
             && !self.is_counted.swap(true, Ordering::Relaxed)
         {
-            life.abandons(self.clone());
+            life.abandons();
         }
     }
 }
@@ -98,7 +98,7 @@ impl Waiting {
     }
 
     /// It has the answer.
-    pub fn is_over(mut self) {
+    pub fn ends(mut self) {
         if let Some(life) = self.0.take().and_then(|call| call.life()) {
             life.answers();
         }

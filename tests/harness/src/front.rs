@@ -35,8 +35,8 @@ pub struct Bounds {
     /// How long a connection may be without a request: until the whole head of the first one is there, and between two.
     /// It is closed then. If a part of a head has come, with HTTP/1.1, it is answered with 408.
     pub head_timeout: Duration,
-    /// How long a request's body may take that the component waits for, from the head to the end. The answer is 408 then,
-    /// and an HTTP/1.1 connection is closed.
+    /// How long a request's body may take to its end, from when the component begins to wait for it. The answer is 408
+    /// then, and an HTTP/1.1 connection is closed.
     pub body_timeout: Duration,
     /// How long a client may take nothing of a response that it has been sent. Its connection is closed then.
     pub write_timeout: Duration,
@@ -312,9 +312,13 @@ fn timed(
         if body.is_end_stream() {
             return body.map_err(Into::into).boxed_unsync();
         }
-        let late = Box::pin(tokio::time::sleep(timeout));
-        let say = Some(say);
-        Timed { body, late, say }.boxed_unsync()
+        Timed {
+            body,
+            timeout,
+            late: None,
+            say: Some(say),
+        }
+        .boxed_unsync()
     });
     let late = async {
         if late.await.is_err() {
@@ -328,7 +332,9 @@ fn timed(
 /// A body that may not take too long.
 struct Timed {
     body: Incoming,
-    late: Pin<Box<Sleep>>,
+    timeout: Duration,
+    /// Runs since somebody first waited for it. A component may begin late to read a body that has come in time.
+    late: Option<Pin<Box<Sleep>>>,
     say: Option<oneshot::Sender<()>>,
 }
 
@@ -343,7 +349,11 @@ impl http_body::Body for Timed {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        ready!(self.late.as_mut().poll(cx));
+        let timeout = self.timeout;
+        let late = self
+            .late
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        ready!(late.as_mut().poll(cx));
         if let Some(say) = self.say.take() {
             _ = say.send(());
         }

@@ -346,8 +346,8 @@ struct LifeState {
     calls: usize,
     /// How many of them are answered.
     answered: usize,
-    /// Those of them that nobody wants answered any more. What they hold is free when they have ended.
-    abandoned: Vec<Arc<Call>>,
+    /// How many of them nobody wants answered any more.
+    abandoned: usize,
     /// How many of its responses are being sent.
     bodies: usize,
 }
@@ -390,22 +390,22 @@ impl Life {
     pub fn answers(&self) {
         let mut state = self.state();
         state.answered += 1;
-        if !state.abandoned.is_empty() {
+        if state.abandoned > 0 {
             state.wake();
         }
     }
 
     /// Nobody wants this call of its answered any more.
-    pub fn abandons(&self, call: Arc<Call>) {
+    pub fn abandons(&self) {
         let mut state = self.state();
-        state.abandoned.push(call);
+        state.abandoned += 1;
         state.wake();
     }
 
     /// Whether somebody has abandoned a call that may not have ended yet. It takes no more then: those would wait for the
     /// same event as the abandoned ones, perhaps, and the errors of these would delay them.
     pub fn has_abandoned(&self) -> bool {
-        !self.state().abandoned.is_empty()
+        self.state().abandoned > 0
     }
 
     /// A response of it begins to be sent.
@@ -417,7 +417,7 @@ impl Life {
     pub fn ends_body(&self) {
         let mut state = self.state();
         state.bodies -= 1;
-        if !state.abandoned.is_empty() {
+        if state.abandoned > 0 {
             state.wake();
         }
     }
@@ -435,11 +435,11 @@ impl Life {
             // All tasks have ended.
             state.calls = 0;
             state.answered = 0;
-            state.abandoned.clear();
-        } else if !state.abandoned.is_empty() {
-            if state.abandoned.len() == state.calls {
+            state.abandoned = 0;
+        } else if state.abandoned > 0 {
+            if state.abandoned == state.calls {
                 state.is_killed = true;
-            } else if state.abandoned.len() + state.answered == state.calls && state.bodies == 0 {
+            } else if state.abandoned + state.answered == state.calls && state.bodies == 0 {
                 self.released.cancel();
             }
         }
@@ -683,7 +683,7 @@ impl WorkerState for Worker {
         call.begin(&self.life);
         let timeout = self.reuse.request_timeout;
         Box::pin(async move {
-            // It is under way for as long as the guest has not answered.
+            // It is under way for as long as the guest has not answered, whether anybody waits for that or not.
             let _call = call;
             match timeout {
                 Some(timeout) => tokio::time::sleep(timeout).await,

@@ -239,7 +239,7 @@ impl Harness {
                 whole(failure(&error))
             }
         };
-        waiting.is_over();
+        waiting.ends();
         response
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{Request, StatusCode};
 use hyper_util::rt::TokioExecutor;
 use loopless_host::console::Output;
-use loopless_host::store::{Memory, Observed, Operation};
+use loopless_host::store::{Error, Memory, Numbers, Observed, Operation, Store};
 use loopless_host::{Harness, Limits, Reuse, Routes};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -273,6 +273,66 @@ async fn what_a_request_left_behind_goes_on_when_others_of_its_instance_are_canc
     assert_eq!(service["state"], "running", "{service}");
     assert_eq!(service["runner"], 1, "the same runner: {service}");
     assert!(service["ticks"].as_u64() >= Some(60), "{service}");
+}
+
+/// A store that takes a second for a reading.
+struct Slow(Memory);
+
+impl std::fmt::Debug for Slow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Slow")
+    }
+}
+
+#[async_trait::async_trait]
+impl Store for Slow {
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        self.0.get(key).await
+    }
+
+    async fn set(&self, key: &str, value: &[u8]) -> Result<(), Error> {
+        self.0.set(key, value).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), Error> {
+        self.0.delete(key).await
+    }
+
+    async fn keys(&self) -> Result<Vec<String>, Error> {
+        self.0.keys().await
+    }
+
+    async fn swap(&self, key: &str, old: Option<&[u8]>, new: &[u8]) -> Result<bool, Error> {
+        self.0.swap(key, old, new).await
+    }
+
+    async fn increment(&self, key: &str, delta: i64, numbers: Numbers) -> Result<i64, Error> {
+        self.0.increment(key, delta, numbers).await
+    }
+
+    fn numbers(&self) -> Numbers {
+        self.0.numbers()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_request_beside_what_another_one_left_behind_ends_with_an_error() {
+    let store = Slow(Memory::default());
+    let harness = Harness::builder().component(component()).limits(at_once(1));
+    let harness = harness.store(store).start().await.unwrap();
+    let started = harness.post("/service/start", "").await;
+    assert_eq!(started.status(), StatusCode::ACCEPTED);
+    let routes = Routes::from(harness.clone());
+    // It reads, changes, and reads again. Nobody waits for it any more at the second reading.
+    let change = Request::put("/events/door").body("{\"set\": true}".to_owned());
+    let change = timeout(Duration::from_millis(500), routes.handle(change.unwrap()));
+    assert!(change.await.is_err(), "the store is slow");
+    assert_eq!(harness.instances(), 1, "beside the service");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let next = Request::get("/events/door").body(String::new());
+    let next = routes.handle(next.unwrap()).await;
+    assert_eq!(next.status(), StatusCode::OK, "its place is free");
 }
 
 #[tokio::test(start_paused = true)]
