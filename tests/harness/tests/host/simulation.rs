@@ -177,11 +177,7 @@ const WRITES_NO_TAG: Mutation = Mutation {
     name: "writes-no-tag",
     features: &["plain"],
     about: "events",
-    edits: &[(
-        "strategy/plain.rs",
-        "Some(Tag(tags()))",
-        "Some(Tag(tags() & 0))",
-    )],
+    edits: &[("strategy/plain.rs", "Some(Tag(tags()))", "Some(Tag(tags() & 0))")],
 };
 
 const CLEARS_BLINDLY: Mutation = Mutation {
