@@ -9,12 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
+
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use tokio_util::sync::CancellationToken;
 use wasmtime::component::{Component, GuestTaskId, Linker, ResourceTable};
 use wasmtime::{
-    Cache, Config, Engine, InstanceAllocationStrategy, StoreContextMut, StoreLimits,
-    StoreLimitsBuilder,
+    Cache, Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, StoreContextMut,
+    StoreLimits, StoreLimitsBuilder,
 };
 use wasmtime_wasi::{
     HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView,
@@ -29,8 +32,10 @@ use wasmtime_wasi_http::{
 };
 
 use crate::bindings;
+use crate::call::{Asker, Call};
 use crate::component;
 use crate::console::{Console, Output};
+use crate::cpu::{self, Slices};
 use crate::keyvalue::{self, KeyValue};
 use crate::platform::Platform;
 use crate::store::{Quirks, Store};
@@ -62,6 +67,33 @@ impl Default for Reuse {
     }
 }
 
+/// What a host takes on at once, and what one of its instances may use.
+///
+/// The least of these and of a [`Platform`]'s limits counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How many requests may be under way at the same time: from the head of each to the end of its response. A
+    /// [`Server`](crate::Server) refuses more with 503. The host sets aside address space for as many instances.
+    pub concurrent_requests: usize,
+    /// How many bytes of memory an instance may have. It cannot get more; most guests end themselves then. `None`: as many
+    /// as there are.
+    pub memory: Option<usize>,
+    /// How long an instance may compute without a pause, in which other instances could. It is ended then, and its
+    /// requests are answered with 500. `None`: as long as it likes.
+    pub cpu: Option<Duration>,
+}
+
+impl Default for Limits {
+    /// 10,000 requests, any memory, 5 s.
+    fn default() -> Self {
+        Self {
+            concurrent_requests: 10_000,
+            memory: None,
+            cpu: Some(Duration::from_secs(5)),
+        }
+    }
+}
+
 /// The state of one instance.
 pub struct Guest {
     table: ResourceTable,
@@ -72,7 +104,7 @@ pub struct Guest {
     variables: Variables,
     limits: StoreLimits,
     /// The requests that it serves, by the tasks that serve them.
-    requests: HashMap<GuestTaskId, u64>,
+    requests: HashMap<GuestTaskId, Asker>,
 }
 
 impl WasiView for Guest {
@@ -124,20 +156,22 @@ pub struct Program(Arc<ProxyPre<Guest>>);
 
 impl Program {
     /// Compiles the component at `path`, and checks that this host has all that it imports, as far as the `platform`
-    /// has it.
-    pub fn load(path: &Path, platform: &Platform) -> anyhow::Result<Self> {
+    /// has it. There will be room for so many `instances` at the same time.
+    pub fn load(path: &Path, platform: &Platform, instances: usize) -> anyhow::Result<Self> {
         let mut config = Config::new();
         config.wasm_component_model_async(true);
+        config.epoch_interruption(true);
         // Wasmtime's own cache of this user: compiling takes seconds in a debug build of this host. Where there is
         // no place for a cache, it is only slower.
         config.cache(Cache::from_file(None).ok());
         // Memories are kept and used again: an instance costs microseconds. Not every machine lets a process reserve
         // that much address space.
-        config.allocation_strategy(InstanceAllocationStrategy::pooling());
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances)?));
         let engine = Engine::new(&config).or_else(|_| {
             config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
             Engine::new(&config)
         })?;
+        cpu::tick(&engine)?;
         let bytes = std::fs::read(path)?;
         let component = Component::new(&engine, component::encode(&bytes)?)?;
         let kind = component.component_type();
@@ -185,6 +219,25 @@ impl Program {
             ..reuse
         }
     }
+}
+
+/// Room for so many instances of a component that serve requests at the same time.
+fn pool(instances: usize) -> anyhow::Result<PoolingAllocationConfig> {
+    /// Some serve none and are there: those that wait for the next one, or for what others left behind.
+    const IDLE: u32 = 1000;
+    /// A component has a few modules: its own, and those that join it to its imports. They share one memory.
+    const MODULES: u32 = 5;
+
+    let instances = u32::try_from(instances).context("too many instances")?;
+    let instances = instances.saturating_add(IDLE);
+    let modules = instances.saturating_mul(MODULES);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances)
+        .total_core_instances(modules)
+        .total_memories(instances)
+        .total_tables(modules)
+        .total_stacks(instances);
+    Ok(pool)
 }
 
 /// All that this host has.
@@ -279,44 +332,121 @@ impl HostWallClock for RuntimeClock {
 pub struct Life {
     /// The instance's number: 1 is the first that its host made.
     pub instance: u64,
+    /// Cancelled when calls of the store that were held back for abandoned requests get their answer, an error.
+    released: CancellationToken,
     state: Mutex<LifeState>,
 }
 
-#[derive(Debug)]
-enum LifeState {
-    /// With who has to be told of the end.
-    Alive(Option<Waker>),
-    Killed,
+#[derive(Debug, Default)]
+struct LifeState {
+    is_killed: bool,
+    /// Who has to be told of changes.
+    waker: Option<Waker>,
+    /// How many calls it has taken since it last had nothing to do.
+    calls: usize,
+    /// How many of them are answered.
+    answered: usize,
+    /// How many of them nobody wants answered any more.
+    abandoned: usize,
+    /// How many of its responses are being sent.
+    bodies: usize,
+}
+
+impl LifeState {
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
 }
 
 impl Life {
     fn new(instance: u64) -> Arc<Self> {
         Arc::new(Self {
             instance,
-            state: Mutex::new(LifeState::Alive(None)),
+            released: CancellationToken::new(),
+            state: Mutex::default(),
         })
     }
 
     /// Ends the instance, wherever it is. The requests that it serves fail.
     pub fn kill(&self) {
-        let state = std::mem::replace(&mut *self.state(), LifeState::Killed);
-        if let LifeState::Alive(Some(waker)) = state {
-            waker.wake();
+        let mut state = self.state();
+        state.is_killed = true;
+        state.wake();
+    }
+
+    /// Whether it was [killed](Self::kill), or ended because nobody wanted what it did.
+    pub fn is_killed(&self) -> bool {
+        self.state().is_killed
+    }
+
+    /// It has taken a call.
+    pub fn takes(&self) {
+        self.state().calls += 1;
+    }
+
+    /// Somebody has got the answer to a call of it.
+    pub fn answers(&self) {
+        let mut state = self.state();
+        state.answered += 1;
+        if state.abandoned > 0 {
+            state.wake();
         }
     }
 
-    /// Whether it was [killed](Self::kill).
-    pub fn is_killed(&self) -> bool {
-        matches!(*self.state(), LifeState::Killed)
+    /// Nobody wants this call of its answered any more.
+    pub fn abandons(&self) {
+        let mut state = self.state();
+        state.abandoned += 1;
+        state.wake();
     }
 
-    fn poll_killed(&self, cx: &Context<'_>) -> Poll<()> {
-        match &mut *self.state() {
-            LifeState::Alive(waker) => {
-                *waker = Some(cx.waker().clone());
-                Poll::Pending
+    /// Whether somebody has abandoned a call that may not have ended yet. It takes no more then: those would wait for the
+    /// same event as the abandoned ones, perhaps, and the errors of these would delay them.
+    pub fn has_abandoned(&self) -> bool {
+        self.state().abandoned > 0
+    }
+
+    /// A response of it begins to be sent.
+    pub fn begins_body(&self) {
+        self.state().bodies += 1;
+    }
+
+    /// A response of it was sent, or given up.
+    pub fn ends_body(&self) {
+        let mut state = self.state();
+        state.bodies -= 1;
+        if state.abandoned > 0 {
+            state.wake();
+        }
+    }
+
+    /// Whether it is over, when its worker is in this status.
+    ///
+    /// Wasmtime 48 has no way to cancel a guest's task (its issue 11833). What can be done is to end the instance, where
+    /// none but abandoned calls can have anything left to do in it; and otherwise, when all others have their answers, to
+    /// let the abandoned ones go on, with errors from the store, to the end of their own patience. (They are not made to
+    /// expire: a guest whose answer nobody takes would never end.)
+    fn poll(&self, cx: &Context<'_>, status: WorkerStatus) -> Poll<()> {
+        let mut state = self.state();
+        state.waker = Some(cx.waker().clone());
+        if status == WorkerStatus::Idle {
+            // All tasks have ended.
+            state.calls = 0;
+            state.answered = 0;
+            state.abandoned = 0;
+        } else if state.abandoned > 0 {
+            if state.abandoned == state.calls {
+                state.is_killed = true;
+            } else if state.abandoned + state.answered == state.calls && state.bodies == 0 {
+                self.released.cancel();
             }
-            LifeState::Killed => Poll::Ready(()),
+        }
+        if state.is_killed {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
         }
     }
 
@@ -345,8 +475,7 @@ pub struct Staged {
 pub struct Instances {
     pub program: Program,
     pub reuse: Reuse,
-    /// The most memory that an instance may have, in bytes.
-    pub memory: Option<usize>,
+    pub limits: Limits,
     pub store: Arc<dyn Store>,
     pub quirks: Quirks,
     pub variables: Variables,
@@ -383,6 +512,20 @@ impl HandlerState for Instances {
 
     async fn instantiate(&self) -> wasmtime::Result<Instance<Guest, Expiration, Worker>> {
         let number = self.made.fetch_add(1, Ordering::Relaxed) + 1;
+        let made = self.make(number).await;
+        if let Err(error) = &made
+            && self.director.is_none()
+        {
+            let what = format!("cannot make an instance: {error:#}");
+            self.console.print(number, Output::Stderr, &what);
+        }
+        made
+    }
+}
+
+impl Instances {
+    /// Makes the instance of this number.
+    async fn make(&self, number: u64) -> wasmtime::Result<Instance<Guest, Expiration, Worker>> {
         let life = Life::new(number);
         let staged = match &self.director {
             None => None,
@@ -410,15 +553,24 @@ impl HandlerState for Instances {
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
             hooks: NoOutgoingRequests,
-            keyvalue: KeyValue::new(store, self.quirks, is_staged),
+            keyvalue: KeyValue::new(store, self.quirks, is_staged, life.released.clone()),
             variables: self.variables.clone(),
-            limits: self.memory.map_or_else(StoreLimits::default, |most| {
-                StoreLimitsBuilder::new().memory_size(most).build()
-            }),
+            limits: self
+                .limits
+                .memory
+                .map_or_else(StoreLimits::default, |most| {
+                    StoreLimitsBuilder::new().memory_size(most).build()
+                }),
             requests: HashMap::new(),
         };
         let mut store = wasmtime::Store::new(self.program.engine(), guest);
         store.limiter(|guest| &mut guest.limits);
+        // A simulation has a time of its own, which the machine's must not disturb.
+        let slices = if is_staged {
+            cpu::leave_alone(&mut store)
+        } else {
+            cpu::limit(&mut store, self.limits.cpu)
+        };
         let Program(program) = &self.program;
         let proxy = program.instantiate_async(&mut store).await?;
         let reuse = self.program.reuse(self.reuse);
@@ -431,6 +583,7 @@ impl HandlerState for Instances {
                 is_wasi_0_2: self.program.is_wasi_0_2(),
                 timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
                 state: None,
+                slices,
                 life: life.clone(),
             },
             state: Worker {
@@ -443,6 +596,11 @@ impl HandlerState for Instances {
     }
 }
 
+/// Whether a worker was dropped with its runtime. To Wasmtime, that looks like a panic.
+fn is_end_of_runtime(error: &wasmtime::Error) -> bool {
+    !std::thread::panicking() && error.to_string() == "worker panicked"
+}
+
 /// When an instance is dropped.
 pub struct Expiration {
     reuse: Reuse,
@@ -451,6 +609,7 @@ pub struct Expiration {
     timer: Pin<Box<tokio::time::Sleep>>,
     /// What the instance is doing, and since when.
     state: Option<(WorkerStatus, Instant, tokio::time::Instant)>,
+    slices: Arc<Slices>,
     life: Arc<Life>,
 }
 
@@ -461,7 +620,8 @@ impl WorkerExpiration for Expiration {
         status: WorkerStatus,
         since_machine: Instant,
     ) -> Poll<()> {
-        if self.life.poll_killed(cx).is_ready() {
+        self.slices.pause();
+        if self.life.poll(cx, status).is_ready() {
             return Poll::Ready(());
         }
         let limit = match status {
@@ -498,11 +658,10 @@ pub struct Worker {
 
 impl WorkerState for Worker {
     type StoreData = Guest;
-    /// The request's number.
-    type RequestData = u64;
+    type RequestData = Arc<Call>;
 
     fn should_accept_request(&self, concurrent: usize, total: usize) -> ShouldAccept {
-        if total >= self.reuse.requests {
+        if total >= self.reuse.requests || self.life.has_abandoned() {
             ShouldAccept::Never
         } else if concurrent >= self.reuse.concurrent_requests {
             ShouldAccept::No
@@ -514,23 +673,30 @@ impl WorkerState for Worker {
     fn on_request_start(
         &self,
         mut store: StoreContextMut<'_, Guest>,
-        request: u64,
+        call: Arc<Call>,
         task: GuestTaskId,
     ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
+        store.data_mut().requests.insert(task, call.asker());
         if let Some(director) = &self.director {
-            store.data_mut().requests.insert(task, request);
-            director.begin(self.life.instance, request);
+            director.begin(self.life.instance, call.number);
         }
-        match self.reuse.request_timeout {
-            Some(timeout) => Box::pin(tokio::time::sleep(timeout)),
-            None => Box::pin(std::future::pending()),
-        }
+        call.begin(&self.life);
+        let timeout = self.reuse.request_timeout;
+        Box::pin(async move {
+            // It is under way for as long as the guest has not answered, whether anybody waits for that or not.
+            let _call = call;
+            match timeout {
+                Some(timeout) => tokio::time::sleep(timeout).await,
+                None => std::future::pending().await,
+            }
+        })
     }
 
     fn drop(&self, store: wasmtime::Store<Guest>, result: wasmtime::Result<()>) {
         drop(store);
         if let Err(error) = result
             && !self.life.is_killed()
+            && !is_end_of_runtime(&error)
         {
             // Each cause, with the guest's backtrace among them, but not the host's.
             for cause in error.chain() {

@@ -3,22 +3,28 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{self, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use bytes::Bytes;
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
-use http_body::Body;
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty, Full};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime_wasi_http::WasiBody;
-use wasmtime_wasi_http::handler::{ExpirationError, InstantiationError, ProxyHandler};
+use wasmtime_wasi_http::handler::{
+    ExpirationError, InstantiationError, ProxyHandler, TrapOrPanicError,
+};
 
+use crate::call::{Call, Sending, Waiting};
 use crate::component;
 use crate::console::{Console, Line, Output};
-use crate::guest::{Director, Instances, Life, Program, Reuse, RuntimeClock};
+use crate::guest::{Director, Instances, Life, Limits, Program, Reuse, RuntimeClock};
 use crate::manifest::Manifest;
 use crate::platform::{Interface, Platform};
 use crate::server::{Server, listen};
@@ -35,6 +41,8 @@ const AUTHORITY: Authority = Authority::from_static("localhost");
 pub struct Harness {
     handler: ProxyHandler<Instances>,
     requests: Arc<AtomicU64>,
+    /// One permit for each request that may be under way.
+    places: Arc<Semaphore>,
     lines: Arc<Mutex<Vec<Line>>>,
 }
 
@@ -44,6 +52,7 @@ pub struct Builder {
     store: Arc<dyn Store>,
     quirks: Quirks,
     reuse: Reuse,
+    limits: Limits,
     variables: BTreeMap<String, String>,
     platform: Platform,
     console: Option<Console>,
@@ -88,6 +97,7 @@ impl Harness {
             store: Arc::new(Memory::default()),
             quirks: Quirks::default(),
             reuse: Reuse::default(),
+            limits: Limits::default(),
             variables: BTreeMap::new(),
             platform: Platform::default(),
             console: None,
@@ -179,14 +189,71 @@ impl Harness {
     }
 
     /// Gives a request to an instance. The response's body may still be on its way.
+    ///
+    /// # Cancel safety
+    ///
+    /// A future that is dropped cancels the request. The instance may have done it, or not. Where it serves nobody else, it
+    /// is ended. Otherwise it goes on for them, and gets no more answers from the store for the request that was
+    /// cancelled: an error, when the others have theirs. What a request leaves behind after its response is not cancelled.
     pub async fn handle<B>(&self, request: Request<B>) -> Response<WasiBody>
     where
         B: Body<Data = Bytes, Error: Into<wasmtime_wasi_http::Error>> + Send + 'static,
     {
+        self.handle_in(None, request).await
+    }
+
+    /// The same, if fewer requests are under way than [`Limits::concurrent_requests`]. Otherwise, it is refused with 503.
+    pub(crate) async fn admit<B>(&self, request: Request<B>) -> Response<WasiBody>
+    where
+        B: Body<Data = Bytes, Error: Into<wasmtime_wasi_http::Error>> + Send + 'static,
+    {
+        match self.places.clone().try_acquire_owned() {
+            Ok(place) => self.handle_in(Some(place), request).await,
+            Err(_) => {
+                let most = self.handler.state().limits.concurrent_requests;
+                whole(unavailable(&format!(
+                    "This host has {most} requests under way, and takes no more at once (--max-concurrent-requests)."
+                )))
+            }
+        }
+    }
+
+    async fn handle_in<B>(
+        &self,
+        place: Option<OwnedSemaphorePermit>,
+        request: Request<B>,
+    ) -> Response<WasiBody>
+    where
+        B: Body<Data = Bytes, Error: Into<wasmtime_wasi_http::Error>> + Send + 'static,
+    {
         let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
-        match self.try_handle(number, request).await {
-            Ok(response) => response,
-            Err(error) => whole(failure(&error)),
+        let call = Call::new(number, place);
+        let waiting = Waiting::new(call.clone());
+        let response = match self.call(call.clone(), request).await {
+            Ok(response) => response.map(|body| {
+                let sending = Sending::new(call);
+                Sent { body, sending }.boxed_unsync()
+            }),
+            Err(error) => {
+                self.say(&call, &error);
+                whole(failure(&error))
+            }
+        };
+        waiting.ends();
+        response
+    }
+
+    /// Prints why an instance gave no response, where that is printed nowhere else.
+    fn say(&self, call: &Call, error: &wasmtime::Error) {
+        let is_said = error.is::<TrapOrPanicError>()
+            || error.is::<ExpirationError>()
+            || error.is::<InstantiationError<Arc<Call>>>()
+            || error.is::<wasmtime::Trap>();
+        if !is_said {
+            let instance = call.life().map_or(0, |life| life.instance);
+            let what = format!("answered with an error: {error:#}");
+            let console = &self.handler.state().console;
+            console.print(instance, Output::Stderr, &what);
         }
     }
 
@@ -199,19 +266,57 @@ impl Harness {
     where
         B: Body<Data = Bytes, Error: Into<wasmtime_wasi_http::Error>> + Send + 'static,
     {
+        self.call(Call::new(number, None), request).await
+    }
+
+    async fn call<B>(
+        &self,
+        call: Arc<Call>,
+        request: Request<B>,
+    ) -> wasmtime::Result<Response<WasiBody>>
+    where
+        B: Body<Data = Bytes, Error: Into<wasmtime_wasi_http::Error>> + Send + 'static,
+    {
         let request = match absolute(request) {
             Ok(request) => request,
             Err(detail) => return Ok(whole(problem(StatusCode::BAD_REQUEST, detail))),
         };
         let is_head = request.method() == Method::HEAD;
         let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-        let response = self.handler.handle(number, request).await?;
+        let response = self.handler.handle(call, request).await?;
         // HTTP has no place for the body of an answer to HEAD, whatever length its head tells.
         Ok(if is_head {
             response.map(|_| empty())
         } else {
             response
         })
+    }
+}
+
+/// The body of a response that is being sent.
+struct Sent {
+    body: WasiBody,
+    #[expect(dead_code, reason = "ends when it is dropped")]
+    sending: Sending,
+}
+
+impl Body for Sent {
+    type Data = Bytes;
+    type Error = wasmtime_wasi_http::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -269,6 +374,12 @@ impl Builder {
         self
     }
 
+    /// What the host takes on at once, and what its instances may use.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
     /// Gives a Spin variable its value.
     pub fn variable(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.variables.insert(name.into(), value.into());
@@ -288,13 +399,13 @@ impl Builder {
     /// Where the component does not build, does not load, or imports what this host does not have.
     pub async fn start(mut self) -> anyhow::Result<Harness> {
         let source = std::mem::replace(&mut self.source, Source::UnderTest);
-        let platform = self.platform.clone();
+        let (platform, limits) = (self.platform.clone(), self.limits);
         let (program, manifest) = tokio::task::spawn_blocking(move || {
             let manifest = match &source {
                 Source::Manifest(path) => Some(Manifest::read(path)?),
                 _ => None,
             };
-            anyhow::Ok((program(source, &platform)?, manifest))
+            anyhow::Ok((program(source, &platform, &limits)?, manifest))
         })
         .await??;
         if let Some(manifest) = manifest {
@@ -336,10 +447,15 @@ impl Builder {
                 })
             }
         };
-        let limits = [self.reuse.request_timeout, self.platform.request_timeout];
+        let timeouts = [self.reuse.request_timeout, self.platform.request_timeout];
         let reuse = Reuse {
-            request_timeout: limits.into_iter().flatten().min(),
+            request_timeout: timeouts.into_iter().flatten().min(),
             ..self.reuse
+        };
+        let memories = [self.limits.memory, self.platform.memory];
+        let limits = Limits {
+            memory: memories.into_iter().flatten().min(),
+            ..self.limits
         };
         let store = match self.platform.quotas {
             none if none == Quotas::default() => self.store,
@@ -349,7 +465,7 @@ impl Builder {
             handler: ProxyHandler::new(Instances {
                 program,
                 reuse,
-                memory: self.platform.memory,
+                limits,
                 store,
                 quirks: self.quirks,
                 variables: Variables(Arc::new(self.variables)),
@@ -360,14 +476,21 @@ impl Builder {
                 director: self.director,
             }),
             requests: Arc::default(),
+            places: Arc::new(Semaphore::new(
+                limits.concurrent_requests.min(Semaphore::MAX_PERMITS),
+            )),
             lines,
         })
     }
 }
 
 /// The program from this source, for this host. Built and compiled once in a process.
-pub(crate) fn program(source: Source, platform: &Platform) -> anyhow::Result<Program> {
-    type Key = (PathBuf, Vec<Interface>);
+pub(crate) fn program(
+    source: Source,
+    platform: &Platform,
+    limits: &Limits,
+) -> anyhow::Result<Program> {
+    type Key = (PathBuf, Vec<Interface>, usize);
     static PROGRAMS: Mutex<BTreeMap<Key, Program>> = Mutex::new(BTreeMap::new());
 
     let mut programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -381,11 +504,12 @@ pub(crate) fn program(source: Source, platform: &Platform) -> anyhow::Result<Pro
             component::build(Path::new(&package))?
         }
     };
-    let key = (path, platform.lacks.clone());
+    let instances = limits.concurrent_requests;
+    let key = (path, platform.lacks.clone(), instances);
     if let Some(program) = programs.get(&key) {
         return Ok(program.clone());
     }
-    let program = Program::load(&key.0, platform)
+    let program = Program::load(&key.0, platform, instances)
         .with_context(|| format!("cannot load the component {}", key.0.display()))?;
     programs.insert(key, program.clone());
     Ok(program)
@@ -417,14 +541,8 @@ fn failure(error: &wasmtime::Error) -> Response<String> {
             StatusCode::GATEWAY_TIMEOUT,
             "The component did not answer within the host's request timeout.",
         )
-    } else if error.is::<InstantiationError<u64>>() {
-        let mut response = problem(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "The host could not make an instance of the component.",
-        );
-        let headers = response.headers_mut();
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        response
+    } else if error.is::<InstantiationError<Arc<Call>>>() {
+        unavailable("The host could not make an instance of the component. Its log says why.")
     } else {
         problem(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -433,8 +551,16 @@ fn failure(error: &wasmtime::Error) -> Response<String> {
     }
 }
 
+/// A refusal for now.
+fn unavailable(detail: &str) -> Response<String> {
+    let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, detail);
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
 /// A problem document (RFC 9457) of the host's own.
-fn problem(status: StatusCode, detail: &str) -> Response<String> {
+pub(crate) fn problem(status: StatusCode, detail: &str) -> Response<String> {
     let document = serde_json::json!({
         "type": "about:blank",
         "title": status.canonical_reason(),

@@ -8,9 +8,12 @@ use wasmtime::component::{
     Accessor, FutureReader, GuestTaskId, HasData, Resource, ResourceTable, StreamReader,
 };
 
+use tokio_util::sync::CancellationToken;
+
 use crate::bindings::fermyon::spin::key_value as two;
 use crate::bindings::spin::key_value::key_value as spin;
 use crate::bindings::wasi::keyvalue::{atomics, batch, store as wasi};
+use crate::call::Asker;
 use crate::store::{Error, Quirks, Store};
 
 /// The one label that guests may open.
@@ -38,16 +41,25 @@ pub struct KeyValue {
     quirks: Quirks,
     cas_slots: usize,
     names_requests: bool,
+    /// Cancelled when what abandoned requests ask is answered.
+    released: CancellationToken,
 }
 
 impl KeyValue {
-    /// Over this store, which is told whose calls it gets ([`current_request`]) if it `names_requests`.
-    pub fn new(store: Arc<dyn Store>, quirks: Quirks, names_requests: bool) -> Self {
+    /// Over this store, which is told whose calls it gets ([`current_request`]) if it `names_requests`. It gets no calls
+    /// of abandoned requests: they are held back until they are `released`, and then answered with an error.
+    pub fn new(
+        store: Arc<dyn Store>,
+        quirks: Quirks,
+        names_requests: bool,
+        released: CancellationToken,
+    ) -> Self {
         Self {
             store,
             quirks,
             cas_slots: 0,
             names_requests,
+            released,
         }
     }
 }
@@ -66,7 +78,7 @@ pub fn current_request() -> Option<u64> {
 pub struct View<'a> {
     pub keyvalue: &'a mut KeyValue,
     pub table: &'a mut ResourceTable,
-    pub requests: &'a HashMap<GuestTaskId, u64>,
+    pub requests: &'a HashMap<GuestTaskId, Asker>,
 }
 
 /// Names [`View`] to the linker.
@@ -85,24 +97,28 @@ fn wasi_error(error: Error) -> wasi::Error {
 }
 
 /// Asks the store of an instance, in the name of the request that asks.
-async fn ask<T: Send, F: Future>(
+async fn ask<T: Send, V, F: Future<Output = Result<V, Error>>>(
     accessor: &Accessor<T, Data>,
     call: impl FnOnce(Arc<dyn Store>) -> F,
 ) -> wasmtime::Result<F::Output> {
-    let (store, request) = accessor.with(|mut access| {
-        let View { keyvalue, .. } = access.get();
-        let store = keyvalue.store.clone();
-        if !keyvalue.names_requests {
-            return wasmtime::error::Ok((store, None));
-        }
+    let (store, asker, names_requests) = accessor.with(|mut access| {
         let task = access.as_context_mut().async_call_stack()?.last();
-        let request = task.and_then(|task| access.get().requests.get(&task).copied());
-        Ok((store, request))
+        let View {
+            keyvalue, requests, ..
+        } = access.get();
+        let asker = task.and_then(|task| requests.get(&task).cloned());
+        wasmtime::error::Ok((keyvalue.store.clone(), asker, keyvalue.names_requests))
     })?;
+    if asker.as_ref().is_some_and(Asker::is_abandoned) {
+        // Not an error at once: a guest that tries again would take the place of those that somebody waits for.
+        let released = accessor.with(|mut access| access.get().keyvalue.released.clone());
+        released.cancelled().await;
+        return Ok(Err(Error("nobody waits for this request any more".into())));
+    }
     let call = call(store);
-    Ok(match request {
+    Ok(match asker.filter(|_| names_requests) {
         None => call.await,
-        Some(request) => REQUEST.scope(request, call).await,
+        Some(Asker { request, .. }) => REQUEST.scope(request, call).await,
     })
 }
 
@@ -199,7 +215,7 @@ impl View<'_> {
         call: C,
     ) -> impl Future<Output = F::Output> + use<F, C> {
         let call = call(self.keyvalue.store.clone());
-        let request = self.requests.values().next().copied();
+        let request = self.requests.values().next().map(|asker| asker.request);
         let request = request.filter(|_| self.keyvalue.names_requests);
         async move {
             match request {

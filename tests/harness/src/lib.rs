@@ -96,8 +96,11 @@
 #![cfg(not(target_family = "wasm"))]
 
 mod bindings;
+mod call;
 pub mod component;
 pub mod console;
+mod cpu;
+mod front;
 mod guest;
 mod harness;
 mod keyvalue;
@@ -109,7 +112,8 @@ pub mod simulation;
 pub mod store;
 mod variables;
 
-pub use guest::Reuse;
+pub use front::Bounds;
+pub use guest::{Limits, Reuse};
 pub use harness::{Builder, Harness};
 pub use routes::Routes;
 pub use server::{GRACE, Server, listen};

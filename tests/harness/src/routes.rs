@@ -38,7 +38,8 @@ impl Routes {
         self
     }
 
-    /// Gives a request to the host whose it is. Otherwise as [`Harness::handle`].
+    /// Gives a request to the host whose it is, unless that has as many under way as it takes at once: then, the answer
+    /// is 503. Otherwise as [`Harness::handle`], cancel safety included.
     pub async fn handle<B>(&self, mut request: Request<B>) -> Response<crate::Body>
     where
         B: http_body::Body<Data = Bytes, Error: Into<wasmtime_wasi_http::Error>> + Send + 'static,
@@ -56,10 +57,10 @@ impl Routes {
                 && let Some(uri) = with_path(request.uri(), &format!("{rest}{query}"))
             {
                 *request.uri_mut() = uri;
-                return host.handle(request).await;
+                return host.admit(request).await;
             }
         }
-        self.root.handle(request).await
+        self.root.admit(request).await
     }
 }
 

@@ -3,24 +3,23 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use anyhow::Context as _;
-use bytes::Bytes;
-use http::{Response, header};
-use http_body::Frame;
-use http_body_util::BodyExt;
+use anyhow::Context;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::{Body, Routes};
+use crate::Routes;
+use crate::front::{self, Bounds, Connection, Stream};
+
+/// The largest head of an HTTP/1.1 request, in bytes. hyper bounds HTTP/2's at 16 KiB.
+const LARGEST_HEAD: usize = 64 << 10;
 
 /// How long requests may go on after a shutdown has begun.
 pub const GRACE: Duration = Duration::from_secs(5);
@@ -50,15 +49,28 @@ pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 impl Server {
-    /// Serves what `routes` answer: one [`Harness`](crate::Harness), or several.
+    /// Serves what `routes` answer: one [`Harness`](crate::Harness), or several. Clients keep within the usual [`Bounds`].
     ///
     /// # Errors
     ///
     /// Where the socket has no address.
     pub fn start(listener: TcpListener, routes: impl Into<Routes>) -> anyhow::Result<Self> {
+        Self::start_within(Bounds::default(), listener, routes)
+    }
+
+    /// The same, within these bounds.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_within(
+        bounds: Bounds,
+        listener: TcpListener,
+        routes: impl Into<Routes>,
+    ) -> anyhow::Result<Self> {
         let address = listener.local_addr().context("the socket has no address")?;
         let (stop, stopped) = oneshot::channel();
-        let running = tokio::spawn(serve(listener, routes.into(), stopped));
+        let running = tokio::spawn(serve(listener, routes.into(), bounds, stopped));
         Ok(Self {
             address,
             stop,
@@ -85,56 +97,44 @@ impl Server {
     }
 }
 
-/// A stream of server-sent events that ends when the server is shut down.
-///
-/// Such a stream may go on for ever. Its clients come back by themselves, so that an end, unlike a broken connection,
-/// costs them nothing.
-struct UntilShutdown {
-    body: Body,
-    shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
-}
-
-impl http_body::Body for UntilShutdown {
-    type Data = Bytes;
-    type Error = wasmtime_wasi_http::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        match Pin::new(&mut self.body).poll_frame(cx) {
-            Poll::Pending => self.shutdown.as_mut().poll(cx).map(|()| None),
-            ready => ready,
-        }
-    }
-}
-
-/// The response, with a body that ends at the shutdown if it is a stream of events.
-fn until_shutdown(response: Response<Body>, mut shutdown: watch::Receiver<bool>) -> Response<Body> {
-    let kind = response.headers().get(header::CONTENT_TYPE);
-    if !kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")) {
-        return response;
-    }
-    let shutdown = Box::pin(async move {
-        // An error says that the server is gone: the same.
-        _ = shutdown.wait_for(|is_shutdown| *is_shutdown).await;
-    });
-    response.map(|body| UntilShutdown { body, shutdown }.boxed_unsync())
-}
-
-async fn serve(listener: TcpListener, routes: Routes, mut stopped: oneshot::Receiver<()>) -> bool {
+async fn serve(
+    listener: TcpListener,
+    routes: Routes,
+    bounds: Bounds,
+    mut stopped: oneshot::Receiver<()>,
+) -> bool {
     let (shutdown, is_shutdown) = watch::channel(false);
     let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1().timer(TokioTimer::new());
+    http.http1()
+        .timer(TokioTimer::new())
+        // The connection itself watches over that, for both versions and from its first byte.
+        .header_read_timeout(None)
+        .max_buf_size(LARGEST_HEAD);
     http.http2().timer(TokioTimer::new());
     let connections = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(
+        bounds.connections.min(Semaphore::MAX_PERMITS),
+    ));
+    let accept = async || {
+        if places.available_permits() == 0 {
+            static SAID: Once = Once::new();
+            let most = bounds.connections;
+            SAID.call_once(|| {
+                tracing::warn!(
+                    "{most} connections: further ones wait until one ends (--max-connections)"
+                );
+            });
+        }
+        let place = places.clone().acquire_owned().await;
+        (listener.accept().await, place)
+    };
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let (accepted, place) = tokio::select! {
+            accepted = accept() => accepted,
             _ = &mut stopped => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (tcp, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(_) => {
                 // A connection that broke off at once, or no file descriptor left: others may still do well.
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -142,20 +142,29 @@ async fn serve(listener: TcpListener, routes: Routes, mut stopped: oneshot::Rece
             }
         };
         // Without this, a response that follows its head a moment later waits 40 ms for an acknowledgement.
-        _ = stream.set_nodelay(true);
-        let (routes, is_shutdown) = (routes.clone(), is_shutdown.clone());
-        let service = service_fn(move |request| {
-            let (routes, is_shutdown) = (routes.clone(), is_shutdown.clone());
-            async move {
-                let response = routes.handle(request).await;
-                Ok::<_, Infallible>(until_shutdown(response, is_shutdown))
+        _ = tcp.set_nodelay(true);
+        let connection = Connection::new(peer, bounds);
+        let service = service_fn({
+            let (routes, connection) = (routes.clone(), connection.clone());
+            let is_shutdown = is_shutdown.clone();
+            move |request| {
+                let (routes, connection) = (routes.clone(), connection.clone());
+                let is_shutdown = is_shutdown.clone();
+                async move {
+                    let response = front::answer(&routes, &connection, is_shutdown, request).await;
+                    Ok::<_, Infallible>(response)
+                }
             }
         });
-        let connection = http.serve_connection(TokioIo::new(stream), service);
-        let connection = connections.watch(connection.into_owned());
+        let stream = TokioIo::new(Stream::new(tcp, connection.clone()));
+        let serving = connections.watch(http.serve_connection(stream, service).into_owned());
         tokio::spawn(async move {
-            // A client that goes away or speaks no HTTP is its own affair.
-            _ = connection.await;
+            let _place = place;
+            tokio::select! {
+                // A client that goes away or speaks no HTTP is its own affair.
+                _ = serving => {}
+                () = connection.is_idle() => {}
+            }
         });
     }
     drop(listener);

@@ -45,7 +45,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::guest::Program;
+use crate::guest::{Limits, Program};
 use crate::harness::{Source, program};
 use crate::platform::Platform;
 
@@ -74,7 +74,8 @@ impl Simulation {
     ///
     /// Where the component does not load, or imports what the host does not have.
     pub fn load(component: impl Into<PathBuf>) -> anyhow::Result<Self> {
-        let program = program(Source::Component(component.into()), &Platform::default())?;
+        let source = Source::Component(component.into());
+        let program = program(source, &Platform::default(), &Limits::default())?;
         Ok(Self { program })
     }
 

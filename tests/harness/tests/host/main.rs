@@ -3,6 +3,7 @@
 mod browser;
 mod cli;
 mod conformance;
+mod front;
 mod gotcha;
 mod lifespan;
 mod several;

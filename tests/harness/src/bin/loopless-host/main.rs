@@ -6,6 +6,7 @@
 mod conformance;
 mod contract;
 mod lifespan;
+mod log;
 mod project;
 mod serve;
 mod simulate;

@@ -8,17 +8,22 @@ use std::time::Duration;
 
 use anstream::{eprintln, println};
 use anyhow::{anyhow, bail};
+use bytesize::ByteSize;
 use clap::Args;
 use loopless_host::console::{Console, Line, Output};
 use loopless_host::manifest::Manifest;
 use loopless_host::platform::{Interface, Lacking};
 use loopless_host::store::{Memory, Quirks, Redis, Sqlite};
-use loopless_host::{GRACE, Harness, Reuse, Routes, Server, is_variable_name, listen};
+use loopless_host::{
+    Bounds, GRACE, Harness, Limits, Reuse, Routes, Server, is_variable_name, listen,
+};
 use redis::IntoConnectionInfo;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
 
 use crate::lifespan::{self, Lifespan};
+use crate::log;
 use crate::project::{self, AKAMAI_FUNCTIONS, FERMYON_CLOUD, Host};
 use crate::style::{BOLD, DIM};
 
@@ -74,6 +79,38 @@ pub struct Arguments {
     /// How long a request may take, such as 30s; without this, as long as it likes
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     request_timeout: Option<Duration>,
+
+    /// How many requests may be under way at the same time; more are refused with 503
+    #[arg(long, value_name = "N", default_value_t = Limits::default().concurrent_requests, value_parser = at_least_one)]
+    max_concurrent_requests: usize,
+
+    /// How much memory an instance may have, such as 128MiB
+    #[arg(long, value_name = "SIZE", default_value = "128MiB")]
+    max_instance_memory: ByteSize,
+
+    /// How long an instance may compute without a pause; it is ended then
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
+    cpu_timeout: Duration,
+
+    /// How many connections are served at the same time; more wait
+    #[arg(long, value_name = "N", default_value_t = Bounds::default().connections, value_parser = at_least_one)]
+    max_connections: usize,
+
+    /// How long a connection may be without the whole head of a request, at first and between two
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    head_timeout: Duration,
+
+    /// How long the body of a request may take to come
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    body_timeout: Duration,
+
+    /// How long a client may take nothing of a response
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    write_timeout: Duration,
+
+    /// Logs a line for each request to standard error; RUST_LOG says more exactly what is logged
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    log_format: Option<log::Format>,
 
     /// Also serves, on /gotcha/, an event in the memory of a component, to see it fail
     #[arg(long)]
@@ -207,6 +244,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
 
 /// Builds the component if need be, starts its application, and serves it.
 async fn start(mut arguments: Arguments) -> anyhow::Result<(Server, Lifespan)> {
+    log::start(arguments.log_format)?;
     let manifest = arguments.manifest()?;
     let token = lifespan::token(&mut arguments.variables)?;
     // Before the build, which may take a minute: what is wrong with the arguments is said at once.
@@ -219,6 +257,18 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<(Server, Lifespan)> {
         idle: arguments.idle_instance_timeout,
         request_timeout: arguments.request_timeout,
     };
+    let limits = Limits {
+        concurrent_requests: arguments.max_concurrent_requests,
+        memory: Some(usize::try_from(arguments.max_instance_memory.as_u64()).unwrap_or(usize::MAX)),
+        cpu: Some(arguments.cpu_timeout),
+    };
+    let bounds = Bounds {
+        connections: arguments.max_connections,
+        head_timeout: arguments.head_timeout,
+        body_timeout: arguments.body_timeout,
+        write_timeout: arguments.write_timeout,
+    };
+    allow_open_files();
     let mut platform = arguments.host.platform();
     platform.lacks.extend(arguments.without);
     let lacks = platform.lacks.clone();
@@ -226,6 +276,7 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<(Server, Lifespan)> {
         .quirks(arguments.quirks)
         .platform(platform)
         .reuse(reuse)
+        .limits(limits)
         .console(console("component"));
     for (name, value) in arguments.variables {
         builder = builder.variable(name, value);
@@ -253,18 +304,33 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<(Server, Lifespan)> {
     if arguments.gotcha {
         let build = || project::build_package("the gotcha", "tests/gotcha");
         let path = spawn_blocking(build).await??;
-        let gotcha = Harness::builder().reuse(reuse).console(console("gotcha"));
+        let gotcha = Harness::builder().reuse(reuse).limits(limits);
+        let gotcha = gotcha.console(console("gotcha"));
         routes = routes.mount(GOTCHA, gotcha.component(path).start().await?);
     }
     let lifespan = Lifespan::new(harness, token);
     lifespan.startup().await?;
-    let server = Server::start(listener, routes)?;
+    let server = Server::start_within(bounds, listener, routes)?;
     println!("{BOLD}Serving{BOLD:#} {} (store: {store})", server.url(""));
     if arguments.gotcha {
         println!("{BOLD}The gotcha{BOLD:#} {}/", server.url(GOTCHA));
     }
-    println!("{DIM}Ctrl-C stops it.{DIM:#}");
+    let most = limits.concurrent_requests;
+    println!(
+        "{DIM}Up to {most} requests at once (--max-concurrent-requests). Ctrl-C stops it.{DIM:#}"
+    );
     Ok((server, lifespan))
+}
+
+/// Lets this process have as many open files as it may: each connection is one, and the usual limit is 1,024.
+fn allow_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    // Without it, some connections wait.
+    _ = setrlimit(Resource::Nofile, most);
 }
 
 /// Resolves at the first Ctrl-C or SIGTERM. A second one ends the process at once.
