@@ -294,6 +294,17 @@ impl<S: Strategy, C: Clock> Events<S, C> {
         self.strategy.store()
     }
 
+    /// Returns if the store answers. One read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn probe(&self) -> Result<(), Error> {
+        // No event is called that: there is nothing here that could be of another build.
+        self.store().get(PREFIX).await?;
+        Ok(())
+    }
+
     /// The clock that times their waits.
     pub(crate) fn clock(&self) -> &C {
         &self.clock

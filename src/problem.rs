@@ -1,16 +1,18 @@
 //! Problem documents (RFC 9457): every error that a client sees is one.
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::{event, service};
+use crate::{event, service, settings};
 
 /// An error as a client sees it: a status, and a sentence that says what happened and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     status: StatusCode,
     detail: String,
+    /// Whose token would help.
+    realm: Option<&'static str>,
 }
 
 impl Problem {
@@ -19,7 +21,23 @@ impl Problem {
         Self {
             status,
             detail: detail.into(),
+            realm: None,
         }
+    }
+
+    /// 401: a request without the token of this realm (RFC 6750). `detail` is for people.
+    pub fn unauthorized(realm: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            realm: Some(realm),
+            ..Self::new(StatusCode::UNAUTHORIZED, detail)
+        }
+    }
+
+    /// The header that says which token is needed.
+    pub fn challenge(&self) -> Option<(HeaderName, HeaderValue)> {
+        let challenge = format!("Bearer realm=\"{}\"", self.realm?);
+        let challenge = HeaderValue::try_from(challenge).ok()?;
+        Some((header::WWW_AUTHENTICATE, challenge))
     }
 
     /// The document, as JSON on one line.
@@ -46,6 +64,12 @@ impl From<event::Error> for Problem {
     }
 }
 
+impl From<settings::Error> for Problem {
+    fn from(error: settings::Error) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}."))
+    }
+}
+
 impl From<service::Error> for Problem {
     fn from(error: service::Error) -> Self {
         let status = match error {
@@ -67,6 +91,12 @@ struct Document<'a> {
     detail: &'a str,
 }
 
+impl From<Problem> for Response {
+    fn from(problem: Problem) -> Self {
+        problem.into_response()
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = (self.status, self.document()).into_response();
@@ -75,16 +105,16 @@ impl IntoResponse for Problem {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            // What fails here fails for a moment: a store that restarts, or many writers at once.
+        let may_work_later = [
+            // A store that restarts, or many writers at once.
+            StatusCode::SERVICE_UNAVAILABLE,
+            // Many waits at once.
+            StatusCode::TOO_MANY_REQUESTS,
+        ];
+        if may_work_later.contains(&self.status) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        if self.status == StatusCode::UNAUTHORIZED {
-            headers.insert(
-                header::WWW_AUTHENTICATE,
-                HeaderValue::from_static("Bearer realm=\"operator\""),
-            );
-        }
+        headers.extend(self.challenge());
         response
     }
 }

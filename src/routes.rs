@@ -1,8 +1,10 @@
 //! Every route, on one screen. What they do is in the modules below.
 
+mod access;
 mod demo;
 mod events;
 mod lifespan;
+mod page;
 mod request;
 mod service;
 mod sse;
@@ -14,7 +16,8 @@ use std::sync::{Arc, OnceLock};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderValue, Method, Request, StatusCode, Uri, header};
+use axum::http::{Method, Request, StatusCode, Uri, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tower_service::Service;
@@ -23,38 +26,47 @@ use crate::clock::{Calendar, Clock};
 use crate::event::{Event, Events, Name};
 use crate::problem::Problem;
 use crate::promises::Build;
-use crate::settings::{Settings, Variables};
+use crate::settings::{Access, Settings, Variables};
 use crate::store::Atomics;
 use crate::strategy::{Exact, Strategy};
+
+use page::Page;
 
 /// The largest request body, in bytes.
 const BODY_LIMIT: usize = 1024;
 
 /// The application, over any host.
 pub fn router<H: Host>(events: Events<H::Strategy, H::Clock>, variables: H::Variables) -> Router {
+    let app = App(Arc::new(Shared {
+        events,
+        variables,
+        settings: OnceLock::new(),
+        access: OnceLock::new(),
+        places: Arc::new(()),
+    }));
     Router::new()
         .route("/", get(demo::index::<H>))
         .route("/change_event", post(demo::change::<H>))
+        .route("/page.css", get(page::css))
+        .route("/page.js", get(page::js))
         .route("/events", get(events::list::<H>))
         .route(
             "/events/{name}",
             get(events::show::<H>)
                 .put(events::change::<H>)
+                .post(events::press::<H>)
                 .delete(events::forget::<H>),
         )
         .route("/events/{name}/wait", get(events::wait::<H>))
         .route("/events/{name}/stream", get(stream::stream::<H>))
         .merge(H::background())
+        .route("/healthz", get(health::<H>))
         .route("/openapi.json", get(openapi::<H>))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .layer(axum::middleware::map_response(never_stored))
-        .with_state(App(Arc::new(Shared {
-            events,
-            variables,
-            settings: OnceLock::new(),
-        })))
+        .layer(from_fn_with_state(app.clone(), access::guard::<H>))
+        .with_state(app)
 }
 
 /// The routes of the service and the lifespan, on a host that can run the service.
@@ -112,6 +124,14 @@ struct Shared<H: Host> {
     events: Events<H::Strategy, H::Clock>,
     variables: H::Variables,
     settings: OnceLock<Settings>,
+    access: OnceLock<Access>,
+    /// Every wait and stream that is under way has a clone.
+    places: Arc<()>,
+}
+
+/// A place among the waits and streams of an instance. It is free again when this is dropped.
+pub struct Place {
+    _of: Arc<()>,
 }
 
 /// The state of the router.
@@ -135,10 +155,33 @@ impl<H: Host> App<H> {
         if let Some(settings) = self.0.settings.get() {
             return Ok(*settings);
         }
-        let settings = Settings::read(&self.0.variables).await.map_err(|error| {
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}."))
-        })?;
+        let settings = Settings::read(&self.0.variables).await?;
         Ok(*self.0.settings.get_or_init(|| settings))
+    }
+
+    /// Who may do what, read from the host by the first request of an instance.
+    async fn access(&self) -> Result<&Access, Problem> {
+        if let Some(access) = self.0.access.get() {
+            return Ok(access);
+        }
+        let access = Access::read(&self.0.variables).await?;
+        Ok(self.0.access.get_or_init(|| access))
+    }
+
+    /// A place for a wait or a stream, if one is free.
+    async fn place(&self) -> Result<Place, Problem> {
+        let most = self.settings().await?.instance_waits;
+        let of = self.0.places.clone();
+        // One is the application's own.
+        if Arc::strong_count(&of) > most + 1 {
+            return Err(Problem::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                format!(
+                    "{most} waits and streams are under way in this instance, which are all that it may have (instance_waits_max). Try again a little later."
+                ),
+            ));
+        }
+        Ok(Place { _of: of })
     }
 
     /// All events.
@@ -205,31 +248,13 @@ async fn wrong_method(method: Method, uri: Uri) -> Problem {
     )
 }
 
-/// Answers are about this moment. Errors are too: without this, a cache may keep a 404.
-async fn never_stored(mut response: Response) -> Response {
-    response
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
-/// A page with one button, which offers the other state.
-#[derive(askama::Template)]
-#[template(path = "page.html", config = "src/askama.toml")]
-struct Page<'a> {
-    /// The event's name, where it is not the demo's.
-    name: Option<&'a str>,
-    is_set: bool,
-}
-
-impl Page<'_> {
-    fn response(&self) -> Result<Response, Problem> {
-        match askama::Template::render(self) {
-            Ok(html) => Ok(axum::response::Html(html).into_response()),
-            Err(error) => Err(Problem::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                format!("The page could not be made: {error}."),
-            )),
-        }
-    }
+/// One round trip to the store, and how long it took.
+async fn health<H: Host>(State(app): State<App<H>>, uri: Uri) -> Result<Response, Problem> {
+    let [] = request::parameters(&uri, [])?;
+    let began = app.events().now();
+    app.events().probe().await?;
+    let took = app.events().now().saturating_sub(began);
+    let health =
+        serde_json::json!({ "status": "ok", "store_ms": took.as_micros() as f64 / 1000.0 });
+    Ok(json(health.to_string()))
 }

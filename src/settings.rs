@@ -25,6 +25,8 @@ pub struct Settings {
     pub service_lease: Duration,
     /// `service_autostart`: whether the application's startup starts the service.
     pub service_autostart: bool,
+    /// `instance_waits_max`: how many waits and streams an instance has at the same time.
+    pub instance_waits: usize,
 }
 
 impl Default for Settings {
@@ -36,6 +38,7 @@ impl Default for Settings {
             stream_max: None,
             service_lease: Duration::from_secs(5),
             service_autostart: false,
+            instance_waits: 1000,
         }
     }
 }
@@ -93,8 +96,81 @@ impl Settings {
         if let Some(autostart) = truth(variables, "service_autostart").await? {
             settings.service_autostart = autostart;
         }
+        if let Some(waits) = number(variables, "instance_waits_max", 1, 100_000).await? {
+            settings.instance_waits = usize::try_from(waits).unwrap_or(usize::MAX);
+        }
         Ok(settings)
     }
+}
+
+/// Who may do what: the tokens and the origins that an operator has set.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Access {
+    /// `write_token`: the token that every change needs. `None`: everyone may change events.
+    pub write_token: Option<String>,
+    /// `read_token`: the token that everything else needs, if it is not the `write_token`. `None`: everyone may look.
+    pub read_token: Option<String>,
+    /// `allowed_origins`: the origins of other sites whose pages may use the application.
+    pub allowed_origins: Vec<String>,
+}
+
+/// The tokens are secrets: they are not shown.
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access")
+            .field("has_write_token", &self.write_token.is_some())
+            .field("has_read_token", &self.read_token.is_some())
+            .field("allowed_origins", &self.allowed_origins)
+            .finish()
+    }
+}
+
+impl Access {
+    /// Reads the variables. One that the application does not have, or that is empty, restricts nothing.
+    ///
+    /// # Errors
+    ///
+    /// If `allowed_origins` is not a list of origins, if there is a `read_token` but no `write_token`, or if the host cannot
+    /// say what a variable is.
+    pub async fn read(variables: &impl Variables) -> Result<Self, Error> {
+        let write_token = filled(variables, "write_token").await?;
+        let read_token = filled(variables, "read_token").await?;
+        if read_token.is_some() && write_token.is_none() {
+            return Err(Error {
+                name: "read_token",
+                what: "is set, and write_token is not: everyone could change events, and see them in the responses"
+                    .into(),
+            });
+        }
+        let allowed = filled(variables, "allowed_origins").await?;
+        let allowed_origins = allowed.iter().flat_map(|list| list.split_whitespace());
+        let allowed_origins: Vec<_> = allowed_origins.map(str::to_owned).collect();
+        if let Some(wrong) = allowed_origins.iter().find(|origin| !is_origin(origin)) {
+            return Err(Error {
+                name: "allowed_origins",
+                what: format!(
+                    "has {wrong:?} in it; it must be a list of origins as browsers send them, such as \"https://app.example https://localhost:8080\""
+                ),
+            });
+        }
+        Ok(Self {
+            write_token,
+            read_token,
+            allowed_origins,
+        })
+    }
+}
+
+/// Whether this is an origin as browsers serialize it (RFC 6454, 6.2): in lower case, and without a path.
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, host)) = text.split_once("://") else {
+        return false;
+    };
+    let is_host = |byte: u8| byte.is_ascii_graphic() && !b"/?#@,*".contains(&byte);
+    ["http", "https"].contains(&scheme)
+        && !host.is_empty()
+        && host.bytes().all(is_host)
+        && !text.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
 /// The operator's token, which is in no [`Settings`]: it is read when it is needed, and not kept.
@@ -103,8 +179,13 @@ impl Settings {
 ///
 /// Where the host cannot say what it is.
 pub async fn operator_token(variables: &impl Variables) -> Result<Option<String>, Error> {
-    let token = text(variables, "operator_token").await?;
-    Ok(token.filter(|token| !token.is_empty()))
+    filled(variables, "operator_token").await
+}
+
+/// The value of a variable that is not empty.
+async fn filled(variables: &impl Variables, name: &'static str) -> Result<Option<String>, Error> {
+    let text = text(variables, name).await?;
+    Ok(text.filter(|text| !text.is_empty()))
 }
 
 async fn text(variables: &impl Variables, name: &'static str) -> Result<Option<String>, Error> {
@@ -163,15 +244,83 @@ mod tests {
         }
     }
 
-    fn read<const N: usize>(given: [(&'static str, &'static str); N]) -> Result<Settings, Error> {
-        let given = Given(given.into());
-        let mut reading = pin!(Settings::read(&given));
+    fn at_once<T>(reading: impl Future<Output = T>) -> T {
+        let mut reading = pin!(reading);
         match reading
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()))
         {
-            Poll::Ready(settings) => settings,
+            Poll::Ready(read) => read,
             Poll::Pending => unreachable!("nothing here waits"),
+        }
+    }
+
+    fn read<const N: usize>(given: [(&'static str, &'static str); N]) -> Result<Settings, Error> {
+        at_once(Settings::read(&Given(given.into())))
+    }
+
+    fn access<const N: usize>(given: [(&'static str, &'static str); N]) -> Result<Access, Error> {
+        at_once(Access::read(&Given(given.into())))
+    }
+
+    #[test]
+    fn without_variables_or_with_empty_ones_everyone_may_do_everything_on_one_site() {
+        let open = Access {
+            write_token: None,
+            read_token: None,
+            allowed_origins: Vec::new(),
+        };
+        assert_eq!(access([]), Ok(open.clone()));
+        let empty = [
+            ("write_token", ""),
+            ("read_token", ""),
+            ("allowed_origins", ""),
+        ];
+        assert_eq!(access(empty), Ok(open));
+    }
+
+    #[test]
+    fn tokens_are_read_and_not_shown() {
+        let access = access([("write_token", "w1ite"), ("read_token", "re4d")]).unwrap();
+        assert_eq!(access.write_token.as_deref(), Some("w1ite"));
+        assert_eq!(access.read_token.as_deref(), Some("re4d"));
+        let shown = format!("{access:?}");
+        assert!(
+            !shown.contains("w1ite") && !shown.contains("re4d"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn reading_cannot_be_restricted_where_writing_is_not() {
+        let error = access([("read_token", "secret")]).unwrap_err().to_string();
+        assert!(
+            error.contains("read_token") && !error.contains("secret"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn origins_are_as_browsers_send_them() {
+        let access_to = |origins| access([("allowed_origins", origins)]);
+        let allowed = access_to("https://app.example  http://[::1]:8080").unwrap();
+        assert_eq!(
+            allowed.allowed_origins,
+            ["https://app.example", "http://[::1]:8080"]
+        );
+        for wrong in [
+            "*",
+            "null",
+            "app.example",
+            "https://",
+            "https://app.example/",
+            "https://App.example",
+            "https://*.example",
+            "https://a.example,https://b.example",
+            "ftp://app.example",
+        ] {
+            let error = access_to(wrong).unwrap_err().to_string();
+            assert!(error.contains(wrong), "{error}");
         }
     }
 
@@ -189,6 +338,7 @@ mod tests {
             ("stream_max_seconds", "20"),
             ("service_lease_seconds", "30"),
             ("service_autostart", "true"),
+            ("instance_waits_max", "20"),
         ])
         .unwrap();
         assert_eq!(settings.polling.first, Duration::from_millis(10));
@@ -197,6 +347,7 @@ mod tests {
         assert_eq!(settings.stream_max, Some(Duration::from_secs(20)));
         assert_eq!(settings.service_lease, Duration::from_secs(30));
         assert!(settings.service_autostart);
+        assert_eq!(settings.instance_waits, 20);
         assert_eq!(read([("stream_max_seconds", "0")]), Ok(Settings::default()));
     }
 
@@ -214,6 +365,7 @@ mod tests {
             ("service_lease_seconds", "1"),
             ("service_autostart", "yes"),
             ("service_autostart", ""),
+            ("instance_waits_max", "0"),
         ] {
             let error = read([(name, value)]).unwrap_err().to_string();
             assert!(error.contains(name) && error.contains(value), "{error}");

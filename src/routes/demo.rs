@@ -6,9 +6,10 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse, Redirect, Response};
 
-use super::{App, Host, Page, request};
+use super::request::{self, bad};
+use super::{App, Host, Page};
 use crate::event::Name;
 use crate::problem::Problem;
 
@@ -23,29 +24,29 @@ pub async fn index<H: Host>(State(app): State<App<H>>) -> Result<Response, Probl
     let polling = app.settings().await?.polling;
     let event = app.event(&Name::DEMO).with_polling(polling);
     let waited = event.wait(INDEX_WAIT).await?;
-    let page = Page {
-        name: None,
-        is_set: waited.state().is_set(),
-    };
-    page.response()
+    Page::of(None, waited.state())
 }
 
-/// Sets the event on `True`, clears it on `False`.
+/// Sets the event on `True`, clears it on `False`. A form sends `state=True`, and gets the page again.
 pub async fn change<H: Host>(
     State(app): State<App<H>>,
     body: Result<Bytes, BytesRejection>,
-) -> Result<StatusCode, Problem> {
+) -> Result<Response, Problem> {
     let body = request::body(body, ACCEPTED)?;
-    let event = app.event(&Name::DEMO);
-    match &*body {
-        b"True" => event.set().await?,
-        b"False" => event.clear().await?,
-        _ => {
-            return Err(Problem::new(
-                StatusCode::BAD_REQUEST,
-                format!("The body is neither True nor False. {ACCEPTED}. Nothing was changed."),
-            ));
-        }
+    let pressed = request::pressed(&body);
+    let is_set = match &*body {
+        b"True" => Some(true),
+        b"False" => Some(false),
+        _ => pressed,
     };
-    Ok(StatusCode::NO_CONTENT)
+    let Some(is_set) = is_set else {
+        return Err(bad(format!(
+            "The body is neither True nor False. {ACCEPTED}. Nothing was changed."
+        )));
+    };
+    app.event(&Name::DEMO).change(is_set).await?;
+    Ok(match pressed {
+        Some(_) => Redirect::to("/").into_response(),
+        None => StatusCode::NO_CONTENT.into_response(),
+    })
 }

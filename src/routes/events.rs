@@ -6,7 +6,7 @@ use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use serde::{Deserialize, Serialize};
 
 use super::request::{self, bad};
@@ -101,7 +101,10 @@ pub async fn show<H: Host>(
     let is_known = |state| request::is_known(&headers, state);
     let is_waiting = wait.is_some() && headers.contains_key(header::IF_NONE_MATCH);
     let state = match wait {
-        Some(wait) if is_waiting => event.changed(is_known, wait).await?,
+        Some(wait) if is_waiting => {
+            let _place = app.place().await?;
+            event.changed(is_known, wait).await?
+        }
         _ => event.state().await?,
     };
 
@@ -110,11 +113,7 @@ pub async fn show<H: Host>(
     } else if is_waiting && state.is_forgotten {
         return Err(forgotten(&name));
     } else if request::prefers_html(&headers) {
-        let page = Page {
-            name: Some(name.as_str()),
-            is_set: state.is_set(),
-        };
-        page.response()?
+        Page::of(Some(name.as_str()), state)?
     } else {
         View::new(&name, state).response()
     };
@@ -162,6 +161,24 @@ pub async fn change<H: Host>(
     Ok(view.response())
 }
 
+/// The button of the event's page, without a script: a form knows no `PUT`. It gets the page again.
+pub async fn press<H: Host>(
+    State(app): State<App<H>>,
+    name: NamePath,
+    uri: Uri,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Redirect, Problem> {
+    const ACCEPTED: &str = "Send state=True or state=False, as the page does, or use PUT";
+
+    let name = request::name(name)?;
+    let [] = request::parameters(&uri, [])?;
+    let body = request::body(body, ACCEPTED)?;
+    let pressed = request::pressed(&body);
+    let is_set = pressed.ok_or_else(|| bad(format!("The body is wrong. {ACCEPTED}.")))?;
+    app.event(&name).change(is_set).await?;
+    Ok(Redirect::to(&format!("/events/{name}")))
+}
+
 fn precondition_failed(state: event::State) -> Problem {
     let generation = state.generation;
     Problem::new(
@@ -198,6 +215,7 @@ pub async fn wait<H: Host>(
         None => settings.wait_max,
     };
     let event = app.event(&name).with_polling(settings.polling);
+    let _place = app.place().await?;
     match event.wait(timeout).await? {
         Waited::Set(state) => Ok(View::new(&name, state).response()),
         Waited::Forgotten(_) => Err(forgotten(&name)),

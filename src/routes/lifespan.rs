@@ -5,10 +5,9 @@
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, Uri, header};
-use subtle::ConstantTimeEq;
+use axum::http::{HeaderMap, StatusCode, Uri};
 
-use super::{App, Background, Host, request, service};
+use super::{App, Background, Host, access, request, service};
 use crate::problem::Problem;
 use crate::settings;
 
@@ -68,25 +67,15 @@ pub async fn nothing_to_do<H: Host>(
 
 /// Lets the operator pass, and nobody else.
 async fn authorized<H: Host>(app: &App<H>, headers: &HeaderMap) -> Result<(), Problem> {
-    let token = settings::operator_token(app.variables())
-        .await
-        .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}.")))?;
-    let Some(token) = token else {
+    let Some(token) = settings::operator_token(app.variables()).await? else {
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
             "Nobody may do that here: the Spin variable operator_token is not set.",
         ));
     };
-    let given = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.as_bytes().split_at_checked("Bearer ".len()))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer "))
-        .map(|(_, given)| given);
-    // How long it takes says nothing about where a wrong token differs.
-    let is_operator = given.is_some_and(|given| bool::from(given.ct_eq(token.as_bytes())));
-    if !is_operator {
-        return Err(Problem::new(
-            StatusCode::UNAUTHORIZED,
+    if !access::bears(headers, Some(&token)) {
+        return Err(Problem::unauthorized(
+            "operator",
             "Only the operator may do that: send Authorization: Bearer with the value of the Spin variable operator_token.",
         ));
     }

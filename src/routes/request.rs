@@ -41,6 +41,15 @@ pub fn body(body: Result<Bytes, BytesRejection>, accepted: &str) -> Result<Bytes
     })
 }
 
+/// What the button of a page's form wants the event to be, if that is what the body says.
+pub fn pressed(body: &[u8]) -> Option<bool> {
+    match body {
+        b"state=True" => Some(true),
+        b"state=False" => Some(false),
+        _ => None,
+    }
+}
+
 /// The value of one parameter of the query. A query that has others, or this one twice, is refused: a parameter that
 /// nobody reads is a misspelt one.
 pub fn parameters<const N: usize>(

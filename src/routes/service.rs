@@ -119,6 +119,7 @@ pub async fn stop<H: Background>(State(app): State<App<H>>, uri: Uri) -> Result<
         Some(timeout) => request::seconds("timeout", &timeout, settings.wait_max)?,
         None => STOP_TIMEOUT.min(settings.wait_max),
     };
+    let _place = app.place().await?;
     Ok(view(stopped(&app, settings, timeout).await?))
 }
 
@@ -162,6 +163,7 @@ pub async fn stream<H: Background>(
 ) -> Result<Response, Problem> {
     let [] = request::parameters(&uri, [])?;
     let settings = app.settings().await?;
+    let place = app.place().await?;
     let progress = service(&app, settings).progress(None).await?;
     let told = sse::last_event_id(&headers)
         .and_then(Line::parse)
@@ -175,7 +177,7 @@ pub async fn stream<H: Background>(
     };
     let mut messages = Messages::new();
     source.push_since(&mut messages);
-    Ok(sse::response(app, settings, messages, source))
+    Ok(sse::response(app, settings, place, messages, source))
 }
 
 /// Which of the lines that the service has ever said: the run's number, and 1 for its first line, 2 for the next.

@@ -14,7 +14,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::{IntoResponse, Response};
 
-use super::{App, Host};
+use super::{App, Host, Place};
 use crate::problem::Problem;
 use crate::settings::Settings;
 
@@ -78,6 +78,7 @@ pub fn last_event_id(headers: &HeaderMap) -> Option<&str> {
 pub fn response<H: Host>(
     app: App<H>,
     settings: Settings,
+    place: Place,
     messages: Messages,
     source: impl Source,
 ) -> Response {
@@ -89,6 +90,7 @@ pub fn response<H: Host>(
         app,
         end,
         sent: now,
+        _place: place,
         messages,
         source,
     };
@@ -105,6 +107,7 @@ struct Stream<H: Host, T> {
     app: App<H>,
     end: Duration,
     sent: Duration,
+    _place: Place,
     messages: Messages,
     source: T,
 }

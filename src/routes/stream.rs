@@ -26,6 +26,7 @@ pub async fn stream<H: Host>(
     let name = request::name(name)?;
     let [] = request::parameters(&uri, [])?;
     let settings = app.settings().await?;
+    let place = app.place().await?;
     let seen = app.event(&name).look().await?;
 
     let source = Source {
@@ -38,7 +39,7 @@ pub async fn stream<H: Host>(
     let mut messages = Messages::new();
     let known = sse::last_event_id(&headers).and_then(|id| id.parse().ok());
     source.push_since(known, &mut messages);
-    Ok(sse::response(app, settings, messages, source))
+    Ok(sse::response(app, settings, place, messages, source))
 }
 
 /// What one client is told.
