@@ -10,6 +10,7 @@ mod support;
 mod spin {
     const BUILD: crate::support::Build = crate::support::Build::SPIN;
 
+    mod access;
     mod api;
     mod demo;
     mod errors;
@@ -21,6 +22,7 @@ mod spin {
 mod akamai_functions {
     const BUILD: crate::support::Build = crate::support::Build::AKAMAI_FUNCTIONS;
 
+    mod access;
     mod api;
     mod demo;
     mod errors;
@@ -32,6 +34,7 @@ mod akamai_functions {
 mod fermyon_cloud {
     const BUILD: crate::support::Build = crate::support::Build::FERMYON_CLOUD;
 
+    mod access;
     mod api;
     mod demo;
     mod errors;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use http_body_util::BodyExt;
@@ -74,6 +74,12 @@ fn incoming(request: IncomingRequest) -> Option<Request<Body>> {
         headers.append(name, HeaderValue::from_bytes(&value).ok()?);
     }
     let path = request.path_with_query().unwrap_or_else(|| "/".into());
+    let mut uri = Uri::builder().path_and_query(path);
+    if let Some(authority) = request.authority() {
+        // Hosts hand on the Host header in this form only. The scheme says nothing: TLS may end before them.
+        uri = uri.scheme("http").authority(authority);
+    }
+    let uri = uri.build().ok()?;
     let body = request.consume().ok()?;
     let contents = body.stream().ok()?;
     let chunks = stream::unfold(
@@ -88,7 +94,7 @@ fn incoming(request: IncomingRequest) -> Option<Request<Body>> {
     );
     let mut request = Request::builder()
         .method(method)
-        .uri(path)
+        .uri(uri)
         .body(Body::from_stream(chunks))
         .ok()?;
     *request.headers_mut() = headers;

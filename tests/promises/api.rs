@@ -192,7 +192,7 @@ async fn a_browser_gets_a_page_for_the_event() {
     let page = send(&host, "GET", "/events/door", &[("accept", browser)], "").await;
     assert_eq!(page.status(), StatusCode::OK);
     assert!(text(&page).contains(">Clear<"));
-    assert!(text(&page).contains("fetch('/events/door'"));
+    assert!(text(&page).contains("action=\"/events/door\""));
     assert!(
         page.headers()[header::VARY]
             .to_str()

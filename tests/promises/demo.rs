@@ -44,7 +44,7 @@ async fn the_page_is_html_that_nobody_may_store() {
         "text/html; charset=utf-8"
     );
     assert_eq!(page.headers()[header::CACHE_CONTROL], "no-store");
-    assert!(text(&page).contains("changeEvent('True')"));
+    assert!(text(&page).contains("<button name=\"state\" value=\"True\">"));
 }
 
 #[tokio::test(start_paused = true)]

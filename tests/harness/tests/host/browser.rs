@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use crate::conformance::{server, whole};
 use crate::shared::programs::program;
 use crate::support::Host;
 use fantoccini::{Client, ClientBuilder, Locator};
@@ -134,6 +135,186 @@ async fn clicking_set_offers_clear_and_clicking_clear_offers_set() {
     let (_, page) = host.send("GET", "/", "", false).await;
     assert!(page.contains(">Set<"), "{page}");
 
+    client.close().await.unwrap();
+}
+
+/// The browser's own view of an element's text, once there is some.
+async fn says(client: &Client, id: &str) -> String {
+    let element = format!("//*[@id='{id}'][normalize-space()]");
+    let wait = client.wait().at_most(Duration::from_secs(20));
+    let element = wait.for_element(Locator::XPath(&element)).await.unwrap();
+    element.text().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_page_that_may_not_asks_for_the_token_and_keeps_it_for_its_tab() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(Browser { client, _driver }) = browser(directory.path()).await else {
+        return;
+    };
+    let variables = [
+        "--variable",
+        "write_token=w1ite",
+        "--variable",
+        "read_token=re4d",
+    ];
+    let arguments = [&["--store", "memory"], &variables[..]].concat();
+    let host = Host::start(directory.path(), &arguments).await;
+    let unlock = async |token: &str| {
+        let field = client.find(Locator::Id("token")).await.unwrap();
+        field.clear().await.unwrap();
+        field.send_keys(token).await.unwrap();
+        let submit = Locator::Css("input[type=submit]");
+        client.find(submit).await.unwrap().click().await.unwrap();
+    };
+
+    // Who may not look is shown nothing but the question.
+    client.goto(&host.url).await.unwrap();
+    assert!(
+        client
+            .find_all(Locator::Css("button"))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    unlock("wrong").await;
+    assert!(says(&client, "problem").await.contains("not the token"));
+    unlock("re4d").await;
+    button_says(&client, "Set").await;
+
+    // Who may look may not change: the page asks for the other token, and does what was wanted.
+    click(&client).await;
+    client
+        .wait()
+        .at_most(Duration::from_secs(20))
+        .for_element(Locator::XPath("//form[@id='unlock'][not(@hidden)]"))
+        .await
+        .unwrap();
+    unlock("w1ite").await;
+    button_says(&client, "Clear").await;
+
+    // The tab has it, also after a reload; another tab does not.
+    client.refresh().await.unwrap();
+    button_says(&client, "Clear").await;
+    click(&client).await;
+    button_says(&client, "Set").await;
+    let tab = client.new_window(true).await.unwrap();
+    client.switch_to_window(tab.handle).await.unwrap();
+    client.goto(&host.url).await.unwrap();
+    assert!(
+        client
+            .find_all(Locator::Css("button"))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    client.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_can_change_nothing_and_frame_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(Browser { client, _driver }) = browser(directory.path()).await else {
+        return;
+    };
+    let host = Host::start(directory.path(), &["--store", "memory"]).await;
+    // Another host, and so another site, whose page nothing forbids to call ours.
+    let url = host.url.replace("127.0.0.1", "localhost");
+    let evil = format!(
+        "<iframe src='{url}/'></iframe><form method=post enctype=text/plain action='{url}/change_event'>\
+         <input type=hidden name=state value=True><input type=submit></form>"
+    );
+    let page = move |_| std::future::ready(whole(200, "text/html", &evil));
+    client.goto(&server(page).await).await.unwrap();
+    // The frame stays empty.
+    client.enter_frame(0).await.unwrap();
+    let buttons = client.find_all(Locator::Css("button")).await.unwrap();
+    assert!(buttons.is_empty());
+    client.enter_parent_frame().await.unwrap();
+    let fetches = "const done = arguments[1], url = arguments[0];
+        Promise.allSettled([
+          fetch(url + '/change_event', { method: 'POST', body: 'True', mode: 'no-cors' }),
+          fetch(url + '/change_event', { method: 'POST', body: 'True' }),
+          fetch(url + '/events/event', { method: 'PUT', body: '{\"set\": true}' }),
+          fetch(url + '/events/event'),
+        ]).then(all => done(all.map(one => one.status)))";
+    let done = client
+        .execute_async(fetches, vec![url.as_str().into()])
+        .await
+        .unwrap();
+    // The first one comes to us, and no page sees what is answered.
+    let expected = serde_json::json!(["fulfilled", "rejected", "rejected", "rejected"]);
+    assert_eq!(done, expected);
+    let submit = Locator::Css("input[type=submit]");
+    client.find(submit).await.unwrap().click().await.unwrap();
+    client
+        .wait()
+        .at_most(Duration::from_secs(20))
+        .for_url(&format!("{url}/change_event").parse().unwrap())
+        .await
+        .unwrap();
+    let shown = client.source().await.unwrap();
+    assert!(shown.contains("\"status\":403"), "{shown}");
+    let (_, event) = host.send("GET", "/events/event", "", false).await;
+    assert!(event.contains("\"generation\":0"), "{event}");
+    client.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_that_comes_from_outside_runs_in_a_browser() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(Browser { client, _driver }) = browser(directory.path()).await else {
+        return;
+    };
+    let host = Host::start(directory.path(), &["--store", "memory"]).await;
+    let attacks = [
+        "%3Cscript%3Edocument.title='pwned'%3C/script%3E",
+        "%22%3E%3Cimg%20src=x%20onerror=document.title='pwned'%3E",
+        "'-alert(1)-'",
+        "%3Csvg%20onload=document.title='pwned'%3E",
+        "javascript:document.title='pwned'",
+    ];
+    for attack in attacks {
+        for path in [
+            format!("/events/{attack}"),
+            format!("/{attack}"),
+            format!("/events/door?{attack}={attack}"),
+            format!("/events?after={attack}"),
+            format!("/events?limit={attack}"),
+            format!("/events/door/wait?timeout={attack}"),
+        ] {
+            client.goto(&format!("{}{path}", host.url)).await.unwrap();
+            let source = client.source().await.unwrap();
+            assert!(source.contains("\"status\":4"), "{path}: {source}");
+            let kind = client.execute("return document.contentType", vec![]).await;
+            assert_eq!(kind.unwrap(), "application/problem+json", "{path}");
+            let title = client.title().await.unwrap();
+            assert!(!title.contains("pwned"), "{path}");
+        }
+        // As a problem that the page shows, it is text.
+        client.goto(&host.url).await.unwrap();
+        let send = "document.querySelector('button').value = arguments[0];
+            document.querySelector('button').click()";
+        client
+            .execute(
+                send,
+                vec![format!("True<img src=x onerror=document.title='pwned'>{attack}").into()],
+            )
+            .await
+            .unwrap();
+        says(&client, "problem").await;
+        let images = client.find_all(Locator::Css("img, svg")).await.unwrap();
+        assert!(images.is_empty());
+        let problem = "document.getElementById('problem').innerHTML = arguments[0]";
+        let hostile = "<img src=x onerror=\"document.title='pwned'\">";
+        client.execute(problem, vec![hostile.into()]).await.unwrap();
+        // Even if a page were wrong, its policy lets no handler of an attribute run, and no script of its own.
+        let inline = "const script = document.createElement('script');
+            script.textContent = \"document.title = 'pwned'\"; document.body.append(script);
+            return document.title";
+        let title = client.execute(inline, vec![]).await.unwrap();
+        assert!(!title.as_str().unwrap().contains("pwned"));
+    }
     client.close().await.unwrap();
 }
 

@@ -98,7 +98,7 @@ async fn this_project_keeps_every_promise_on_every_store_and_is_left_as_it_was()
         assert_eq!(outcome.stderr, "");
 
         let (_, page) = host.send("GET", "/", "", false).await;
-        assert!(page.contains("changeEvent('False')"), "it is set: {page}");
+        assert!(page.contains("value=\"False\""), "it is set: {page}");
         let after = host.send("GET", "/events/mine", "", false).await;
         assert_eq!(before, after);
         let (_, list) = host.send("GET", "/events", "", false).await;
@@ -131,7 +131,22 @@ async fn the_builds_without_compare_and_swap_keep_what_they_promise_and_refuse_t
         }),
     );
     // Two that concern If-Match are one here, and two that concern the service.
-    assert_eq!(counts.await, [45, 45]);
+    assert_eq!(counts.await, [48, 48]);
+}
+
+#[tokio::test]
+async fn a_server_that_wants_a_token_is_checked_with_it() {
+    let directory = tempdir().unwrap();
+    let variables = ["write_token=w1ite", "read_token=re4d"];
+    let variables = variables.iter().flat_map(|it| ["--variable", it]);
+    let arguments: Vec<_> = ["--store", "memory"].into_iter().chain(variables).collect();
+    let host = Host::start(directory.path(), &arguments).await;
+    for token in [&[][..], &["--token", "wrong"]] {
+        let outcome = suite(&host.url, token).await;
+        assert_eq!((outcome.code, &*outcome.stdout), (1, ""));
+        assert!(outcome.stderr.contains("--token"), "{}", outcome.stderr);
+    }
+    suite(&host.url, &["--token", "w1ite"]).await.passes();
 }
 
 #[tokio::test]
@@ -219,10 +234,10 @@ async fn what_is_no_url_of_a_server_is_a_usage_error() {
     }
 }
 
-type Answer = Response<BoxBody<Bytes, hyper::Error>>;
+pub type Answer = Response<BoxBody<Bytes, hyper::Error>>;
 
 /// A server that answers like this, and its URL.
-async fn server<F>(answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static) -> String
+pub async fn server<F>(answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static) -> String
 where
     F: Future<Output = Answer> + Send + 'static,
 {
@@ -248,7 +263,7 @@ where
     url
 }
 
-fn whole(status: u16, kind: &'static str, body: &str) -> Answer {
+pub fn whole(status: u16, kind: &'static str, body: &str) -> Answer {
     let body = Full::from(body.to_owned()).map_err(|never| match never {});
     Response::builder()
         .status(status)
@@ -296,6 +311,8 @@ enum Fault {
     DropsLastEventId,
     StripsCacheControl,
     StripsAllow,
+    StripsOrigin,
+    StripsPolicy,
     CallsProblemsJson,
     AlwaysWaits,
     CachesThePage,
@@ -308,7 +325,7 @@ enum Fault {
 }
 
 /// Each fault, and a part of each promise that it breaks. All others are kept.
-const FAULTS: [(Fault, &[&str]); 10] = [
+const FAULTS: [(Fault, &[&str]); 12] = [
     (
         Fault::DropsConditions,
         &[
@@ -320,6 +337,8 @@ const FAULTS: [(Fault, &[&str]); 10] = [
     ),
     (Fault::DropsLastEventId, &["Last-Event-ID"]),
     (Fault::StripsAllow, &["Allow says"]),
+    (Fault::StripsOrigin, &["a page of another site"]),
+    (Fault::StripsPolicy, &["a browser runs nothing"]),
     (Fault::AlwaysWaits, &["does not wait while"]),
     (
         Fault::CachesThePage,
@@ -329,6 +348,7 @@ const FAULTS: [(Fault, &[&str]); 10] = [
             "every client",
             "waits 100 ms",
             "does not wait",
+            "a browser runs nothing",
         ],
     ),
     (
@@ -372,6 +392,7 @@ const FAULTS: [(Fault, &[&str]); 10] = [
             "a limit that is not",
             "a time to stop in",
             "operator's token",
+            "a page of another site",
             "no name of an event is 400",
             "a body that is not",
             "a parameter that",
@@ -399,6 +420,8 @@ const FAULTS: [(Fault, &[&str]); 10] = [
             "/service says",
             "a time to stop in",
             "operator's token",
+            "/healthz makes",
+            "a page of another site",
             "no name of an event is 400",
             "a body that is not",
             "a parameter that",
@@ -421,6 +444,10 @@ async fn proxy(fault: Fault, upstream: Arc<str>, request: Request<Incoming>) -> 
             parts.headers.remove(header::IF_NONE_MATCH);
         }
         Fault::DropsLastEventId => drop(parts.headers.remove("last-event-id")),
+        Fault::StripsOrigin => {
+            parts.headers.remove("sec-fetch-site");
+            parts.headers.remove(header::ORIGIN);
+        }
         Fault::CachesThePage if (&parts.method, &*path) == (&Method::GET, "/") => {
             let page = "<button onclick=\"changeEvent('True')\">Set</button>";
             let mut answer = whole(200, "text/html", page);
@@ -456,6 +483,7 @@ async fn proxy(fault: Fault, upstream: Arc<str>, request: Request<Incoming>) -> 
             }
         }
         Fault::StripsAllow => drop(parts.headers.remove(header::ALLOW)),
+        Fault::StripsPolicy => drop(parts.headers.remove(header::CONTENT_SECURITY_POLICY)),
         Fault::CallsProblemsJson if parts.status.as_u16() >= 400 => {
             let json = HeaderValue::from_static("application/json");
             parts.headers.insert(header::CONTENT_TYPE, json);

@@ -21,6 +21,15 @@ pub struct Arguments {
     #[arg(long, value_name = "URL")]
     url: Base,
 
+    /// The server's write_token, if it has one
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "LOOPLESS_TOKEN",
+        hide_env_values = true
+    )]
+    token: Option<String>,
+
     /// Which promises to check
     #[arg(long, value_enum, default_value_t = Profile::Full)]
     profile: Profile,
@@ -37,12 +46,15 @@ enum Profile {
 
 /// Runs the checks.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let target = Target::new(arguments.url);
+    let target = Target::new(arguments.url, arguments.token);
     // What cannot be reached breaks no promise.
     target
         .reach()
         .await
         .with_context(|| format!("cannot reach {}; is the server running?", target.base()))?;
+    if arguments.profile == Profile::Full {
+        full::admission(&target).await?;
+    }
     let found = seed::offered(&target).await.ok();
 
     let mut report = Report::default();

@@ -68,19 +68,22 @@ type Connections = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 pub struct Target {
     base: Base,
     client: Connections,
+    /// Sent with every request.
+    token: Option<String>,
     /// What the names of the events begin with: nobody else uses it.
     prefix: String,
     names: Mutex<Vec<String>>,
 }
 
 impl Target {
-    /// The server at `base`.
-    pub fn new(base: Base) -> Self {
+    /// The server at `base`, which may want a token.
+    pub fn new(base: Base, token: Option<String>) -> Self {
         // A hasher of the standard library begins with a random number.
         let random = RandomState::new().hash_one(0);
         Self {
             base,
             client: connections(),
+            token,
             prefix: format!("conformance-{random:016x}-"),
             names: Mutex::default(),
         }
@@ -91,6 +94,7 @@ impl Target {
         Self {
             base: self.base.clone(),
             client: connections(),
+            token: self.token.clone(),
             prefix: self.prefix.clone(),
             names: Mutex::default(),
         }
@@ -197,6 +201,10 @@ impl Target {
             .uri(format!("{}{path}", self.base));
         for (name, value) in headers {
             request = request.header(*name, *value);
+        }
+        let has_token = headers.iter().any(|(name, _)| *name == "authorization");
+        if let Some(token) = self.token.as_ref().filter(|_| !has_token) {
+            request = request.header("authorization", format!("Bearer {token}"));
         }
         let request = request.body(Full::from(body.to_owned()))?;
         Ok(self.client.request(request).await?)

@@ -27,6 +27,16 @@ pub async fn contract(target: &Target) -> anyhow::Result<Contract> {
     Contract::read(&document.unwrap_or_default())
 }
 
+/// Whether the server lets this client look and change at all.
+pub async fn admission(target: &Target) -> anyhow::Result<()> {
+    let answer = target.send(Method::POST, "/change_event", &[], "").await?;
+    anyhow::ensure!(
+        answer.status != 401,
+        "the server wants a token, or another one: give its write_token with --token"
+    );
+    Ok(())
+}
+
 /// Checks what the `contract` has, and that the rest is refused. Without a contract, there is nothing that it may
 /// refuse.
 pub async fn check(report: &mut Report, target: &Target, contract: Option<&Contract>) {
@@ -51,6 +61,8 @@ pub async fn check(report: &mut Report, target: &Target, contract: Option<&Contr
         no_service(report, target).await;
     }
     lifespan(report, target).await;
+    health(report, target).await;
+    browsers(report, target).await;
     refusals(report, target).await;
     description(report, target).await;
 }
@@ -667,6 +679,68 @@ async fn lifespan(report: &mut Report, target: &Target) {
     report.check(promise, lifespan).await;
 }
 
+/// `GET /healthz`.
+async fn health(report: &mut Report, target: &Target) {
+    report.capability("Health");
+    let promise = "/healthz makes a round trip to the store, and says how long it took";
+    let health = async {
+        let answer = target.get("/healthz").await?.status(200)?.not_stored()?;
+        let body = answer.json()?;
+        equal("status", Some("ok"), body["status"].as_str())?;
+        if body["store_ms"].as_f64().is_some_and(|took| took >= 0.0) {
+            Ok(())
+        } else {
+            Err(Failure::new("store_ms", answer.body))
+        }
+    };
+    report.check(promise, health).await;
+}
+
+/// What keeps pages of other sites out.
+async fn browsers(report: &mut Report, target: &Target) {
+    report.capability("Browsers");
+    let promise = "a page of another site changes nothing: 403";
+    let cross_site = async {
+        let name = target.name("cross-site");
+        let path = format!("/events/{name}");
+        let origin = ("origin", "https://conformance.invalid");
+        for headers in [
+            &[origin][..],
+            &[("sec-fetch-site", "cross-site"), origin],
+            &[("sec-fetch-site", "same-site"), origin],
+        ] {
+            let change = target.send(Method::PUT, &path, headers, "{\"set\": true}");
+            change.await?.problem(403)?;
+            let change = target.send(Method::POST, "/change_event", headers, "True");
+            change.await?.problem(403)?;
+        }
+        target.get(&path).await?.state(0).map(drop)
+    };
+    report.check(promise, cross_site).await;
+
+    let promise = "a browser runs nothing that is not of this server, and shows it in no frame";
+    let headers = async {
+        for path in ["/", "/events", "/nothing"] {
+            let answer = target.get(path).await?;
+            equal(
+                "X-Content-Type-Options",
+                "nosniff",
+                answer.header("x-content-type-options"),
+            )?;
+            let policy = answer.header("content-security-policy");
+            let is_strict = policy.contains("frame-ancestors 'none'")
+                && policy.contains("default-src 'none'")
+                && !policy.contains("unsafe");
+            if !is_strict {
+                let policy = format_args!("{policy:?}").to_string();
+                return Err(Failure::new("a strict Content-Security-Policy", policy));
+            }
+        }
+        Ok(())
+    };
+    report.check(promise, headers).await;
+}
+
 /// What is refused, and how.
 async fn refusals(report: &mut Report, target: &Target) {
     report.capability("Refusals are problem documents, and change nothing");
@@ -747,7 +821,7 @@ async fn refusals(report: &mut Report, target: &Target) {
             (Method::POST, "/", &["GET"][..]),
             (Method::GET, "/change_event", &["POST"]),
             (Method::DELETE, "/events", &["GET"]),
-            (Method::POST, "/events/a", &["GET", "PUT", "DELETE"]),
+            (Method::PATCH, "/events/a", &["GET", "PUT", "DELETE"]),
             (Method::PUT, "/events/a/wait", &["GET"]),
             (Method::PUT, "/events/a/stream", &["GET"]),
             (Method::POST, "/service", &["GET"]),
@@ -798,6 +872,7 @@ async fn description(report: &mut Report, target: &Target) {
             ("/service/stream", &["get"]),
             ("/lifespan/startup", &["post"]),
             ("/lifespan/shutdown", &["post"]),
+            ("/healthz", &["get"]),
             ("/openapi.json", &["get"]),
         ] {
             for method in methods {

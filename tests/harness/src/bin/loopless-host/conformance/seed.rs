@@ -47,13 +47,16 @@ pub fn offer_on(page: &Answer) -> Outcome<Offer> {
     };
     let tag = button.split('>').next().unwrap_or_default();
     let offers = [Offer::Set, Offer::Clear];
-    let mut offers = offers
-        .into_iter()
-        .filter(|offer| tag.contains(&format!("changeEvent('{}')", offer.body())));
+    let mut offers = offers.into_iter().filter(|offer| {
+        let body = offer.body();
+        // The first one is the original's.
+        tag.contains(&format!("changeEvent('{body}')"))
+            || tag.contains(&format!("value=\"{body}\""))
+    });
     match (offers.next(), offers.next()) {
         (Some(offer), None) => Ok(offer),
         _ => Err(Failure::new(
-            "a button that calls changeEvent('True') or changeEvent('False')",
+            "a button with the value True or False, or one that calls changeEvent('True') or changeEvent('False')",
             tag,
         )),
     }
