@@ -1,46 +1,235 @@
-// The page works without this script, but for tokens: a form cannot send one.
+// The page works without this script, once loaded. With it, it is live, and can send a token.
 'use strict';
 
-const TOKEN = 'token';
-let again = null; // What a token was missing for.
+const TOKEN = 'token'; // Where the tab keeps it.
+const SHOWN = 8; // Changes, and lines of the service.
+const SILENCE = 40_000; // A stream says something every 15 s. One that has not for so long is gone: ms.
+const RETRY = 1000; // ms.
 
-// Sends a request with the tab's token, and shows the page that it is answered with, or what went wrong.
-async function load(url, options = {}) {
-  again = () => load(url, options);
-  const headers = { accept: 'text/html' };
+const $ = id => document.getElementById(id);
+const change = (of, event) => new Promise(done => of.addEventListener(event, done, { once: true }));
+const pause = ms => new Promise(done => setTimeout(done, ms));
+
+let live; // Aborts all that the page follows.
+let retry; // What a token was missing for.
+
+const say = problem => { $('problem').textContent = problem; };
+
+// Sends a request with the tab's token. Without the right one, the page asks for it, and `again` is called with it.
+async function send(url, options, again) {
   const token = sessionStorage.getItem(TOKEN);
-  if (token) headers.authorization = `Bearer ${token}`;
-  let response;
-  try {
-    response = await fetch(url, { ...options, headers });
-  } catch {
-    return say('The server did not answer. Is it still running?');
-  }
+  const headers = { ...options.headers, ...token && { authorization: `Bearer ${token}` } };
+  const response = await fetch(url, { ...options, headers });
   if (response.status === 401) {
-    sessionStorage.removeItem(TOKEN);
+    retry = again;
     say(token ? 'That is not the token.' : '');
-    document.getElementById('unlock').hidden = false;
-    return document.getElementById('token').focus();
+    $('unlock').hidden = false;
+    $('token').focus();
   }
-  if (!response.ok) return say((await response.json()).detail);
-  const page = new DOMParser().parseFromString(await response.text(), 'text/html');
-  document.title = page.title;
-  document.body.replaceWith(page.body);
+  return response;
 }
 
-function say(problem) {
-  document.getElementById('problem').textContent = problem;
+// The same, for its JSON. What goes wrong is said on the page, and nothing is returned.
+async function ask(url, options = {}) {
+  try {
+    const response = await send(url, options, () => ask(url, options));
+    if (response.status === 401) return;
+    const answer = await response.json();
+    say(response.ok ? '' : answer.detail);
+    if (response.ok) return answer;
+  } catch {
+    say('The server did not answer. Is it still running?');
+  }
 }
 
-document.addEventListener('submit', event => {
-  event.preventDefault();
-  if (event.target.id === 'unlock') {
-    sessionStorage.setItem(TOKEN, document.getElementById('token').value);
-    return again();
+// Follows a stream of server-sent events, as long as the page is shown, and goes on where it was after a break.
+// (EventSource cannot send a token.)
+async function follow(url, signal, tell, told = () => {}) {
+  let last;
+  while (!signal.aborted) {
+    if (document.hidden) {
+      await change(document, 'visibilitychange');
+      continue;
+    }
+    const call = new AbortController();
+    const end = () => call.abort();
+    const hide = () => document.hidden && end();
+    signal.addEventListener('abort', end);
+    document.addEventListener('visibilitychange', hide);
+    let silence;
+    try {
+      const headers = last === undefined ? {} : { 'last-event-id': last };
+      const response = await send(url, { headers, signal: call.signal }, start);
+      if (response.status === 401) return;
+      if (!response.ok) throw response;
+      told(true);
+      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+      for (let text = ''; ;) {
+        clearTimeout(silence);
+        silence = setTimeout(end, SILENCE);
+        const { value, done } = await reader.read();
+        if (done) break;
+        const blocks = (text + value).split('\n\n');
+        text = blocks.pop();
+        for (const block of blocks) {
+          const lines = block.split('\n').map(line => line.split(/: ?(.*)/, 2));
+          const { event, id, data } = Object.fromEntries(lines);
+          if (id !== undefined) last = id;
+          if (data !== undefined) tell(event, data, id);
+        }
+      }
+    } catch {
+      if (!document.hidden) told(false);
+    } finally {
+      clearTimeout(silence);
+      signal.removeEventListener('abort', end);
+      document.removeEventListener('visibilitychange', hide);
+    }
+    if (!document.hidden) await pause(RETRY);
   }
-  const body = new URLSearchParams(new FormData(event.target, event.submitter));
-  load(event.target.action, { method: 'POST', body });
-});
+}
 
-again = () => load(location.href);
-if (!document.getElementById('change') && sessionStorage.getItem(TOKEN)) again();
+// A line on top of a list. The oldest ones go.
+function push(list, text, detail) {
+  const item = document.createElement('li');
+  const span = document.createElement('span');
+  span.textContent = detail;
+  item.append(text, ' ', span);
+  list.prepend(item);
+  while (list.children.length > SHOWN) list.lastChild.remove();
+}
+
+// Shows a state. Only the stream tells one: it has them in their order.
+function show({ set, generation }) {
+  const { name } = document.body.dataset;
+  const word = set ? 'set' : 'clear';
+  $('state').textContent = word;
+  $('state').dataset.set = set;
+  $('generation').textContent = generation;
+  document.title = `${name} is ${word} \u2013 loopless`;
+  const button = document.querySelector('#change button');
+  button.value = set ? 'False' : 'True';
+  button.textContent = set ? 'Clear' : 'Set';
+}
+
+function followEvent(url, signal) {
+  let known; // The id of the last change that was listed.
+  follow(`${url}/stream`, signal, (event, data, id) => {
+    const state = JSON.parse(data);
+    if (event === 'problem') return say(state.detail);
+    show(state);
+    if (event === 'reset') $('changes').textContent = '';
+    if (id === known && !event) return;
+    const what = event === 'forgotten' ? 'forgotten' : state.set ? 'set' : 'clear';
+    const when = known === undefined ? 'when this page began to look' : new Date().toLocaleTimeString();
+    push($('changes'), `${state.generation} ${what}`, when);
+    known = id;
+    list();
+  }, isLive => { $('link').textContent = isLive ? 'live' : 'connection lost, trying again'; });
+}
+
+async function list() {
+  const answer = await ask('/events?limit=50');
+  if (!answer) return;
+  $('list').replaceChildren(...answer.events.map(({ name, set }) => {
+    const item = document.createElement('li');
+    const link = document.createElement('a');
+    link.href = `/events/${name}`;
+    link.textContent = name;
+    item.append(link, set ? ' set' : ' clear');
+    return item;
+  }));
+}
+
+// One wait, as any client makes it.
+async function wait(url) {
+  const began = performance.now();
+  const tick = () => { $('age').textContent = `${((performance.now() - began) / 1000).toFixed(1)} s`; };
+  const clock = setInterval(tick, 100);
+  const tell = how => { $('waited').textContent = how; };
+  $('wait').disabled = true;
+  tell('waiting for');
+  try {
+    const { status } = await send(`${url}/wait`, {}, () => wait(url));
+    const ends = { 200: 'it was set', 408: 'it was not set', 410: 'it was forgotten' };
+    tell(`${ends[status] ?? `the answer was ${status}`}, after`);
+  } catch {
+    tell('the server did not answer, after');
+  }
+  clearInterval(clock);
+  tick();
+  $('wait').disabled = false;
+}
+
+// The service is followed while its panel is open.
+function followService(signal) {
+  const look = async () => {
+    const status = await ask('/service');
+    if (status) $('doing').textContent = `${status.state}, ${status.ticks} ticks`;
+  };
+  const order = (path) => async () => {
+    await ask(path, { method: 'POST' });
+    look();
+  };
+  $('start').onclick = order('/service/start');
+  $('stop').onclick = order('/service/stop');
+  let open;
+  $('panel').ontoggle = () => {
+    open?.abort();
+    if (!$('panel').open) return;
+    open = new AbortController();
+    look();
+    follow('/service/stream', AbortSignal.any([signal, open.signal]), (_, line, id) => {
+      push($('lines'), line, id);
+      look();
+    });
+  };
+}
+
+// Makes the page live.
+function start() {
+  live?.abort();
+  live = new AbortController();
+  const { name } = document.body.dataset;
+  $('unlock').onsubmit = event => {
+    event.preventDefault();
+    sessionStorage.setItem(TOKEN, $('token').value);
+    if (name) $('unlock').hidden = true;
+    retry();
+  };
+  if (!name) {
+    // What a navigation is not shown, a request with a token is.
+    retry = unlock;
+    if (sessionStorage.getItem(TOKEN)) unlock();
+    return;
+  }
+  const url = `/events/${name}`;
+  for (const section of document.querySelectorAll('section')) section.hidden = false;
+  $('change').onsubmit = event => {
+    event.preventDefault();
+    ask(url, { method: 'PUT', body: JSON.stringify({ set: event.submitter.value === 'True' }) });
+  };
+  $('open').onsubmit = event => {
+    event.preventDefault();
+    location.href = `/events/${$('name').value}`;
+  };
+  $('wait').onclick = () => wait(url);
+  followEvent(url, live.signal);
+  if ($('panel')) followService(live.signal);
+}
+
+// Loads the page that this one is locked in place of.
+async function unlock() {
+  try {
+    const response = await send(location.href, { headers: { accept: 'text/html' } }, unlock);
+    if (response.status === 401) return;
+    const page = new DOMParser().parseFromString(await response.text(), 'text/html');
+    document.title = page.title;
+    document.body.replaceWith(page.body);
+    start();
+  } catch {
+    say('The server did not answer. Is it still running?');
+  }
+}
+
+start();

@@ -33,6 +33,11 @@ impl Build {
         ..Self::AKAMAI_FUNCTIONS
     };
 
+    /// Whether this build has the service: it needs a lease, and a task that outlives its request.
+    pub fn has_service(self) -> bool {
+        self.has_atomics && self.has_wasi_0_3
+    }
+
     /// Whether this build keeps `promise`.
     pub fn keeps(self, promise: &Promise) -> bool {
         (self.has_atomics || !promise.needs_atomics)

@@ -116,7 +116,7 @@ fn check(access: &Access, parts: &Parts) -> Result<(), Response> {
     );
     let is_page = parts.method == Method::GET && request::prefers_html(&parts.headers);
     Err(if is_page {
-        Page::locked(problem)
+        Page::locked(&problem).into_response()
     } else {
         problem.into_response()
     })

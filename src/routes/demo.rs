@@ -24,7 +24,7 @@ pub async fn index<H: Host>(State(app): State<App<H>>) -> Result<Response, Probl
     let polling = app.settings().await?.polling;
     let event = app.event(&Name::DEMO).with_polling(polling);
     let waited = event.wait(INDEX_WAIT).await?;
-    Page::of(None, waited.state())
+    Page::of::<H>(&Name::DEMO, waited.state(), "/change_event".into())
 }
 
 /// Sets the event on `True`, clears it on `False`. A form sends `state=True`, and gets the page again.

@@ -113,7 +113,7 @@ pub async fn show<H: Host>(
     } else if is_waiting && state.is_forgotten {
         return Err(forgotten(&name));
     } else if request::prefers_html(&headers) {
-        Page::of(Some(name.as_str()), state)?
+        Page::of::<H>(&name, state, format!("/events/{name}"))?
     } else {
         View::new(&name, state).response()
     };

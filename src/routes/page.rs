@@ -3,41 +3,46 @@
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 
-use crate::event::State;
+use super::Host;
+use crate::event::{Generation, Name, State};
 use crate::problem::Problem;
 
 /// A page with one button, which offers the other state.
 #[derive(askama::Template)]
 #[template(path = "page.html", config = "src/askama.toml")]
 pub struct Page<'a> {
-    /// The event's name, if it is not the demo's.
-    pub name: Option<&'a str>,
-    /// Whether the event is set. `None`: that is only for those who have a token.
-    is_set: Option<bool>,
+    /// `None`: that is only for those who have a token.
+    event: Option<Shown<'a>>,
+}
+
+/// An event on its page.
+struct Shown<'a> {
+    name: &'a str,
+    is_set: bool,
+    generation: Generation,
+    /// Where the button's form goes.
+    action: String,
+    has_service: bool,
 }
 
 impl<'a> Page<'a> {
-    /// The page of an event in this state: the demo's, or the one of this name.
-    pub fn of(name: Option<&'a str>, state: State) -> Result<Response, Problem> {
-        let is_set = Some(state.is_set());
-        Self { name, is_set }.response()
+    /// The page of an event in this state, with a button that posts to `action`.
+    pub fn of<H: Host>(name: &'a Name, state: State, action: String) -> Result<Response, Problem> {
+        let event = Some(Shown {
+            name: name.as_str(),
+            is_set: state.is_set(),
+            generation: state.generation,
+            action,
+            has_service: H::BUILD.has_service(),
+        });
+        Self { event }.response()
     }
 
     /// What a browser gets instead of a page that is only for those who have a token: it asks for one.
-    pub fn locked(problem: Problem) -> Response {
-        let page = Self {
-            name: None,
-            is_set: None,
-        };
-        match page.response() {
-            Ok(page) => (
-                StatusCode::UNAUTHORIZED,
-                problem.challenge().map(|it| [it]),
-                page,
-            )
-                .into_response(),
-            Err(error) => error.into_response(),
-        }
+    pub fn locked(problem: &Problem) -> Result<Response, Problem> {
+        let page = Self { event: None }.response()?;
+        let challenge = problem.challenge().map(|challenge| [challenge]);
+        Ok((StatusCode::UNAUTHORIZED, challenge, page).into_response())
     }
 
     fn response(&self) -> Result<Response, Problem> {

@@ -7,8 +7,10 @@ use std::time::Duration;
 use crate::conformance::{server, whole};
 use crate::shared::programs::program;
 use crate::support::Host;
+use fantoccini::elements::Element;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
@@ -32,57 +34,71 @@ async fn driver(program: PathBuf) -> (Child, String) {
     panic!("ChromeDriver did not say on which port it listens");
 }
 
-async fn button(client: &Client) -> String {
+pub async fn button(client: &Client) -> String {
     let buttons = client.find_all(Locator::Css("button")).await.unwrap();
     assert_eq!(buttons.len(), 1);
     buttons[0].text().await.unwrap()
 }
 
-/// Waits until the button says this. The page is loaded again after a click.
-async fn button_says(client: &Client, text: &str) {
-    let button = format!("//button[normalize-space()='{text}']");
-    client
-        .wait()
-        .at_most(Duration::from_secs(20))
-        .for_element(Locator::XPath(&button))
-        .await
-        .unwrap_or_else(|error| panic!("no button says {text:?}: {error}"));
+/// Waits until the page has such an element, and returns it.
+pub async fn shows(client: &Client, xpath: &str) -> Element {
+    let wait = client.wait().at_most(Duration::from_secs(20));
+    let shown = wait.for_element(Locator::XPath(xpath)).await;
+    shown.unwrap_or_else(|error| panic!("there is no {xpath}: {error}"))
 }
 
-async fn click(client: &Client) {
+/// Waits until the button says this. The page is told of a click's effect by its stream.
+pub async fn button_says(client: &Client, text: &str) {
+    shows(client, &format!("//button[normalize-space()='{text}']")).await;
+}
+
+pub async fn click(client: &Client) {
     let button = client.find(Locator::Css("button")).await.unwrap();
     button.click().await.unwrap();
 }
 
 /// A browser, and its ChromeDriver, which ends with this.
-struct Browser {
-    client: Client,
-    _driver: Child,
+pub struct Browser {
+    pub client: Client,
+    pub _driver: Child,
 }
 
 /// Starts a browser with its profile in this directory. Where there is none, says so; but CI must have one.
-async fn browser(directory: &Path) -> Option<Browser> {
+pub async fn browser(directory: &Path) -> Option<Browser> {
+    browser_with(directory, &[], json!({})).await
+}
+
+/// The same, with these arguments and preferences besides.
+pub async fn browser_with(
+    directory: &Path,
+    arguments: &[&str],
+    preferences: Value,
+) -> Option<Browser> {
     let chromium = program(&["chromium", "chromium-browser", "google-chrome"]);
     let (Some(chromium), Some(chromedriver)) = (chromium, program(&["chromedriver"])) else {
         return None;
     };
     let (driver, url) = driver(chromedriver).await;
     let profile = directory.join("profile");
-    let options = serde_json::json!({
+    let profile = format!("--user-data-dir={}", profile.display());
+    let all = [
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--disable-dev-shm-usage",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--no-first-run",
+        &profile,
+    ];
+    let arguments = [&all, arguments].concat();
+    let options = json!({
         "goog:chromeOptions": {
             "binary": chromium,
-            "args": [
-                "--headless=new",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-quic",
-                "--disable-dev-shm-usage",
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--disable-sync",
-                "--no-first-run",
-                format!("--user-data-dir={}", profile.display()),
-            ],
+            "args": arguments,
+            "prefs": preferences,
         },
     });
     let client = ClientBuilder::new(HttpConnector::new())
@@ -141,9 +157,7 @@ async fn clicking_set_offers_clear_and_clicking_clear_offers_set() {
 /// The browser's own view of an element's text, once there is some.
 async fn says(client: &Client, id: &str) -> String {
     let element = format!("//*[@id='{id}'][normalize-space()]");
-    let wait = client.wait().at_most(Duration::from_secs(20));
-    let element = wait.for_element(Locator::XPath(&element)).await.unwrap();
-    element.text().await.unwrap()
+    shows(client, &element).await.text().await.unwrap()
 }
 
 #[tokio::test]
@@ -164,7 +178,7 @@ async fn a_page_that_may_not_asks_for_the_token_and_keeps_it_for_its_tab() {
         let field = client.find(Locator::Id("token")).await.unwrap();
         field.clear().await.unwrap();
         field.send_keys(token).await.unwrap();
-        let submit = Locator::Css("input[type=submit]");
+        let submit = Locator::Css("#unlock [type=submit]");
         client.find(submit).await.unwrap().click().await.unwrap();
     };
 
@@ -184,12 +198,7 @@ async fn a_page_that_may_not_asks_for_the_token_and_keeps_it_for_its_tab() {
 
     // Who may look may not change: the page asks for the other token, and does what was wanted.
     click(&client).await;
-    client
-        .wait()
-        .at_most(Duration::from_secs(20))
-        .for_element(Locator::XPath("//form[@id='unlock'][not(@hidden)]"))
-        .await
-        .unwrap();
+    shows(&client, "//form[@id='unlock'][not(@hidden)]").await;
     unlock("w1ite").await;
     button_says(&client, "Clear").await;
 
@@ -243,7 +252,7 @@ async fn a_page_of_another_site_can_change_nothing_and_frame_nothing() {
         .await
         .unwrap();
     // The first one comes to us, and no page sees what is answered.
-    let expected = serde_json::json!(["fulfilled", "rejected", "rejected", "rejected"]);
+    let expected = json!(["fulfilled", "rejected", "rejected", "rejected"]);
     assert_eq!(done, expected);
     let submit = Locator::Css("input[type=submit]");
     client.find(submit).await.unwrap().click().await.unwrap();
@@ -291,17 +300,10 @@ async fn nothing_that_comes_from_outside_runs_in_a_browser() {
             let title = client.title().await.unwrap();
             assert!(!title.contains("pwned"), "{path}");
         }
-        // As a problem that the page shows, it is text.
+        // What a server says went wrong is text.
         client.goto(&host.url).await.unwrap();
-        let send = "document.querySelector('button').value = arguments[0];
-            document.querySelector('button').click()";
-        client
-            .execute(
-                send,
-                vec![format!("True<img src=x onerror=document.title='pwned'>{attack}").into()],
-            )
-            .await
-            .unwrap();
+        let ask = "ask('/events?' + arguments[0])";
+        client.execute(ask, vec![attack.into()]).await.unwrap();
         says(&client, "problem").await;
         let images = client.find_all(Locator::Css("img, svg")).await.unwrap();
         assert!(images.is_empty());

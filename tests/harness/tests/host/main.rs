@@ -6,6 +6,7 @@ mod conformance;
 mod front;
 mod gotcha;
 mod lifespan;
+mod page;
 mod several;
 #[path = "../support/mod.rs"]
 mod shared;
