@@ -52,7 +52,7 @@
 //! | --- | --- | --- | --- | --- |
 //! | | Spin 4.1 and newer | `spin.toml` | 0.3 | [exact](strategy::Exact) |
 //! | `plain` | Akamai Functions | `deploy/akamai-functions.toml` | 0.3 | [plain](strategy::Plain) |
-//! | `wasi-0-2,plain` | Fermyon Cloud, Spin 2.2 to 3 | `deploy/fermyon-cloud.toml` | 0.2 | plain |
+//! | `wasi-0-2,plain` | Fermyon Cloud, Spin 2.3 to 3 | `deploy/fermyon-cloud.toml` | 0.2 | plain |
 //! | `wasi-0-2` | Spin 3, with a store that has atomics | none | 0.2 | exact, without the service |
 //!
 //! [`promises`] has what each of the first three promises. The features choose two things, in this file: the edge

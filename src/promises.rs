@@ -27,7 +27,7 @@ impl Build {
         ..Self::SPIN
     };
 
-    /// For Fermyon Cloud, and for Spin 2.2 to 3: `wasi-0-2` and `plain`.
+    /// For Fermyon Cloud, and for Spin 2.3 to 3: `wasi-0-2` and `plain`.
     pub const FERMYON_CLOUD: Self = Self {
         has_wasi_0_3: false,
         ..Self::AKAMAI_FUNCTIONS

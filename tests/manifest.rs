@@ -242,11 +242,11 @@ fn akamai_functions_are_what_their_manifest_targets() {
     assert_eq!(targets, Value::from(vec!["akamai-functions"]));
 }
 
-/// Spin refuses a manifest with a key that it does not know. These are those of 2.2 that are of use here, from
-/// https://github.com/spinframework/spin/blob/v2.2.0/crates/manifest/src/schema/v2.rs and common.rs beside it, and from
+/// Spin refuses a manifest with a key that it does not know. These are those of 2.3 that are of use here, from
+/// https://github.com/spinframework/spin/blob/v2.3.0/crates/manifest/src/schema/v2.rs and common.rs beside it, and from
 /// crates/http/src/config.rs.
 #[test]
-fn the_manifest_for_fermyon_cloud_has_no_key_that_spin_2_2_does_not_know() {
+fn the_manifest_for_fermyon_cloud_has_no_key_that_spin_2_3_does_not_know() {
     fn only(table: &Value, known: &[&str]) {
         let unknown: Vec<_> = keys(table)
             .into_iter()
@@ -306,7 +306,7 @@ fn the_manifest_for_fermyon_cloud_has_no_key_that_spin_2_2_does_not_know() {
     assert!(component["build"]["command"].is_str());
 }
 
-/// https://github.com/spinframework/spin/blob/v2.2.0/crates/trigger/src/runtime_config/key_value.rs
+/// https://github.com/spinframework/spin/blob/v2.3.0/crates/trigger/src/runtime_config/key_value.rs
 #[test]
 fn the_runtime_configuration_keeps_the_component_s_store_in_redis() {
     let configuration = read("deploy/runtime-config.toml");

@@ -14,7 +14,7 @@ fn its_table_of_promises_is_the_codes() {
         let kept = builds.map(|build| if build.keeps(promise) { "yes" } else { "no" });
         format!("| {} | {} |\n", promise.text, kept.join(" | "))
     });
-    let head = "| | Spin 4.1 | Akamai Functions | Fermyon Cloud, Spin 2.2 to 3 |\n| --- | --- | --- | --- |\n";
+    let head = "| | Spin 4.1 | Akamai Functions | Fermyon Cloud, Spin 2.3 to 3 |\n| --- | --- | --- | --- |\n";
     let table = format!("{head}{}\n", rows.collect::<String>());
     assert!(
         README.contains(&table),

@@ -263,19 +263,19 @@ async fn an_interface_that_is_left_out_is_one_clear_line_with_the_build_that_nee
             &["--without", "atomics"][..],
             component,
             &[atomics, "this host does not have"][..],
-            "the one of deploy/akamai-functions.toml works there",
+            "the one of deploy/akamai-functions.toml works there: --host akamai-functions",
         ),
         (
             &["--without", "wasi-0.3"],
             component,
             &["@0.3.0, which this host does not have"],
-            "the one of deploy/fermyon-cloud.toml works there",
+            "the one of deploy/fermyon-cloud.toml works there: --host fermyon-cloud",
         ),
         (
             &["--without", "wasi-0.3", "--without", "atomics"],
             component,
             &["this host does not have"],
-            "the one of deploy/fermyon-cloud.toml works there",
+            "the one of deploy/fermyon-cloud.toml works there: --host fermyon-cloud",
         ),
         (
             &["--without", "batch"],
@@ -287,13 +287,13 @@ async fn an_interface_that_is_left_out_is_one_clear_line_with_the_build_that_nee
             &["--host", "akamai-functions"],
             component,
             &[atomics, "Akamai Functions does not have"],
-            "the one of deploy/akamai-functions.toml works there",
+            "the one of deploy/akamai-functions.toml works there: --host akamai-functions",
         ),
         (
             &["--host", "fermyon-cloud"],
             component,
             &["Fermyon Cloud does not have"],
-            "the one of deploy/fermyon-cloud.toml works there",
+            "the one of deploy/fermyon-cloud.toml works there: --host fermyon-cloud",
         ),
     ] {
         let mut all = vec!["--store", "memory", "--listen", "127.0.0.1:0"];

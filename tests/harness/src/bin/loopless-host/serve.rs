@@ -146,9 +146,15 @@ fn advised(error: anyhow::Error, lacks: &[Interface]) -> anyhow::Error {
         return error;
     }
     let advice = if lacks.contains(&Interface::Wasi03) {
-        format!("the one of {FERMYON_CLOUD} works there")
+        format!(
+            "the one of {FERMYON_CLOUD} works there:{}",
+            Host::FermyonCloud.argument()
+        )
     } else if lacks.contains(&Interface::Atomics) {
-        format!("the one of {AKAMAI_FUNCTIONS} works there")
+        format!(
+            "the one of {AKAMAI_FUNCTIONS} works there:{}",
+            Host::AkamaiFunctions.argument()
+        )
     } else {
         "all work there".into()
     };
