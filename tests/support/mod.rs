@@ -1,6 +1,8 @@
 //! What the integration tests share.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod arbitrary;
+
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;

@@ -1,0 +1,316 @@
+//! Arbitrary requests: nothing that a client sends makes the component fail, and what is rejected changes nothing.
+//!
+//! The router is tried natively, where a panic has a stack, and the component in the host, where a trap is a 500. By
+//! default, some thousand requests; a hundred thousand each with `PROPTEST_CASES=5000 cargo test --test fuzz`, and others
+//! with `PROPTEST_RNG_SEED`.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use http::{Request, Response, StatusCode};
+use loopless::clock::{Calendar, Clock};
+use loopless::event::Events;
+use loopless::promises;
+use loopless::routes::{self, App, Background};
+use loopless::settings::Variables;
+use loopless::store::{Atomics, Error, Store};
+use loopless::strategy::{Exact, Plain, Strategy};
+use loopless_host::Reuse;
+use loopless_host::store::Store as _;
+use proptest::test_runner::TestError;
+use support::Build;
+use support::arbitrary::{
+    Arbitrary, Dump, ORIGIN, REQUESTS, TOKEN, check, is_of_events, requests, runner,
+};
+use tokio::runtime::Runtime;
+
+/// Waits and streams end after a second, which is no time here.
+const SHORT: [(&str, &str); 2] = [("wait_max_seconds", "1"), ("stream_max_seconds", "1")];
+
+/// Everyone may do everything, or nobody may without a token.
+const VARIABLES: [&[(&str, &str)]; 2] = [
+    &[],
+    &[
+        ("write_token", TOKEN),
+        ("read_token", "re4d"),
+        ("allowed_origins", ORIGIN),
+    ],
+];
+
+fn runtime() -> Runtime {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().start_paused(true).build().unwrap()
+}
+
+/// A store in memory, whose swaps are true.
+#[derive(Clone, Debug, Default)]
+struct Memory(Arc<Mutex<BTreeMap<String, Vec<u8>>>>);
+
+impl Memory {
+    fn values(&self) -> MutexGuard<'_, BTreeMap<String, Vec<u8>>> {
+        self.0.lock().unwrap()
+    }
+
+    fn dump(&self) -> Dump {
+        let mut dump = self.values().clone();
+        dump.retain(|key, _| is_of_events(key));
+        dump
+    }
+}
+
+impl Store for Memory {
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.values().get(key).cloned())
+    }
+
+    async fn set(&self, key: &str, value: &[u8]) -> Result<(), Error> {
+        self.values().insert(key.into(), value.into());
+        Ok(())
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), Error> {
+        self.values().remove(key);
+        Ok(())
+    }
+
+    async fn keys(&self) -> Result<Vec<String>, Error> {
+        Ok(self.values().keys().cloned().collect())
+    }
+}
+
+impl Atomics for Memory {
+    async fn increment(&self, key: &str, delta: i64) -> Result<i64, Error> {
+        let mut values = self.values();
+        let value = values.entry(key.into()).or_insert_with(|| b"0".into());
+        let number: i64 = std::str::from_utf8(value).unwrap().parse().unwrap();
+        *value = (number + delta).to_string().into_bytes();
+        Ok(number + delta)
+    }
+
+    async fn swap(&self, key: &str, old: &[u8], new: &[u8]) -> Result<(), Error> {
+        let mut values = self.values();
+        if let Some(value) = values.get_mut(key).filter(|value| *value == old) {
+            *value = new.into();
+        }
+        Ok(())
+    }
+}
+
+/// The runtime's clock, whose time is virtual.
+#[derive(Clone, Copy)]
+struct Virtual(tokio::time::Instant);
+
+impl Clock for Virtual {
+    fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+}
+
+impl Calendar for Virtual {
+    fn date(&self) -> Duration {
+        self.now()
+    }
+}
+
+struct Given(&'static [(&'static str, &'static str)]);
+
+impl Variables for Given {
+    async fn get(&self, name: &str) -> Result<Option<String>, String> {
+        let mut all = self.0.iter().chain(&SHORT);
+        Ok(all
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| (*value).to_owned()))
+    }
+}
+
+/// A host with compare-and-swap, and with tasks.
+struct WithAtomics;
+
+impl routes::Host for WithAtomics {
+    type Strategy = Exact<Memory>;
+    type Clock = Virtual;
+    type Variables = Given;
+
+    const BUILD: promises::Build = promises::Build::SPIN;
+
+    fn background() -> Router<App<Self>> {
+        routes::background()
+    }
+}
+
+impl Background for WithAtomics {
+    type Store = Memory;
+
+    fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(task);
+    }
+
+    fn print(_: &str) {}
+}
+
+/// A host without.
+struct WithRegisters;
+
+impl routes::Host for WithRegisters {
+    type Strategy = Plain<Memory, fn() -> u64>;
+    type Clock = Virtual;
+    type Variables = Given;
+
+    const BUILD: promises::Build = promises::Build::FERMYON_CLOUD;
+
+    fn background() -> Router<App<Self>> {
+        routes::no_background()
+    }
+}
+
+/// Sends arbitrary requests to the router of a host.
+fn tries_the_router<H: routes::Host<Clock = Virtual, Variables = Given>>(
+    strategy: impl Fn(Memory) -> H::Strategy,
+) where
+    H::Strategy: Strategy,
+{
+    for variables in VARIABLES {
+        let runtime = runtime();
+        let _entered = runtime.enter();
+        let store = Memory::default();
+        let clock = Virtual(tokio::time::Instant::now());
+        let events = Events::new(strategy(store.clone()), clock);
+        let router = routes::router::<H>(events, Given(variables));
+        let tried = runner(500).run(&requests(), |requests| {
+            for arbitrary in requests {
+                let Some(request) = arbitrary.request() else {
+                    continue;
+                };
+                let before = store.dump();
+                let response = runtime.block_on(answer(&router, request.map(Body::from)));
+                check(&arbitrary, &response, &before, &store.dump())?;
+            }
+            Ok(())
+        });
+        fails_not(tried);
+    }
+}
+
+async fn answer(router: &Router, request: Request<Body>) -> Response<bytes::Bytes> {
+    let (head, body) = routes::answer(router, request).await.into_parts();
+    let body = to_bytes(body, usize::MAX).await.unwrap();
+    Response::from_parts(head, body)
+}
+
+fn fails_not(tried: Result<(), TestError<Vec<Arbitrary>>>) {
+    if let Err(error) = tried {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn the_router_with_compare_and_swap_withstands_arbitrary_requests() {
+    tries_the_router::<WithAtomics>(Exact);
+}
+
+#[test]
+fn the_router_without_compare_and_swap_withstands_arbitrary_requests() {
+    fn tag() -> u64 {
+        rand::random()
+    }
+    tries_the_router::<WithRegisters>(|store| Plain::new(store, tag));
+}
+
+/// Sends arbitrary requests to the component of a build.
+fn tries_the_component(build: Build) {
+    for variables in VARIABLES {
+        let runtime = runtime();
+        let all = variables.iter().chain(&SHORT);
+        let (host, store) = runtime.block_on(async {
+            let store =
+                loopless_host::store::Observed::new(loopless_host::store::Memory::default());
+            let builder = build.builder().store(store.clone()).reuse(Reuse::default());
+            let builder = all.fold(builder, |builder, (name, value)| {
+                builder.variable(*name, *value)
+            });
+            (builder.start().await.unwrap(), store)
+        });
+        let dump = async || {
+            let mut dump = Dump::new();
+            for key in store.keys().await.unwrap() {
+                if is_of_events(&key) {
+                    let value = store.get(&key).await.unwrap().unwrap();
+                    dump.insert(key, value);
+                }
+            }
+            dump
+        };
+        let tried = runner(150).run(&requests(), |requests| {
+            runtime.block_on(async {
+                for arbitrary in requests {
+                    let Some(request) = arbitrary.request() else {
+                        continue;
+                    };
+                    let before = dump().await;
+                    let response = host.send(request).await;
+                    check(&arbitrary, &response, &before, &dump().await)?;
+                }
+                Ok(())
+            })
+        });
+        fails_not(tried);
+        let whole = runtime.block_on(host.get("/healthz"));
+        assert_eq!(whole.status(), StatusCode::OK);
+    }
+}
+
+#[test]
+fn the_build_for_spin_withstands_arbitrary_requests() {
+    tries_the_component(Build::SPIN);
+}
+
+#[test]
+fn the_build_for_akamai_functions_withstands_arbitrary_requests() {
+    tries_the_component(Build::AKAMAI_FUNCTIONS);
+}
+
+#[test]
+fn the_build_for_fermyon_cloud_withstands_arbitrary_requests() {
+    tries_the_component(Build::FERMYON_CLOUD);
+}
+
+#[test]
+fn the_requests_reach_every_route_and_every_kind_of_answer() {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let clock = Virtual(tokio::time::Instant::now());
+    let events = Events::new(Exact(Memory::default()), clock);
+    let router = routes::router::<WithAtomics>(events, Given(VARIABLES[0]));
+    let seen = Mutex::new(BTreeMap::<u16, usize>::new());
+    let tried = runner(500).run(&requests(), |requests| {
+        for arbitrary in requests {
+            let Some(request) = arbitrary.request() else {
+                continue;
+            };
+            let response = runtime.block_on(answer(&router, request.map(Body::from)));
+            *seen
+                .lock()
+                .unwrap()
+                .entry(response.status().as_u16())
+                .or_default() += 1;
+        }
+        Ok(())
+    });
+    fails_not(tried);
+    let seen = seen.into_inner().unwrap();
+    for status in [
+        200, 202, 204, 303, 304, 400, 403, 404, 405, 408, 412, 413, 414, 431,
+    ] {
+        assert!(seen.contains_key(&status), "{status} is not among {seen:?}");
+    }
+    assert!(seen.values().sum::<usize>() > 400 * REQUESTS, "{seen:?}");
+}
