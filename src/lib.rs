@@ -63,7 +63,8 @@
 //!
 //! 1. The host calls `handle` in an instance, new or (with WASI 0.3) used. The instance's first request makes the router,
 //!    and opens the store when it first needs it; both stay for the requests that follow.
-//! 2. [`routes`] finds the handler. It reads the event's state (with WASI 0.3 asynchronously: other requests go on), and
+//! 2. [`routes`] lets the request pass, if it has the token that it needs and no page of another site sends it, and finds the
+//!    handler. That reads the event's state (with WASI 0.3 asynchronously: other requests go on), and
 //!    perhaps waits, by sleeping and reading again.
 //! 3. A change is made by the build's [`strategy`]. The exact one uses `wasi:keyvalue/atomics`, whose calls stop the
 //!    instance's other requests while they run, and reads afterwards whether the change happened. The plain one writes
