@@ -91,12 +91,6 @@ struct Document<'a> {
     detail: &'a str,
 }
 
-impl From<Problem> for Response {
-    fn from(problem: Problem) -> Self {
-        problem.into_response()
-    }
-}
-
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = (self.status, self.document()).into_response();

@@ -67,7 +67,8 @@ async fn admitted(access: &Access, request: Request<Body>, next: Next) -> Respon
     } else {
         match check(access, &parts) {
             Ok(()) => next.run(Request::from_parts(parts, body)).await,
-            Err(refusal) => refusal,
+            Err(problem) if is_for_page(&parts) => Page::locked(&problem).into_response(),
+            Err(problem) => problem.into_response(),
         }
     };
     let headers = response.headers_mut();
@@ -82,8 +83,13 @@ async fn admitted(access: &Access, request: Request<Body>, next: Next) -> Respon
     response
 }
 
-/// Whether a request may pass, or what it is answered with.
-fn check(access: &Access, parts: &Parts) -> Result<(), Response> {
+/// Whether a browser asks for a page.
+fn is_for_page(parts: &Parts) -> bool {
+    parts.method == Method::GET && request::prefers_html(&parts.headers)
+}
+
+/// Whether a request may pass, or what is wrong with it.
+fn check(access: &Access, parts: &Parts) -> Result<(), Problem> {
     check_length(parts)?;
     let path = parts.uri.path();
     let is_change = !parts.method.is_safe();
@@ -91,8 +97,7 @@ fn check(access: &Access, parts: &Parts) -> Result<(), Response> {
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
             "A page of another site may not change anything here, unless the Spin variable allowed_origins has its origin. Nothing was changed.",
-        )
-        .into());
+        ));
     }
     if PUBLIC.contains(&path) || path.starts_with(OPERATORS) {
         return Ok(());
@@ -108,18 +113,12 @@ fn check(access: &Access, parts: &Parts) -> Result<(), Response> {
     if bears(&parts.headers, Some(token)) || is_writer() {
         return Ok(());
     }
-    let problem = Problem::unauthorized(
+    Err(Problem::unauthorized(
         realm,
         format!(
             "This needs a token: send Authorization: Bearer with the value of the Spin variable {realm}_token."
         ),
-    );
-    let is_page = parts.method == Method::GET && request::prefers_html(&parts.headers);
-    Err(if is_page {
-        Page::locked(&problem).into_response()
-    } else {
-        problem.into_response()
-    })
+    ))
 }
 
 /// No request that makes sense is longer: what is made of its parts is bounded too.

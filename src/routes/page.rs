@@ -38,11 +38,14 @@ impl<'a> Page<'a> {
         Self { event }.response()
     }
 
-    /// What a browser gets instead of a page that is only for those who have a token: it asks for one.
+    /// What a browser gets instead of a page that is only for those who have a token: it asks for one. All other problems
+    /// are told as they are.
     pub fn locked(problem: &Problem) -> Result<Response, Problem> {
+        let Some(challenge) = problem.challenge() else {
+            return Err(problem.clone());
+        };
         let page = Self { event: None }.response()?;
-        let challenge = problem.challenge().map(|challenge| [challenge]);
-        Ok((StatusCode::UNAUTHORIZED, challenge, page).into_response())
+        Ok((StatusCode::UNAUTHORIZED, [challenge], page).into_response())
     }
 
     fn response(&self) -> Result<Response, Problem> {
