@@ -19,7 +19,7 @@
 //! | --- | --- | --- |
 //! | `service/terms` | how many terms were given out | `increment`: whoever wants to run |
 //! | `service/lease` | the current term, which only grows | a swap from the term that was seen: whoever wants to run |
-//! | `service/beats/<term>` | 1 and the beats of the term, or, below 0, that they are sealed | `increment`: the term's runner. One swap, which seals it: the runner that stops, or its successor |
+//! | `service/beats/<term>` | 8 and the beats of the term, or, below 0, that they are sealed | `increment`: the term's runner. One swap, which seals it: the runner that stops, or its successor |
 //! | `service/runs/<term>` | a `Record`, in JSON | the term's runner, and nobody else |
 //!
 //! - A beat is an `increment`, whose answer is true on every backend: if it is the number that the runner expects, the
@@ -34,6 +34,23 @@
 //!
 //! If the store fails, a beat is asked for again until the lease would have run out. A beat that may have happened is
 //! looked up before it is asked for again.
+//!
+//! # A counter that counts twice
+//!
+//! A client below the component may ask for an `increment` again when its answer is lost (Spin's Redis client does:
+//! [spin#3563]). What was added twice, the service takes for none of its own:
+//! - A ticket of `service/terms` is one that nobody else has, also if one is left out before it.
+//! - A term that was made twice is dropped before it holds the lease, and the next one is tried.
+//! - A beat that was made twice is not said. It costs the term, but no tick: the runner seals the beats that it has said and
+//!   ends, and whoever looks next takes over. Late beats of a term that was deleted are too few to look like one.
+//!
+//! # A store that goes back
+//!
+//! A store that is wiped, or restored from a backup, has another term than its runner, or another number of beats. The
+//! runner learns of it at its next beat, and ends. If the store says that the service runs, whoever looks when the lease
+//! is over takes over; if it was wiped, the service is stopped.
+//!
+//! [spin#3563]: https://github.com/spinframework/spin/issues/3563
 
 use std::fmt;
 use std::time::Duration;
@@ -75,6 +92,9 @@ pub const STARTED: &str = "Service started";
 pub const DID_SOMETHING: &str = "Service did something";
 /// What the service says when it has stopped.
 pub const STOPPED: &str = "Service stopped";
+
+/// Why a runner has lost its lease, where others know.
+const TAKEN_OVER: &str = "another runner has taken over";
 
 /// Why something could not be done with the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -199,10 +219,15 @@ enum Beats {
 impl Beats {
     const STEP: u64 = 64;
 
+    /// What makes a term. A late beat makes the key of a term that was deleted anew: it leaves less, also if it is made
+    /// twice, and there is no beat to which that could lead.
+    const BIRTH: i64 = 8;
+
     /// The beats that a stored number stands for.
     fn of(number: i64) -> Option<Self> {
         if number > 0 {
-            return Some(Self::Open(number.unsigned_abs() - 1));
+            let beats = number.saturating_sub(Self::BIRTH).max(0);
+            return Some(Self::Open(beats.unsigned_abs()));
         }
         let steps = number.unsigned_abs().div_ceil(Self::STEP);
         let beats = (steps / 2).checked_sub(1)?;
@@ -215,7 +240,7 @@ impl Beats {
     /// The number that stands for them in the store.
     fn number(self) -> i64 {
         let (sign, number) = match self {
-            Self::Open(beats) => (1, beats + 1),
+            Self::Open(beats) => (1, beats + Self::BIRTH.unsigned_abs()),
             Self::Lost(beats) => (-1, ((beats + 1) * 2 + 1) * Self::STEP),
             Self::Released(beats) => (-1, (beats + 1) * 2 * Self::STEP),
         };
@@ -506,7 +531,12 @@ impl<'a, S: Atomics, C: Calendar> Service<'a, S, C> {
         loop {
             let until = TICK * ticks;
             match cancellation.newer(runner.cancel, started, until).await {
-                Ok(Some(newer)) if was_set(runner.cancel.state, newer.state) => break,
+                // Where the store has gone back, it is set without a set.
+                Ok(Some(newer))
+                    if newer.state.is_set() || was_set(runner.cancel.state, newer.state) =>
+                {
+                    break;
+                }
                 Ok(Some(newer)) => {
                     runner.cancel = newer;
                     continue;
@@ -743,7 +773,7 @@ impl<'a, S: Atomics, C: Calendar> Service<'a, S, C> {
             };
             runner.record.heartbeat_ms = date_ms;
             self.put(&runner).await?;
-            if store.increment(&beats_key(term), 1).await? != Beats::Open(0).number() {
+            if store.increment(&beats_key(term), Beats::BIRTH).await? != Beats::BIRTH {
                 // Somebody between here and the store asked it twice. This term is of no use; the next one may be.
                 self.drop_term(term).await;
                 continue;
@@ -849,13 +879,21 @@ impl<'a, S: Atomics, C: Calendar> Service<'a, S, C> {
                     is_doubtful = false;
                     continue;
                 }
-                Ok(beats) => {
-                    if beats == Some(Beats::Open(0)) {
-                        // A successor had deleted the key: this made it anew.
-                        _ = self.store().delete(&key).await;
-                    }
-                    return Beat::Lost("another runner has taken over".into());
+                // A successor had deleted the key: this made it anew.
+                Ok(Some(Beats::Open(0))) if !is_doubtful => {
+                    _ = self.store().delete(&key).await;
+                    return Beat::Lost(TAKEN_OVER.into());
                 }
+                // Nobody else adds to them. What counts is what was said.
+                Ok(Some(Beats::Open(_))) => {
+                    if let Ok(Some(look)) = self.look_at(runner).await
+                        && matches!(look.beats, Beats::Open(_))
+                    {
+                        _ = self.seal(&look, Beats::Lost(runner.beats)).await;
+                    }
+                    return Beat::Lost("the store has counted a beat twice, or gone back".into());
+                }
+                Ok(_) => return Beat::Lost(TAKEN_OVER.into()),
                 Err(error) => error,
             };
             is_doubtful = true;
@@ -866,30 +904,29 @@ impl<'a, S: Atomics, C: Calendar> Service<'a, S, C> {
         }
     }
 
+    /// What the store has of a runner's term, as the runner may seal it. `None` where it has nothing.
+    async fn look_at(&self, runner: &Runner) -> Result<Option<Look>, Error> {
+        let beats = self.beats(runner.term).await?;
+        Ok(beats.map(|(beats, sealable)| Look {
+            term: runner.term,
+            lease: None,
+            beats,
+            sealable,
+            record: runner.record.clone(),
+        }))
+    }
+
     /// Ends the run of a runner. The store is asked for it until the lease would have run out.
     async fn release(&self, runner: &mut Runner) -> Beat {
         let clock = self.events.clock();
         loop {
-            let look = match self.beats(runner.term).await {
-                Ok(Some((beats, sealable))) => Ok((beats, sealable)),
-                Ok(None) => return Beat::Lost("another runner has taken over".into()),
-                Err(error) => Err(error),
-            };
-            let sealed = match look {
-                Ok((Beats::Lost(_), _)) => {
-                    return Beat::Lost("another runner has taken over".into());
-                }
-                Ok((Beats::Released(_), _)) => return Beat::Happened,
-                Ok((beats, sealable)) => {
-                    let look = Look {
-                        term: runner.term,
-                        lease: None,
-                        beats,
-                        sealable,
-                        record: runner.record.clone(),
-                    };
-                    self.seal(&look, Beats::Released(beats.count())).await
-                }
+            let sealed = match self.look_at(runner).await {
+                Ok(None) => return Beat::Lost(TAKEN_OVER.into()),
+                Ok(Some(look)) => match look.beats {
+                    Beats::Lost(_) => return Beat::Lost(TAKEN_OVER.into()),
+                    Beats::Released(_) => return Beat::Happened,
+                    Beats::Open(beats) => self.seal(&look, Beats::Released(beats)).await,
+                },
                 Err(error) => Err(error),
             };
             match sealed {
@@ -1377,6 +1414,99 @@ mod tests {
             "{last}"
         );
         assert_eq!(world.count(DID_SOMETHING), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_beat_that_is_made_twice_costs_the_term_and_no_tick() {
+        for (name, quirks) in Quirks::ALL {
+            let world = World::new(Host::new(quirks));
+            let running = world.process().start().await.unwrap();
+            sleep(SECOND * 2 + SECOND / 2).await;
+            world.host.store.count_twice();
+            running.await.unwrap();
+            world.host.store.recover();
+            let other = world.process();
+            let lost = other.status().await;
+            assert_eq!((lost.state, lost.ticks), (State::Lost, 2), "{name}");
+            // At once, whatever its lease says.
+            let runner = other.service().tend(other.say()).await.unwrap().unwrap();
+            other.run(runner);
+            sleep(SECOND * 2 + SECOND / 2).await;
+            assert_eq!(other.status().await.ticks, 4, "{name}");
+            assert_eq!(world.count(DID_SOMETHING), 4, "{name}: {:?}", world.lines());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_beat_that_is_made_twice_where_the_term_was_deleted_is_none() {
+        for (name, quirks) in Quirks::ALL {
+            for at in 0..80 {
+                let world = World::new(Host::new(quirks));
+                // It may stall before its first beat.
+                let late = world.stalling(Some((at, SECOND * 8)), Duration::ZERO);
+                let starting = tokio::spawn(async move {
+                    if let Some(running) = late.start().await {
+                        running.await.unwrap();
+                    }
+                });
+                sleep(SECOND * 7).await;
+                let process = world.process();
+                let tended = process.service().tend(process.say()).await.unwrap();
+                tended.map(|runner| process.run(runner));
+                process.start().await;
+                world.host.store.count_twice();
+                sleep(SECOND * 2).await;
+                world.host.store.recover();
+                process
+                    .service()
+                    .tend(process.say())
+                    .await
+                    .unwrap()
+                    .map(|runner| process.run(runner));
+                sleep(SECOND * 4).await;
+                let ticks = world.count(DID_SOMETHING);
+                process.stop(LONG).await;
+                starting.abort();
+                let counted = process.status().await.ticks;
+                assert_eq!(counted, ticks, "{name}, {at}: {:?}", world.lines());
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_is_wiped_ends_the_runner_and_the_next_start_is_the_only_one() {
+        for (name, quirks) in Quirks::ALL {
+            let world = World::new(Host::new(quirks));
+            let running = world.process().start().await.unwrap();
+            sleep(SECOND * 2 + SECOND / 2).await;
+            for key in world.host.store.keys().await.unwrap() {
+                world.host.store.delete(&key).await.unwrap();
+            }
+            let process = world.process();
+            assert_eq!(process.status().await.state, State::Stopped, "{name}");
+            process.start().await.unwrap();
+            sleep(SECOND + SECOND / 4).await;
+            assert!(running.is_finished(), "{name}: {:?}", world.lines());
+            assert_eq!(process.status().await.ticks, 1, "{name}");
+            assert_eq!(world.count(DID_SOMETHING), 3, "{name}");
+            process.stop(LONG).await;
+            assert_eq!(process.status().await.state, State::Stopped, "{name}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_goes_back_to_a_cancellation_stops_the_service() {
+        let world = World::new(Host::new(Quirks::Exact));
+        world.process().start().await.unwrap();
+        world.process().stop(LONG).await;
+        let key = "event/service.cancel";
+        let cancelled = world.host.store.get(key).await.unwrap().unwrap();
+        let running = world.process().start().await.unwrap();
+        sleep(SECOND).await;
+        world.host.store.set(key, &cancelled).await.unwrap();
+        sleep(SECOND).await;
+        assert!(running.is_finished(), "{:?}", world.lines());
+        assert_eq!(world.count(STOPPED), 2);
     }
 
     #[tokio::test(start_paused = true)]

@@ -247,6 +247,10 @@ impl<H: Background> Source<H> {
     /// known to its end.
     fn push_since(&mut self, messages: &mut Messages) {
         let last = last_line(&self.progress);
+        // The store went back. As for somebody whose id nobody knows, this goes on from the line that is the last one now.
+        if last < self.told {
+            self.told = last.before();
+        }
         if self.told.run != last.run {
             if let Some(ticks) = self.progress.previous(self.told.run) {
                 self.push_run(self.told.run, ticks, ticks + 2, messages);

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 
 use super::{Moment, World, lock};
 use crate::guest::Life;
@@ -26,6 +27,9 @@ pub struct Faults {
     pub failing: f64,
     /// How probable it is that a call is done, but fails for who asked, because the answer is lost.
     pub lost_answers: f64,
+    /// How probable it is that an increment is done twice, because a client below the component asks again after a lost
+    /// answer.
+    pub doubled: f64,
     /// How probable it is that the instance dies just before a call is done, or just after.
     pub deaths: f64,
 }
@@ -39,6 +43,7 @@ impl Default for Faults {
             slow_latency: Duration::ZERO,
             failing: 0.0,
             lost_answers: 0.0,
+            doubled: 0.0,
             deaths: 0.0,
         }
     }
@@ -114,6 +119,8 @@ pub struct Database(Arc<Inner>);
 struct Inner {
     world: World,
     state: Mutex<State>,
+    /// Tells the calls that hang when they go on, in the order in which they came.
+    goes_on: Notify,
 }
 
 /// The values that a key has had, and since when. `None`: it was deleted.
@@ -122,12 +129,32 @@ type Values = Vec<(Moment, Option<Vec<u8>>)>;
 struct State {
     faults: Faults,
     outage: Option<String>,
+    /// When the database hung. Without an end, it still does.
+    silences: Vec<(Moment, Option<Moment>)>,
     /// Each key's values, the first one first. A deleted key has none.
     history: BTreeMap<String, Values>,
+    /// When a key got a value because the database went back.
+    reverted: Vec<Moment>,
     calls: Vec<Call>,
+    /// Writes that nobody waits for any more, and that are made when the database goes on.
+    given_up: Vec<GivenUp>,
+}
+
+/// A write that reached the database while it hung, and whose instance has given up.
+struct GivenUp {
+    who: String,
+    what: String,
+    key: String,
+    value: Option<Vec<u8>>,
+    /// The call's place among the calls.
+    index: usize,
 }
 
 impl State {
+    fn is_hanging(&self) -> bool {
+        self.silences.last().is_some_and(|(_, end)| end.is_none())
+    }
+
     fn current(&self, key: &str) -> Option<&Vec<u8>> {
         self.history.get(key)?.last()?.1.as_ref()
     }
@@ -159,9 +186,13 @@ impl Database {
             state: Mutex::new(State {
                 faults,
                 outage: None,
+                silences: Vec::new(),
                 history: BTreeMap::new(),
+                reverted: Vec::new(),
                 calls: Vec::new(),
+                given_up: Vec::new(),
             }),
+            goes_on: Notify::new(),
         }))
     }
 
@@ -173,6 +204,72 @@ impl Database {
     /// From now on, every call fails with this message and does nothing; with `None`, no longer.
     pub fn set_outage(&self, outage: Option<&str>) {
         lock(&self.0.state).outage = outage.map(str::to_owned);
+    }
+
+    /// From now on, calls that reach the database get no answer. They are done when it goes on. Of those whose instance has
+    /// given up by then, chance decides which are done: it is not known of any of them.
+    pub fn hang(&self) {
+        let moment = self.0.world.moment();
+        let mut state = lock(&self.0.state);
+        if !state.is_hanging() {
+            state.silences.push((moment, None));
+        }
+    }
+
+    /// Ends what [`hang`](Self::hang) began.
+    pub fn go_on(&self) {
+        let mut given_up = {
+            let mut state = lock(&self.0.state);
+            if let Some((_, end)) = state.silences.last_mut() {
+                end.get_or_insert_with(|| self.0.world.moment());
+            }
+            std::mem::take(&mut state.given_up)
+        };
+        // In the order in which they were asked: instances end in any order.
+        given_up.sort_by_key(|write| write.index);
+        for write in given_up {
+            let GivenUp {
+                who,
+                what,
+                key,
+                value,
+                index,
+            } = write;
+            self.0.world.tell(who, || {
+                format!("{what} is done, though nobody waits for it")
+            });
+            let moment = self.write(&key, value.clone());
+            let call = &mut lock(&self.0.state).calls[index];
+            call.applied = Some(moment);
+            call.wrote = value;
+        }
+        self.0.goes_on.notify_waiters();
+    }
+
+    /// When the database hung, from its first moment to its last. Without an end, it still does.
+    pub fn silences(&self) -> Vec<(Moment, Option<Moment>)> {
+        lock(&self.0.state).silences.clone()
+    }
+
+    /// Goes back to what it held at this time, as after a failover that has lost writes, or from a backup. At the world's
+    /// beginning, that was nothing.
+    pub fn go_back(&self, to: Duration) {
+        let mut state = lock(&self.0.state);
+        let keys: Vec<_> = state.history.keys().cloned().collect();
+        for key in keys {
+            let then = state.as_of(&key, Some(to), None).cloned();
+            if state.current(&key) != then.as_ref() {
+                let moment = self.0.world.moment();
+                state.reverted.push(moment);
+                state.history.entry(key).or_default().push((moment, then));
+            }
+        }
+    }
+
+    /// The moments of those values in a [history](Self::history) that are there because the database
+    /// [went back](Self::go_back).
+    pub fn reverted(&self) -> Vec<Moment> {
+        lock(&self.0.state).reverted.clone()
     }
 
     /// The value of a key, now and without any fault.
@@ -232,6 +329,21 @@ impl fmt::Debug for Connection {
     }
 }
 
+/// A call that waits for a database that hangs. Dropped, it is given up.
+struct Waiting<'a> {
+    connection: &'a Connection,
+    /// What is written all the same.
+    write: Option<GivenUp>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(write) = self.write.take() {
+            lock(&self.connection.database.0.state).given_up.push(write);
+        }
+    }
+}
+
 /// What a call does when it reaches the database.
 struct Applied<T> {
     answer: Result<T, Error>,
@@ -257,9 +369,13 @@ impl Connection {
         operation: Operation,
         key: &str,
         what: impl Fn() -> String,
-        apply: impl FnOnce(&State) -> Applied<T>,
+        apply: impl Fn(&State) -> Applied<T>,
     ) -> Result<T, Error> {
-        let Inner { world, state } = &*self.database.0;
+        let Inner {
+            world,
+            state,
+            goes_on,
+        } = &*self.database.0;
         let asked = world.moment();
         let (there, back, fate, outage, index) = {
             let mut state = lock(state);
@@ -304,6 +420,25 @@ impl Connection {
             )
         };
         world.sleep(there).await;
+        if lock(state).is_hanging() {
+            let is_blind = matches!(operation, Operation::Set | Operation::Delete);
+            let is_done_anyway = world.chance(0.5) && is_blind && fate == Fate::Answer;
+            let mut waiting = Waiting {
+                connection: self,
+                write: is_done_anyway.then(|| GivenUp {
+                    who: self.who(),
+                    what: what(),
+                    key: key.to_owned(),
+                    value: apply(&lock(state)).write.flatten(),
+                    index,
+                }),
+            };
+            while lock(state).is_hanging() {
+                self.tell(&what(), "hangs");
+                goes_on.notified().await;
+            }
+            waiting.write = None;
+        }
         let outage = outage.or_else(|| lock(state).outage.clone());
         if fate == Fate::DieBefore {
             self.tell(&what(), "and dies before it is done");
@@ -368,11 +503,15 @@ impl Connection {
 
     fn tell(&self, what: &str, how: &str) {
         let world = &self.database.0.world;
-        let who = format_args!("{}.{}", self.host, self.life.instance).to_string();
-        world.tell(who, || match current_request() {
+        world.tell(self.who(), || match current_request() {
             Some(request) => format!("{what} {how}, for request {request}"),
             None => format!("{what} {how}"),
         });
+    }
+
+    /// The instance, as a trace names it.
+    fn who(&self) -> String {
+        format!("{}.{}", self.host, self.life.instance)
     }
 
     /// The value that this instance gets to see.
@@ -384,6 +523,30 @@ impl Connection {
         let until = now.checked_sub(self.lag);
         let own = lock(&self.own).get(key).copied();
         state.as_of(key, until, own).cloned()
+    }
+
+    async fn add(&self, key: &str, delta: i64, numbers: Numbers) -> Result<i64, Error> {
+        self.call(
+            Operation::Increment,
+            key,
+            || format!("increment {key} by {delta}"),
+            |state| {
+                let before = state.current(key).map(Vec::as_slice);
+                match numbers.add(before, delta) {
+                    Err(error) => Applied {
+                        answer: Err(error),
+                        outcome: Outcome::Failed,
+                        write: None,
+                    },
+                    // What stays as it is was not written: nobody's copy of it becomes younger.
+                    Ok((sum, after)) if before == Some(after.as_slice()) => {
+                        Applied::done(sum, None)
+                    }
+                    Ok((sum, after)) => Applied::done(sum, Some(Some(after))),
+                }
+            },
+        )
+        .await
     }
 }
 
@@ -481,27 +644,13 @@ impl Store for Connection {
     }
 
     async fn increment(&self, key: &str, delta: i64, numbers: Numbers) -> Result<i64, Error> {
-        self.call(
-            Operation::Increment,
-            key,
-            || format!("increment {key} by {delta}"),
-            |state| {
-                let before = state.current(key).map(Vec::as_slice);
-                match numbers.add(before, delta) {
-                    Err(error) => Applied {
-                        answer: Err(error),
-                        outcome: Outcome::Failed,
-                        write: None,
-                    },
-                    // What stays as it is was not written: nobody's copy of it becomes younger.
-                    Ok((sum, after)) if before == Some(after.as_slice()) => {
-                        Applied::done(sum, None)
-                    }
-                    Ok((sum, after)) => Applied::done(sum, Some(Some(after))),
-                }
-            },
-        )
-        .await
+        let Inner { world, state, .. } = &*self.database.0;
+        let doubled = lock(state).faults.doubled;
+        if world.chance(doubled) {
+            // Whoever asks again never had this answer.
+            _ = self.add(key, delta, numbers).await;
+        }
+        self.add(key, delta, numbers).await
     }
 
     fn numbers(&self) -> Numbers {

@@ -265,6 +265,70 @@ const TAKES_OVER_UNSEALED: Mutation = Mutation {
     )],
 };
 
+const BELIEVES_WHAT_IT_READ_BEFORE: Mutation = Mutation {
+    name: "believes-what-it-read-before",
+    features: &[],
+    about: "events",
+    edits: &[(
+        "event.rs",
+        "        while !start.state.is_set() {",
+        "        let before = self
+            .last_readings()
+            .newest(|seen| seen.state.generation > start.state.generation);
+        if let Some(before) = before {
+            return Ok(Waited::Set(before.state));
+        }
+        while !start.state.is_set() {",
+    )],
+};
+
+const EXPECTS_NO_STORE_TO_GO_BACK: Mutation = Mutation {
+    name: "expects-no-store-to-go-back",
+    features: &[],
+    about: "events",
+    edits: &[(
+        "event.rs",
+        "!seen.state.is_version_of(start.state)",
+        "seen.state.generation > start.state.generation",
+    )],
+};
+
+const WAITS_FOR_THE_STORE: Mutation = Mutation {
+    name: "waits-for-the-store",
+    features: &["plain"],
+    about: "events",
+    edits: &[(
+        "store/bounded.rs",
+        "match before(&self.clock, deadline, call).await {",
+        "match before(&self.clock, Duration::MAX, call).await {",
+    )],
+};
+
+const STOPS_ITS_INSTANCE: Mutation = Mutation {
+    name: "stops-its-instance",
+    features: &[],
+    about: "service",
+    edits: &[(
+        "store/bounded.rs",
+        "self.probe(key).await?;
+        self.note(self.store.increment",
+        "self.note(self.store.increment",
+    )],
+};
+
+const SAYS_WHAT_IT_DID_TWICE: Mutation = Mutation {
+    name: "says-what-it-did-twice",
+    features: &[],
+    about: "service",
+    edits: &[(
+        "service.rs",
+        "Ok(Some(beats)) if beats == next => {
+                    runner.beats += 1;",
+        "Ok(Some(Beats::Open(beats))) if beats > runner.beats => {
+                    runner.beats = beats;",
+    )],
+};
+
 /// Builds the component with a mistake in it, from a copy of its sources.
 fn mutant(mutation: &Mutation) -> PathBuf {
     static BUILDING: Mutex<()> = Mutex::new(());
@@ -412,4 +476,29 @@ fn it_finds_what_clearing_blindly_does() {
 #[test]
 fn it_finds_what_taking_readings_that_were_under_way_does() {
     is_caught(&TAKES_READINGS_UNDER_WAY);
+}
+
+#[test]
+fn it_finds_what_believing_a_reading_of_before_does_when_the_store_goes_back() {
+    is_caught(&BELIEVES_WHAT_IT_READ_BEFORE);
+}
+
+#[test]
+fn it_finds_what_expecting_that_no_store_goes_back_does() {
+    is_caught(&EXPECTS_NO_STORE_TO_GO_BACK);
+}
+
+#[test]
+fn it_finds_what_waiting_for_a_store_that_hangs_does() {
+    is_caught(&WAITS_FOR_THE_STORE);
+}
+
+#[test]
+fn it_finds_what_calls_that_cannot_be_given_up_do() {
+    is_caught(&STOPS_ITS_INSTANCE);
+}
+
+#[test]
+fn it_finds_what_saying_a_tick_that_was_counted_twice_does() {
+    is_caught(&SAYS_WHAT_IT_DID_TWICE);
 }

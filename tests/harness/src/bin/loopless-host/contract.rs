@@ -43,6 +43,11 @@ impl Contract {
         self.strategy == "exact"
     }
 
+    /// Whether an instance serves many requests, and can give up a call of its host.
+    pub fn has_wasi_0_3(&self) -> bool {
+        self.wasi == "0.3"
+    }
+
     /// Whether it makes the promise of this name.
     pub fn keeps(&self, promise: &str) -> bool {
         self.promises.contains(promise)

@@ -15,12 +15,18 @@ use super::promises::{Run, check};
 use super::scenario::{Counts, Hardship, Report, Weather, clear_up, faults, join, ms, start_hosts};
 use super::truth::Version;
 
+/// When a stream ends.
+pub const STREAM_MAX: Duration = Duration::from_secs(2);
+
 fn settings(world: &World, weather: Weather, quirks: Quirks, poll: (u64, u64)) -> Settings {
     let variables = BTreeMap::from([
         ("poll_first_ms".to_owned(), poll.0.to_string()),
         ("poll_last_ms".to_owned(), poll.1.to_string()),
         ("wait_max_seconds".to_owned(), "600".to_owned()),
-        ("stream_max_seconds".to_owned(), "2".to_owned()),
+        (
+            "stream_max_seconds".to_owned(),
+            STREAM_MAX.as_secs().to_string(),
+        ),
     ]);
     let lag = match weather {
         Weather::Lagging => *world.pick(&[ms(0), ms(20), ms(150), ms(600)]),
@@ -42,7 +48,7 @@ fn settings(world: &World, weather: Weather, quirks: Quirks, poll: (u64, u64)) -
 
 /// A world of events.
 pub async fn play(world: World, contract: &Contract) -> Report {
-    let weather = *world.pick(&Weather::ALL);
+    let weather = Weather::pick(&world, contract);
     let (_, quirks) = *world.pick(&Quirks::ALL);
     let poll = *world.pick(&[(5, 100), (5, 100), (1, 1000), (20, 50)]);
     let names: &[&'static str] = if world.chance(0.7) {
@@ -117,7 +123,7 @@ pub async fn play(world: World, contract: &Contract) -> Report {
         done,
         poll_first: ms(poll.0),
         poll_last: ms(poll.1),
-        is_healthy: weather == Weather::Healthy,
+        weather,
         longest_call: faults.longest(),
         calls,
     }));

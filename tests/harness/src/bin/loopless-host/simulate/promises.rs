@@ -11,12 +11,26 @@ use loopless_host::store::Operation;
 use serde_json::Value;
 
 use super::clients::{Action, Done};
+use super::events::STREAM_MAX;
 use super::linearizability::is_linearizable;
+use super::scenario::{Weather, ms};
 use super::truth::{State, Truth, Version};
 use crate::contract::Contract;
 
 /// How inexact timers are: tokio's count milliseconds, and a wait may need a few of them one after the other.
 const TIMERS: Duration = Duration::from_millis(5);
+
+/// How long the component waits for an answer of the store, at most. Written down anew here, as what follows.
+const PATIENCE: Duration = ms(1500);
+
+/// How long ago the store may have answered whoever makes a call that cannot be given up.
+const FRESH: Duration = ms(100);
+
+/// All pauses between the attempts of a change together.
+const BACKOFFS: Duration = ms(512);
+
+/// How long the page waits for its event.
+const PAGE_WAIT: Duration = ms(100);
 
 /// A run that is over.
 pub struct Run<'a> {
@@ -28,8 +42,7 @@ pub struct Run<'a> {
     pub done: Vec<Done>,
     pub poll_first: Duration,
     pub poll_last: Duration,
-    /// Nothing failed or died.
-    pub is_healthy: bool,
+    pub weather: Weather,
     /// The longest that a call of the store took.
     pub longest_call: Duration,
     pub calls: Vec<Call>,
@@ -68,13 +81,65 @@ pub fn check(run: &Run<'_>) -> Vec<String> {
                 broken.push(format!("{}: {what}", seen.done.describe()));
             }
         }
-        // A replica that lags shows the past: there is no order in which that were the present.
+        // A replica that lags shows the past, and so does a store that goes back: there is no order in which that were
+        // the present.
         let is_current = run.hosts.iter().all(|host| host.settings().lag.is_zero());
-        if is_current && !is_linearizable(of_name(), run.contract.is_exact()) {
+        let is_true = is_current && truth.reverts().next().is_none();
+        if is_true && !is_linearizable(of_name(), run.contract.is_exact()) {
             broken.push(format!("what was done with {name} is not linearizable"));
         }
     }
+    if run.contract.has_wasi_0_3() {
+        broken.extend(check_synchronous(&run.calls));
+    }
     broken
+}
+
+/// That a call that stops its instance, and cannot be given up, is made only of a store that has just answered this
+/// instance.
+pub fn check_synchronous(calls: &[Call]) -> Option<String> {
+    let is_fresh = |call: &Call| {
+        let instance = (&*call.host, call.instance);
+        calls
+            .iter()
+            .filter(|other| (&*other.host, other.instance) == instance)
+            .filter_map(|other| Some((other, other.answered?)))
+            .filter(|(_, answered)| answered.order < call.asked.order)
+            .any(|(other, answered)| {
+                let seen = resumed(calls, instance, answered.at);
+                let has_answered =
+                    other.outcome != Outcome::Failed && seen + FRESH + TIMERS >= call.asked.at;
+                // A host may ask its store more than once in one call.
+                let is_same = is_synchronous(other) && answered.at == call.asked.at;
+                has_answered || is_same
+            })
+    };
+    let mut synchronous = calls.iter().filter(|call| is_synchronous(call));
+    let call = synchronous.find(|call| !is_fresh(call))?;
+    Some(format!(
+        "{}.{} asked for {:?} {} at {:.3} s, and did not know whether the store answers",
+        call.host,
+        call.instance,
+        call.operation,
+        call.key,
+        call.asked.at.as_secs_f64()
+    ))
+}
+
+/// Whether it is a call of `wasi:keyvalue`, which stops its instance.
+fn is_synchronous(call: &Call) -> bool {
+    call.request.is_none()
+}
+
+/// When an instance that may be stopped sees what has come to it at this time.
+fn resumed(calls: &[Call], instance: (&str, u64), came: Duration) -> Duration {
+    let its = |call: &&Call| is_synchronous(call) && (&*call.host, call.instance) == instance;
+    calls.iter().filter(its).fold(came, |seen, call| {
+        match call.answered.map(|answered| answered.at) {
+            Some(end) if (call.asked.at..end).contains(&seen) => end,
+            _ => seen,
+        }
+    })
 }
 
 /// What one client saw.
@@ -91,15 +156,16 @@ impl Seen<'_> {
         };
         let status = response.status();
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            if self.run.is_healthy {
+            if self.run.weather == Weather::Healthy {
                 return Err(format!("503 in a healthy system: {}", self.done.body()));
             }
-            return if response.headers().contains_key("retry-after") {
-                Ok(())
-            } else {
-                Err("503 without Retry-After".into())
-            };
+            if !response.headers().contains_key("retry-after") {
+                return Err("503 without Retry-After".into());
+            }
+            self.check_perseverance()?;
+            return self.check_patience();
         }
+        self.check_patience()?;
         if let Some(version) = self.done.version() {
             self.was(version)?;
         }
@@ -111,6 +177,9 @@ impl Seen<'_> {
             Action::Change { set, only_from } => self.check_change(set, only_from),
             Action::Post { set } => {
                 self.expect(&[204])?;
+                if self.is_deceived() {
+                    return Ok(());
+                }
                 self.held("what was asked for", |state| state.is_set() == set)
             }
             Action::Page => {
@@ -160,11 +229,16 @@ impl Seen<'_> {
         self.done.host.settings().lag
     }
 
-    /// The states that the event had while the request was under way.
-    fn states(&self) -> impl Iterator<Item = State> {
+    /// The states that the event had while the request was under way, and since when.
+    fn history(&self) -> impl Iterator<Item = (Option<Moment>, State)> {
         let exchange = &self.done.exchange;
         self.truth
             .between(exchange.sent, exchange.ended, self.lag())
+    }
+
+    /// The states that the event had while the request was under way.
+    fn states(&self) -> impl Iterator<Item = State> {
+        self.history().map(|(_, state)| state)
     }
 
     /// That the event was like this at some time while the request was under way.
@@ -232,6 +306,9 @@ impl Seen<'_> {
             });
         }
         self.expect(&[200])?;
+        if self.is_deceived() {
+            return Ok(());
+        }
         self.held("what was asked for", |state| state.is_set() == set)?;
         if let Some(version) = only_from {
             self.was(version)?;
@@ -291,19 +368,22 @@ impl Seen<'_> {
         let exchange = &self.done.exchange;
         // It waits from its first read's answer on: what was over before that, nobody can have seen.
         let (start, first, answered) = self.reads(true).next()?;
+        let mut reverts = self.truth.reverts();
+        if reverts.any(|revert| first < revert && revert < exchange.ended) {
+            return self.slept_through(start, answered, is_due);
+        }
         let visible = |moment: Moment| moment.at + self.lag();
         // The last look is half an interval after the deadline at the latest, and has as long for its answer.
         let is_fast = self.run.longest_call + TIMERS < self.interval(timeout) / 2;
-        let is_sure = self.run.is_healthy && is_fast;
+        let is_sure = self.run.weather == Weather::Healthy && is_fast;
         self.truth.changes().find(|&(moment, state)| {
-            // Where every read since has failed, or was still under way at the end, it could not know. Without an order
-            // of versions, what a read saw that began before the start's answer proves nothing.
+            // Where every read since has failed, or was still under way at the end, it could not know.
             let could_know = || {
                 self.reads(false).any(|(call, applied, ended)| {
                     applied.order > moment.order
                         && applied.at >= visible(moment)
                         && ended.at < exchange.ended.at
-                        && (self.run.contract.is_exact() || call.asked.order > answered.order)
+                        && self.began_after(call, answered)
                         && self.leaves_a_trace(start, (moment, state), applied.at)
                 })
             };
@@ -315,10 +395,127 @@ impl Seen<'_> {
         })
     }
 
+    /// Whether the component knows that a read of this request's instance began when it had this answer. If not, the read
+    /// may show what was before: a store that goes back has no order of versions, and neither has one without
+    /// compare-and-swap.
+    fn began_after(&self, call: &Call, answered: Moment) -> bool {
+        let calls = &self.run.calls;
+        // The first read of a request may have to open the store before it asks.
+        let before = calls.iter().rev().find(|other| {
+            other.asked.order < call.asked.order
+                && (&other.host, other.instance) == (&call.host, call.instance)
+                && other.request == call.request
+        });
+        let began = match before {
+            Some(before) if before.operation == Operation::Open => before.asked.at,
+            _ => call.asked.at,
+        };
+        began > resumed(calls, (&*call.host, call.instance), answered.at)
+    }
+
+    /// A read of this request's instance that showed that the event `is_due`, after the start of a wait that still took no
+    /// notice. Where the store goes back, this is all that can be asked: a state may come back between two looks.
+    fn slept_through(
+        &self,
+        start: &Call,
+        answered: Moment,
+        is_due: impl Fn(State) -> bool,
+    ) -> Option<(Moment, State)> {
+        let state = |call: &Call| match &call.outcome {
+            Outcome::Read(value) => State::of(value.as_deref(), self.run.contract),
+            _ => None,
+        };
+        let start = state(start)?;
+        self.reads(false).find_map(|(call, applied, ended)| {
+            let state = state(call)?;
+            let is_news = self.began_after(call, answered)
+                && ended.at < self.done.exchange.ended.at
+                && state.version != start.version;
+            (is_news && is_due(state)).then_some((applied, state))
+        })
+    }
+
+    /// How much of this time the store hung, at most so long at a time.
+    fn silence(&self, from: Duration, to: Duration, most: Duration) -> Duration {
+        let silences = self.run.database.silences().into_iter();
+        silences
+            .filter_map(|(began, ended)| {
+                let end = ended.map_or(to, |ended| ended.at).min(to);
+                Some(end.checked_sub(began.at.max(from))?.min(most))
+            })
+            .sum()
+    }
+
+    /// That a wait that knows where it began goes on when the store fails, and when it hangs.
+    fn check_perseverance(&self) -> Result<(), String> {
+        let is_wait = matches!(
+            self.done.action,
+            Action::Wait { .. } | Action::LongPoll { .. } | Action::Page
+        );
+        if is_wait && self.reads(true).next().is_some() {
+            return Err("it had begun to wait, and ended with 503".into());
+        }
+        Ok(())
+    }
+
+    /// That who asks a store that hangs is told so in time. (WASI 0.2 has no way to give up a call.)
+    fn check_patience(&self) -> Result<(), String> {
+        let exchange = &self.done.exchange;
+        let Some(acceptance) = self.done.host.acceptance(exchange.request) else {
+            return Err("no instance took it, and still it has a response".into());
+        };
+        if !self.run.contract.has_wasi_0_3() {
+            return Ok(());
+        }
+        let (from, to) = (acceptance.moment.at, exchange.ended.at);
+        let silent = self.silence(from, to, PATIENCE);
+        if silent.is_zero() {
+            return Ok(());
+        }
+        let stopped = self.stopped(acceptance.instance, from, to);
+        // Before the store was silent, a change may have been tried again and again.
+        let calls = self.run.calls.iter();
+        let calls = calls.filter(|call| call.request == Some(exchange.request));
+        let working = self.run.longest_call * u32::try_from(calls.count()).unwrap_or(u32::MAX);
+        let waiting = match self.done.action {
+            Action::Wait { timeout } | Action::LongPoll { timeout, .. } => timeout,
+            Action::Page => PAGE_WAIT,
+            Action::Stream { .. } => STREAM_MAX,
+            _ => Duration::ZERO,
+        };
+        let pauses = waiting + self.interval(waiting) + BACKOFFS;
+        if to - from > silent + stopped + working + pauses + TIMERS {
+            return Err(format!(
+                "it took {:.3} s, of which the store hung for {:.3} s",
+                (to - from).as_secs_f64(),
+                self.silence(from, to, Duration::MAX).as_secs_f64()
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether the store went back, while this request was under way, to what looks as if the event had been changed: with
+    /// compare-and-swap, to a later generation than it had before, as where a store is wiped and a backup restored;
+    /// without an order of versions, to any. Nobody can tell.
+    fn is_deceived(&self) -> bool {
+        let sent = self.done.exchange.sent;
+        let mut earliest = u64::MAX;
+        self.history().any(|(since, state)| {
+            let generation = state.version.generation;
+            let is_later = generation > earliest || !self.run.contract.is_exact();
+            earliest = earliest.min(generation);
+            let is_revert = |since: Moment| since > sent && self.truth.is_revert(since);
+            is_later && since.is_some_and(is_revert)
+        })
+    }
+
     /// That a wait that says that the event was set is right. Without compare-and-swap, a clear that was under way when
     /// the wait began looks like a set.
     fn check_woken(&self) -> Result<(), String> {
         let held = self.held("set", State::is_set);
+        if self.is_deceived() {
+            return Ok(());
+        }
         if held.is_ok() || self.run.contract.keeps("no-early-wake-up") {
             return held;
         }
@@ -416,9 +613,10 @@ impl Seen<'_> {
 
         let deadline = began.max(accepted + timeout);
         // WASI 0.2 has no way to give up a read.
-        let read = match self.run.contract.wasi.as_str() {
-            "0.2" => self.run.longest_call,
-            _ => Duration::ZERO,
+        let read = if self.run.contract.has_wasi_0_3() {
+            Duration::ZERO
+        } else {
+            self.run.longest_call + self.silence(accepted, ended, Duration::MAX)
         };
         let latest = deadline + self.interval(timeout) + read + stopped + TIMERS;
         if ended > latest {
@@ -429,7 +627,8 @@ impl Seen<'_> {
         }
 
         let is_answer = matches!(self.status(), 200 | 410);
-        if !(self.run.is_healthy && is_answer && self.lag().is_zero()) {
+        let is_healthy = self.run.weather == Weather::Healthy;
+        if !(is_healthy && is_answer && self.lag().is_zero()) {
             return Ok(());
         }
         let Some((start, first, answered)) = first else {
@@ -472,21 +671,27 @@ impl Seen<'_> {
             let versions: Vec<_> = versions.iter().map(Version::to_string).collect();
             versions.join(", ")
         };
-        let Some(first) = versions.first() else {
+        if versions.is_empty() {
             return match last_event_id {
                 Some(_) => Ok(()),
                 None => Err("the stream did not begin with the state".into()),
             };
-        };
+        }
         // That it was forgotten comes last, and is no step from one state to the next.
         let steps = &versions[..versions.len() - usize::from(is_forgotten)];
         if self.run.contract.keeps("counted") {
-            let is_next = |one: &Version, next: &Version| one.generation + 1 == next.generation;
-            if !steps.is_sorted_by(is_next) {
-                return Err(format!("the stream's ids are {}", told()));
-            }
-            if !last_event_id.is_some_and(|last| is_next(&last, first)) {
-                self.was(*first)?;
+            let known = [last_event_id].into_iter();
+            let known = known.chain(versions.iter().copied().map(Some));
+            for (index, (step, known)) in steps.iter().zip(known).enumerate() {
+                let is_next = known.is_some_and(|known| known.generation + 1 == step.generation);
+                // The client's last id may be of another event, and ahead of this one.
+                let may_reset = self.run.weather == Weather::Forgetful || index == 0;
+                let is_reset = messages[index].is_reset && may_reset;
+                if index == 0 && !is_next || is_reset {
+                    self.was(*step)?;
+                } else if !is_next || messages[index].is_reset {
+                    return Err(format!("the stream's ids are {}", told()));
+                }
             }
         } else {
             let flags = last_event_id.iter().chain(steps).map(|step| step.is_set());
@@ -505,7 +710,8 @@ impl Seen<'_> {
                 }
             }
         }
-        if self.run.is_healthy && self.lag().is_zero() && !is_forgotten {
+        let is_healthy = self.run.weather == Weather::Healthy;
+        if is_healthy && self.lag().is_zero() && !is_forgotten {
             let bound = self.run.poll_last * 5 / 4 + self.run.longest_call * 2;
             let exchange = &self.done.exchange;
             let instance = self.done.host.acceptance(exchange.request);
@@ -546,6 +752,7 @@ impl Seen<'_> {
 struct Message {
     version: Version,
     is_forgotten: bool,
+    is_reset: bool,
 }
 
 /// The messages of a stream.
@@ -563,6 +770,7 @@ fn messages(body: &str) -> Result<Vec<Message>, String> {
         is_one.then_some(Message {
             version,
             is_forgotten: field("event: ") == Some("forgotten"),
+            is_reset: field("event: ") == Some("reset"),
         })
     };
     messages

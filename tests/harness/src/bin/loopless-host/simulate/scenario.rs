@@ -26,10 +26,31 @@ pub enum Weather {
     Deadly,
     /// Some hosts read a replica that lags behind.
     Lagging,
+    /// The store gives no answers at times.
+    Silent,
+    /// The store goes back to what it held earlier, or to nothing.
+    Forgetful,
+    /// Counters count twice at times.
+    Doubling,
 }
 
 impl Weather {
-    pub const ALL: [Self; 4] = [Self::Healthy, Self::Flaky, Self::Deadly, Self::Lagging];
+    pub const ALL: [Self; 7] = [
+        Self::Healthy,
+        Self::Flaky,
+        Self::Deadly,
+        Self::Lagging,
+        Self::Silent,
+        Self::Forgetful,
+        Self::Doubling,
+    ];
+
+    /// A weather for a world of this component.
+    pub fn pick(world: &World, contract: &Contract) -> Self {
+        // Without compare-and-swap, nothing counts.
+        let kinds = Self::ALL.len() - usize::from(!contract.is_exact());
+        *world.pick(&Self::ALL[..kinds])
+    }
 }
 
 impl fmt::Display for Weather {
@@ -39,6 +60,9 @@ impl fmt::Display for Weather {
             Self::Flaky => "with a store that fails",
             Self::Deadly => "with a store that fails, and instances and hosts that die",
             Self::Lagging => "with replicas that lag",
+            Self::Silent => "with a store that hangs at times",
+            Self::Forgetful => "with a store that goes back",
+            Self::Doubling => "with a store that counts twice at times",
         })
     }
 }
@@ -97,7 +121,7 @@ pub fn faults(world: &World, weather: Weather) -> Faults {
         ..Faults::default()
     };
     match weather {
-        Weather::Healthy => {}
+        Weather::Healthy | Weather::Silent | Weather::Forgetful => {}
         Weather::Flaky | Weather::Deadly => {
             faults.slow = *world.pick(&[0.0, 0.01, 0.1]);
             faults.slow_latency = ms(400);
@@ -105,6 +129,11 @@ pub fn faults(world: &World, weather: Weather) -> Faults {
             faults.lost_answers = *world.pick(&[0.0, 0.02, 0.2]);
         }
         Weather::Lagging => faults.failing = *world.pick(&[0.0, 0.02]),
+        Weather::Doubling => {
+            faults.slow = *world.pick(&[0.0, 0.1]);
+            faults.slow_latency = ms(400);
+            faults.doubled = *world.pick(&[0.1, 0.5]);
+        }
     }
     if weather == Weather::Deadly {
         faults.deaths = *world.pick(&[0.0, 0.01, 0.05]);
@@ -130,7 +159,7 @@ pub async fn play(world: World, subject: Option<Subject>, contract: &Contract) -
     };
     match subject.unwrap_or(by_seed) {
         Subject::Events => events::play(world, contract).await,
-        Subject::Service => service::play(world).await,
+        Subject::Service => service::play(world, contract).await,
     }
 }
 
@@ -182,6 +211,7 @@ pub async fn clear_up(world: &World, database: &Database, hosts: &[Host]) -> Vec
         ..Faults::default()
     });
     database.set_outage(None);
+    database.go_on();
     let restarts = hosts.iter().filter_map(|host| {
         let error = host.restart().err()?;
         Some(format!(
@@ -204,6 +234,9 @@ impl Counts {
         }
     }
 }
+
+/// The longest time for which the store gives no answer.
+const LONGEST_SILENCE: Duration = ms(4000);
 
 /// The hosts and their clients, to be disturbed until it is dropped.
 pub struct Hardship {
@@ -247,32 +280,70 @@ async fn disturb(
     time: Duration,
     deaths: Arc<AtomicU64>,
 ) {
-    if !matches!(weather, Weather::Flaky | Weather::Deadly) {
-        return;
-    }
     for _ in 0..world.number(0..=6) {
         world.sleep(world.time(ms(0)..=time / 4)).await;
-        let host = world.pick(&hosts);
-        match world.number(0..=3) {
-            0 => {
-                world.tell("store", || "is down".into());
-                database.set_outage(Some("the store is down"));
-                world.sleep(world.time(ms(0)..=time / 8)).await;
-                database.set_outage(None);
-                world.tell("store", || "is up again".into());
+        match weather {
+            Weather::Silent => hang(&world, &database, LONGEST_SILENCE).await,
+            Weather::Forgetful => go_back(&world, &database).await,
+            Weather::Deadly => {
+                let host = world.pick(&hosts);
+                match world.number(0..=3) {
+                    0 => go_down(&world, &database, time / 8).await,
+                    1 => {
+                        deaths.fetch_add(1, Ordering::Relaxed);
+                        host.crash();
+                        world.sleep(world.time(ms(0)..=time / 8)).await;
+                        // What keeps a host from starting is found at the end of the run.
+                        _ = host.restart();
+                    }
+                    _ => {
+                        let has_died = host.kill_an_instance();
+                        deaths.fetch_add(has_died.into(), Ordering::Relaxed);
+                    }
+                }
             }
-            1 if weather == Weather::Deadly => {
-                deaths.fetch_add(1, Ordering::Relaxed);
-                host.crash();
-                world.sleep(world.time(ms(0)..=time / 8)).await;
-                // What keeps a host from starting is found at the end of the run.
-                _ = host.restart();
+            Weather::Flaky if world.chance(0.25) => {
+                go_down(&world, &database, time / 8).await;
             }
-            _ if weather == Weather::Deadly => {
-                let has_died = host.kill_an_instance();
-                deaths.fetch_add(has_died.into(), Ordering::Relaxed);
-            }
-            _ => {}
+            Weather::Flaky | Weather::Healthy | Weather::Lagging | Weather::Doubling => {}
         }
+    }
+}
+
+/// The store is down for this time, at most.
+async fn go_down(world: &World, database: &Database, most: Duration) {
+    world.tell("store", || "is down".into());
+    database.set_outage(Some("the store is down"));
+    world.sleep(world.time(ms(0)..=most)).await;
+    database.set_outage(None);
+    world.tell("store", || "is up again".into());
+}
+
+/// The store gives no answer for this time, at most.
+async fn hang(world: &World, database: &Database, most: Duration) {
+    world.tell("store", || "hangs".into());
+    database.hang();
+    world.sleep(world.time(ms(0)..=most)).await;
+    world.tell("store", || "goes on".into());
+    database.go_on();
+}
+
+/// The store goes back to what it held at some time, or to nothing: at once, or by a failover that takes a moment.
+async fn go_back(world: &World, database: &Database) {
+    let is_failover = world.chance(0.3);
+    if is_failover {
+        world.tell("store", || "hangs".into());
+        database.hang();
+        world.sleep(world.time(ms(0)..=ms(1000))).await;
+    }
+    let now = world.moment().at;
+    let to = *world.pick(&[ms(0), world.time(ms(0)..=now)]);
+    world.tell("store", || {
+        format!("goes back to what it held at {:.3}", to.as_secs_f64())
+    });
+    database.go_back(to);
+    if is_failover {
+        world.tell("store", || "goes on".into());
+        database.go_on();
     }
 }

@@ -7,9 +7,13 @@ use std::time::Duration;
 
 use http::{Request, StatusCode};
 use loopless_host::Reuse;
+use loopless_host::console::{Line, Output};
 use loopless_host::simulation::{Call, Database, Exchange, Host, Moment, Settings, World};
 use loopless_host::store::{Operation, Quirks};
 
+use crate::contract::Contract;
+
+use super::promises::check_synchronous;
 use super::scenario::{Counts, Hardship, Report, Weather, clear_up, faults, join, ms, start_hosts};
 
 /// The keys of the beats of a term: this, and the term.
@@ -17,6 +21,9 @@ const BEATS: &str = "service/beats/";
 
 /// The key of the current term.
 const LEASE_KEY: &str = "service/lease";
+
+/// What makes a term. Ticks are what is added to it, one by one.
+const BIRTH: i64 = 8;
 
 /// The line of a tick.
 const DID_SOMETHING: &str = "Service did something";
@@ -113,8 +120,8 @@ fn settings(world: &World, weather: Weather, quirks: Quirks) -> Settings {
 }
 
 /// A world of the service.
-pub async fn play(world: World) -> Report {
-    let weather = *world.pick(&Weather::ALL);
+pub async fn play(world: World, contract: &Contract) -> Report {
+    let weather = Weather::pick(&world, contract);
     let (_, quirks) = *world.pick(&Quirks::ALL);
     let mut faults = faults(&world, weather);
     if faults.slow > 0.0 {
@@ -155,7 +162,8 @@ pub async fn play(world: World) -> Report {
         hosts: &hosts,
         done: &done,
         calls: &calls,
-        is_healthy: weather == Weather::Healthy,
+        weather,
+        is_slow: faults.slow > 0.0,
     };
     violations.extend(run.check());
     let counts = Counts::of(&calls);
@@ -241,7 +249,9 @@ struct Run<'a> {
     hosts: &'a [Host],
     done: &'a [Done],
     calls: &'a [Call],
-    is_healthy: bool,
+    weather: Weather,
+    /// Calls may take so long that a runner is taken for dead.
+    is_slow: bool,
 }
 
 /// An instance: its host's name, and its number there.
@@ -251,8 +261,11 @@ impl Run<'_> {
     fn check(&self) -> Vec<String> {
         let mut violations = Vec::new();
         violations.extend(self.check_answers());
-        violations.extend(self.check_terms());
+        if self.weather != Weather::Forgetful {
+            violations.extend(self.check_terms());
+        }
         violations.extend(self.check_lines());
+        violations.extend(check_synchronous(self.calls));
         violations
     }
 
@@ -270,15 +283,15 @@ impl Run<'_> {
             // The host's own answer, where it cut the request off.
             let timeout = done.host.settings().reuse.request_timeout;
             let is_right = statuses.contains(&done.status())
-                || (is_unavailable && !self.is_healthy)
+                || (is_unavailable && self.weather != Weather::Healthy)
                 || timeout.is_some();
             (!is_right).then(|| format!("{}: {} {}", done.describe(), done.status(), done.body()))
         });
         answers.collect()
     }
 
-    /// The beats of each term, in the order in which they happened: by whom, when, and how many there were then.
-    fn beats(&self) -> BTreeMap<String, Vec<(Instance, Moment, i64)>> {
+    /// What was added to the beats of each term, in the order in which it was.
+    fn beats(&self) -> BTreeMap<String, Vec<Beat>> {
         let mut terms: BTreeMap<String, Vec<_>> = BTreeMap::new();
         for call in self.calls {
             if let (Operation::Increment, Some(term), Some(at), Some(wrote)) = (
@@ -287,31 +300,42 @@ impl Run<'_> {
                 call.applied,
                 &call.wrote,
             ) {
-                let who = (call.host.to_string(), call.instance);
-                let beats = terms.entry(term.to_owned()).or_default();
-                beats.push((who, at, number(wrote)));
+                let history = self.database.history(&call.key);
+                let before = history.iter().rev().find(|(moment, _)| *moment < at);
+                let before = before.and_then(|(_, value)| value.as_deref());
+                let number_now = number(wrote);
+                terms.entry(term.to_owned()).or_default().push(Beat {
+                    who: (call.host.to_string(), call.instance),
+                    at,
+                    is_tick: number_now > BIRTH && number_now - before.map_or(0, number) == 1,
+                });
             }
         }
         for beats in terms.values_mut() {
-            beats.sort_by_key(|(_, at, _)| *at);
+            beats.sort_by_key(|beat| beat.at);
         }
         terms
+    }
+
+    /// What the store held under the key of the current term, and since when.
+    fn leases(&self) -> Vec<(Moment, i64)> {
+        let leases = self.database.history(LEASE_KEY).into_iter();
+        leases
+            .filter_map(|(moment, value)| Some((moment, number(value.as_deref()?))))
+            .collect()
     }
 
     /// One instance ticks in a term, none ticks when there is a new one, and nothing undoes its ticks.
     fn check_terms(&self) -> Vec<String> {
         let mut violations = Vec::new();
-        let leases = self.database.history(LEASE_KEY);
-        let leases = leases
-            .iter()
-            .filter_map(|(moment, value)| Some((moment, number(value.as_deref()?))));
-        let leases: Vec<_> = leases.collect();
+        let leases = self.leases();
         if !leases.is_sorted_by(|(_, one), (_, next)| one < next) {
             violations.push(format!("the lease went {leases:?}"));
         }
         for (term, beats) in self.beats() {
-            let runner = &beats[0].0;
-            if let Some((other, at, _)) = beats.iter().find(|(who, ..)| who != runner) {
+            let runner = &beats[0].who;
+            if let Some(Beat { who: other, at, .. }) = beats.iter().find(|beat| beat.who != *runner)
+            {
                 violations.push(format!(
                     "in term {term}, which is {}.{}'s, {}.{} ticked at {:.3} s",
                     runner.0,
@@ -324,11 +348,9 @@ impl Run<'_> {
             let end = leases
                 .iter()
                 .find(|(_, leased)| term.parse().is_ok_and(|term: i64| *leased > term));
-            // The first of them makes the term. Would-be runners do that, too.
-            let late = beats
-                .iter()
-                .find(|(_, at, number)| *number > 1 && end.is_some_and(|(end, _)| at > end));
-            if let Some((_, at, _)) = late {
+            let mut late = beats.iter().filter(|beat| beat.is_tick);
+            let late = late.find(|beat| end.is_some_and(|(end, _)| beat.at > *end));
+            if let Some(Beat { at, .. }) = late {
                 violations.push(format!(
                     "there was a tick of term {term} at {:.3} s, after its end",
                     at.at.as_secs_f64()
@@ -342,7 +364,12 @@ impl Run<'_> {
                 .collect();
             let is_open = |number: &i64| *number > 0;
             let open: Vec<i64> = numbers.iter().copied().take_while(is_open).collect();
-            let is_counted = open.iter().zip(1..).all(|(number, count)| *number == count);
+            let is_doubled = self.weather == Weather::Doubling;
+            let is_next = |one: &i64, next: &i64| {
+                let added = next - one;
+                added == 1 || (is_doubled && added == BIRTH)
+            };
+            let is_counted = open.is_sorted_by(is_next) && open.first() == Some(&BIRTH);
             let is_sealed_for_ever = !numbers[open.len()..].iter().any(is_open);
             if !is_counted || !is_sealed_for_ever {
                 violations.push(format!("the beats of term {term} went {numbers:?}"));
@@ -351,55 +378,139 @@ impl Run<'_> {
         violations
     }
 
+    /// Where no answer is lost and nobody dies, the terms were sealed with as many ticks as were said. A beat that is made
+    /// twice, and sealed by another runner before its own one knows, counts for more: nobody can tell.
+    fn check_count(&self, said: usize) -> Option<String> {
+        let is_sure = matches!(
+            self.weather,
+            Weather::Healthy | Weather::Silent | Weather::Doubling
+        );
+        let dies = |host: &Host| host.settings().reuse.request_timeout.is_some();
+        if !is_sure || self.hosts.iter().any(dies) {
+            return None;
+        }
+        let leases = self.leases().into_iter();
+        let sealed = leases.filter_map(|(_, term)| {
+            let values = self.database.history(&format!("{BEATS}{term}"));
+            let mut numbers = values
+                .iter()
+                .filter_map(|(_, value)| Some(number(value.as_deref()?)));
+            ticks(numbers.find(|number| *number < 0)?)
+        });
+        let (counted, said) = (sealed.sum::<u64>(), said as u64);
+        let is_right = counted == said
+            || (counted > said && self.weather == Weather::Doubling && self.is_slow);
+        (!is_right).then(|| format!("{counted} ticks were counted, and {said} said"))
+    }
+
+    /// What the instances have said, in order.
+    fn said(&self) -> Vec<(Moment, Instance, Line)> {
+        let mut said = Vec::new();
+        for host in self.hosts {
+            let lines = host.lines().into_iter();
+            said.extend(lines.map(|(moment, line)| {
+                let who = (host.name().to_owned(), line.instance);
+                (moment, who, line)
+            }));
+        }
+        said.sort_by_key(|(moment, ..)| *moment);
+        said
+    }
+
     /// A runner says only what it did, and in a healthy system one tick is a second after the other.
     fn check_lines(&self) -> Vec<String> {
         let mut violations = Vec::new();
-        let mut beats: BTreeMap<Instance, usize> = BTreeMap::new();
-        for (who, _, number) in self.beats().into_values().flatten() {
-            // The first makes the term; a late one is none.
-            if number > 1 {
-                *beats.entry(who).or_default() += 1;
+        let said = self.said();
+        let failed = said.iter().filter(|(_, who, line)| {
+            let host = self.hosts.iter().find(|host| host.name() == who.0);
+            line.output == Output::Stderr
+                && host.is_none_or(|host| host.settings().reuse.request_timeout.is_none())
+        });
+        violations.extend(failed.map(|(_, (host, instance), line)| {
+            format!("instance {host}.{instance} failed: {}", line.text)
+        }));
+
+        let mut did: BTreeMap<Instance, usize> = BTreeMap::new();
+        for beat in self.beats().into_values().flatten() {
+            *did.entry(beat.who).or_default() += usize::from(beat.is_tick);
+        }
+        let ticks = said
+            .iter()
+            .filter(|(_, _, line)| line.text == DID_SOMETHING);
+        let ticks: Vec<(Moment, &Instance)> = ticks.map(|(at, who, _)| (*at, who)).collect();
+        let mut counts: BTreeMap<&Instance, usize> = BTreeMap::new();
+        for (_, who) in &ticks {
+            *counts.entry(who).or_default() += 1;
+        }
+        for (who, count) in counts {
+            let did = did.get(who).copied().unwrap_or_default();
+            if count > did {
+                violations.push(format!(
+                    "{}.{} said {count} times that it did something, and did {did} times",
+                    who.0, who.1
+                ));
             }
         }
-        let mut said = Vec::new();
-        for host in self.hosts {
-            let mut lines: BTreeMap<Instance, usize> = BTreeMap::new();
-            for (moment, line) in host.lines() {
-                let who = (host.name().to_owned(), line.instance);
-                if line.text == DID_SOMETHING {
-                    *lines.entry(who).or_default() += 1;
-                    said.push(moment);
-                } else if line.output == loopless_host::console::Output::Stderr
-                    && host.settings().reuse.request_timeout.is_none()
-                {
-                    violations.push(format!(
-                        "instance {}.{} failed: {}",
-                        who.0, who.1, line.text
-                    ));
-                }
-            }
-            for (who, count) in lines {
-                let did = beats.get(&who).copied().unwrap_or_default();
-                if count > did {
-                    violations.push(format!(
-                        "{}.{} said {count} times that it did something, and did {did} times",
-                        who.0, who.1
-                    ));
-                }
-            }
-        }
-        said.sort();
-        let is_close = |pair: &&[Moment]| pair[1].at - pair[0].at < TICK / 2;
-        if self.is_healthy
-            && let Some(pair) = said.windows(2).find(is_close)
+        let is_close = |pair: &&[(Moment, &Instance)]| pair[1].0.at - pair[0].0.at < TICK / 2;
+        if self.weather == Weather::Healthy
+            && let Some(pair) = ticks.windows(2).find(is_close)
         {
             violations.push(format!(
                 "two ticks within half a second, at {:.3} s: two services",
-                pair[1].at.as_secs_f64()
+                pair[1].0.at.as_secs_f64()
             ));
+        }
+        violations.extend(self.check_count(ticks.len()));
+        if self.weather == Weather::Forgetful {
+            violations.extend(self.check_alone(&said));
         }
         violations
     }
+
+    /// No runner ticks between two ticks of another one, unless the store went back meanwhile.
+    fn check_alone(&self, said: &[(Moment, Instance, Line)]) -> Option<String> {
+        let reverts = self.database.reverted();
+        let mut runs: BTreeMap<&Instance, Moment> = BTreeMap::new();
+        let mut last: Option<(Moment, &Instance)> = None;
+        for (at, who, line) in said {
+            if line.text != DID_SOMETHING {
+                // Whatever else it says, it ticks in another run after that.
+                runs.remove(who);
+                continue;
+            }
+            if let Some(since) = runs.insert(who, *at)
+                && let Some((between, other)) = last
+                && other != who
+                // A tick is said when its answer has come.
+                && !reverts.iter().any(|revert| revert.at + TICK / 2 > since.at && revert < at)
+            {
+                return Some(format!(
+                    "{}.{} ticked at {:.3} s, and {}.{} before and after that",
+                    other.0,
+                    other.1,
+                    between.at.as_secs_f64(),
+                    who.0,
+                    who.1
+                ));
+            }
+            last = Some((*at, who));
+        }
+        None
+    }
+}
+
+/// Something that was added to the beats of a term.
+struct Beat {
+    who: Instance,
+    at: Moment,
+    /// Otherwise, it made the term, or came when the term had been deleted.
+    is_tick: bool,
+}
+
+/// The ticks of a term that was sealed with this number. Written down anew here.
+fn ticks(sealed: i64) -> Option<u64> {
+    let steps = sealed.unsigned_abs().div_ceil(64);
+    (steps / 2).checked_sub(1)
 }
 
 /// A number as `increment` leaves it: text, or eight bytes.

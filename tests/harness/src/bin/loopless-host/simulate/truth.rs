@@ -71,6 +71,17 @@ impl State {
         })
     }
 
+    /// What a value stands for. Without compare-and-swap, it is a version, and nothing is left of what was forgotten.
+    pub fn of(value: Option<&[u8]>, contract: &Contract) -> Option<Self> {
+        if contract.is_exact() {
+            return value.map_or(Some(Self::default()), Self::of_number);
+        }
+        Version::of_value(value).map(|version| Self {
+            version,
+            is_forgotten: value.is_none(),
+        })
+    }
+
     fn counted(generation: u64) -> Self {
         let tag = None;
         Self {
@@ -117,6 +128,8 @@ impl fmt::Display for State {
 pub struct Truth {
     /// The first state, from before all time, and each change.
     states: Vec<(Option<Moment>, State)>,
+    /// When it went back with the store.
+    reverts: Vec<Moment>,
 }
 
 impl Truth {
@@ -128,29 +141,29 @@ impl Truth {
     pub fn read(database: &Database, key: &str, contract: &Contract) -> Result<Self, String> {
         let mut truth = Self {
             states: vec![(None, State::default())],
+            reverts: Vec::new(),
         };
         let mut tags = HashSet::new();
+        let reverted = database.reverted();
         for (moment, value) in database.history(key) {
             let last = truth.last();
-            let next = if contract.is_exact() {
-                value.as_deref().and_then(State::of_number)
-            } else {
-                Version::of_value(value.as_deref()).map(|version| State {
-                    version,
-                    is_forgotten: value.is_none(),
-                })
+            let is_reverted = reverted.contains(&moment);
+            truth.reverts.extend(is_reverted.then_some(moment));
+            let next = match &value {
+                None if contract.is_exact() => is_reverted.then(State::default),
+                _ => State::of(value.as_deref(), contract),
             };
             let at = moment.at.as_secs_f64();
             let next = next.ok_or_else(|| format!("{key} was given {value:?} at {at:.3} s"))?;
             let is_legal = if contract.is_exact() {
-                let is_birth = next == State::default() && truth.states.len() == 1;
+                let is_birth = next == State::default() && last == State::default();
                 is_birth || next == last.changed() || (last.exists() && next == last.forgotten())
             } else {
                 // Whoever writes has read a state that there was, at some time; and nobody had the tag before.
                 value.is_none()
                     || (truth.had(next.version.generation - 1) && tags.insert(next.version.tag))
             };
-            if !is_legal {
+            if !is_legal && !is_reverted {
                 return Err(format!("{key} went from {last} to {next} at {at:.3} s"));
             }
             // What is not there can be deleted once more.
@@ -172,8 +185,13 @@ impl Truth {
         states.any(|(_, state)| state.version.generation == generation)
     }
 
-    /// The states that the event had between two moments, for who may see it up to `lag` late.
-    pub fn between(&self, from: Moment, to: Moment, lag: Duration) -> impl Iterator<Item = State> {
+    /// The states that the event had between two moments, for who may see it up to `lag` late, and since when.
+    pub fn between(
+        &self,
+        from: Moment,
+        to: Moment,
+        lag: Duration,
+    ) -> impl Iterator<Item = (Option<Moment>, State)> {
         let is_over = move |until: Moment| {
             if lag.is_zero() {
                 until.order < from.order
@@ -183,7 +201,6 @@ impl Truth {
         };
         self.until(is_over)
             .filter(move |(since, _)| since.is_none_or(|since| since.order < to.order))
-            .map(|(_, state)| state)
     }
 
     /// The states that the event had at this time and later.
@@ -210,6 +227,16 @@ impl Truth {
             .iter()
             .filter_map(|(moment, state)| Some(((*moment)?, *state)))
             .filter(|(_, state)| *state != State::default())
+    }
+
+    /// When the event went back with the store.
+    pub fn reverts(&self) -> impl Iterator<Item = Moment> {
+        self.reverts.iter().copied()
+    }
+
+    /// Whether the event went back at this moment.
+    pub fn is_revert(&self, moment: Moment) -> bool {
+        self.reverts.contains(&moment)
     }
 
     /// Whether the event was forgotten after this moment, and not after this time.
