@@ -36,7 +36,7 @@ use crate::call::{Asker, Call};
 use crate::component;
 use crate::console::{Console, Output};
 use crate::cpu::{self, Slices};
-use crate::keyvalue::{self, KeyValue};
+use crate::keyvalue::{self, Handles, KeyValue};
 use crate::platform::Platform;
 use crate::store::{Quirks, Store};
 use crate::variables::{self, Variables};
@@ -482,6 +482,7 @@ pub struct Instances {
     pub console: Console,
     pub clock: RuntimeClock,
     pub made: AtomicU64,
+    pub handles: Arc<Handles>,
     pub lives: Mutex<Vec<Weak<Life>>>,
     pub director: Option<Arc<dyn Director>>,
 }
@@ -553,7 +554,13 @@ impl Instances {
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
             hooks: NoOutgoingRequests,
-            keyvalue: KeyValue::new(store, self.quirks, is_staged, life.released.clone()),
+            keyvalue: KeyValue::new(
+                store,
+                self.quirks,
+                is_staged,
+                life.released.clone(),
+                self.handles.clone(),
+            ),
             variables: self.variables.clone(),
             limits: self
                 .limits

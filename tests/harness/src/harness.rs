@@ -46,6 +46,22 @@ pub struct Harness {
     lines: Arc<Mutex<Vec<Line>>>,
 }
 
+/// What a [`Harness`] has in use at a moment.
+///
+/// When all requests are over, what they left behind has ended and instances have been idle for long enough to be dropped, it
+/// is nothing: the first three are 0. What is not has leaked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// The requests under way that came through a [`Server`], or through [`Routes`](crate::Routes).
+    pub requests: usize,
+    /// The instances that there are.
+    pub instances: usize,
+    /// The handles that the instances have open: stores, buckets, and compare-and-swaps.
+    pub handles: usize,
+    /// The most handles that one instance has had open at the same time, of all instances so far.
+    pub most_handles: usize,
+}
+
 /// How a [`Harness`] is set up. See [`Harness::builder`].
 pub struct Builder {
     source: Source,
@@ -175,6 +191,20 @@ impl Harness {
     /// How many instances have been made.
     pub fn instances(&self) -> u64 {
         self.handler.state().made.load(Ordering::Relaxed)
+    }
+
+    /// What is in use now.
+    pub fn usage(&self) -> Usage {
+        let Instances {
+            limits, handles, ..
+        } = self.handler.state();
+        let places = limits.concurrent_requests.min(Semaphore::MAX_PERMITS);
+        Usage {
+            requests: places - self.places.available_permits(),
+            instances: self.living().len(),
+            handles: handles.open(),
+            most_handles: handles.most_in_instance(),
+        }
     }
 
     /// Ends all instances at once, wherever they are, as a host does that runs out of memory. The requests that they
@@ -472,6 +502,7 @@ impl Builder {
                 console,
                 clock: RuntimeClock::start(now),
                 made: AtomicU64::new(self.instances),
+                handles: Arc::default(),
                 lives: Mutex::default(),
                 director: self.director,
             }),
