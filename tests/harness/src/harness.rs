@@ -21,7 +21,7 @@ use wasmtime_wasi_http::handler::{
     ExpirationError, InstantiationError, ProxyHandler, TrapOrPanicError,
 };
 
-use crate::call::{Call, Sending, Waiting};
+use crate::call::{Call, Sending, Taker, Waiting};
 use crate::component;
 use crate::console::{Console, Line, Output};
 use crate::guest::{Director, Instances, Life, Limits, Program, Reuse, RuntimeClock};
@@ -279,8 +279,9 @@ impl Harness {
             || error.is::<ExpirationError>()
             || error.is::<InstantiationError<Arc<Call>>>()
             || error.is::<wasmtime::Trap>();
-        if !is_said {
-            let instance = call.life().map_or(0, |life| life.instance);
+        let was_killed = call.taker().is_some_and(Taker::was_killed);
+        if !is_said && !was_killed {
+            let instance = call.taker().map_or(0, |taker| taker.instance);
             let what = format!("answered with an error: {error:#}");
             let console = &self.handler.state().console;
             console.print(instance, Output::Stderr, &what);

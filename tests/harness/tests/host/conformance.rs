@@ -31,15 +31,15 @@ use crate::shared::programs::program;
 use crate::shared::redis_server::RedisServer;
 use crate::support::{Host, command};
 
-/// What the suite said.
-struct Outcome {
-    code: i32,
-    stdout: String,
-    stderr: String,
+/// What the suite said, or another command.
+pub struct Outcome {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
 }
 
 impl Outcome {
-    async fn of(mut command: Command) -> Self {
+    pub async fn of(mut command: Command) -> Self {
         let output = command.output().await.unwrap();
         Self {
             code: output.status.code().unwrap(),
@@ -219,10 +219,10 @@ async fn what_is_no_url_of_a_server_is_a_usage_error() {
     }
 }
 
-type Answer = Response<BoxBody<Bytes, hyper::Error>>;
+pub type Answer = Response<BoxBody<Bytes, hyper::Error>>;
 
 /// A server that answers like this, and its URL.
-async fn server<F>(answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static) -> String
+pub async fn server<F>(answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static) -> String
 where
     F: Future<Output = Answer> + Send + 'static,
 {
@@ -248,7 +248,7 @@ where
     url
 }
 
-fn whole(status: u16, kind: &'static str, body: &str) -> Answer {
+pub fn whole(status: u16, kind: &'static str, body: &str) -> Answer {
     let body = Full::from(body.to_owned()).map_err(|never| match never {});
     Response::builder()
         .status(status)
@@ -290,7 +290,7 @@ async fn a_page_whose_button_never_changes_fails() {
 
 /// What a proxy does wrong.
 #[derive(Clone, Copy, Debug)]
-enum Fault {
+pub enum Fault {
     Nothing,
     DropsConditions,
     DropsLastEventId,
@@ -411,7 +411,7 @@ const FAULTS: [(Fault, &[&str]); 10] = [
 ];
 
 /// Gives a request to a server that keeps all promises, and breaks one on the way.
-async fn proxy(fault: Fault, upstream: Arc<str>, request: Request<Incoming>) -> Answer {
+pub async fn proxy(fault: Fault, upstream: Arc<str>, request: Request<Incoming>) -> Answer {
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
     let mut target = parts.uri.path_and_query().unwrap().to_string();

@@ -10,4 +10,5 @@ mod several;
 #[path = "../support/mod.rs"]
 mod shared;
 mod simulation;
+mod soak;
 mod support;

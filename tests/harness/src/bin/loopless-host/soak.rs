@@ -125,7 +125,9 @@ impl Soak {
             document.with_context(|| format!("cannot reach {base}; is the server running?"))?;
         let document = serde_json::from_str(&document.body).unwrap_or_default();
         let contract = Contract::read(&document).with_context(|| format!("cannot soak {base}"))?;
-        println!("{BOLD}Soaking{BOLD:#} a build for {contract}");
+        let shown: Vec<_> = bases.iter().map(Base::to_string).collect();
+        let shown = shown.join(" and ");
+        println!("{BOLD}Soaking{BOLD:#} {shown} (a build for {contract})");
 
         let length = arguments.minutes;
         let progress = ProgressBar::new(length.as_secs());
@@ -354,7 +356,7 @@ impl Soak {
         });
         if let Err(what) = all {
             let base = &self.world.servers[server].base;
-            let what = format!("{base} does not serve fully after the traffic: {what}");
+            let what = format!("{base} does not serve fully without traffic: {what}");
             self.world.findings.add(Kind::Refused, what);
         }
     }

@@ -24,6 +24,9 @@ const IN_TIME: Duration = Duration::from_millis(250);
 /// The same for streams, whose end is the client's, and which have no last look then.
 const IN_TIME_FOR_STREAMS: Duration = Duration::from_secs(1);
 
+/// A server's clock may be coarser than ours.
+const COARSE: Duration = Duration::from_millis(10);
+
 /// How long a client pauses where there is no server.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -438,6 +441,11 @@ impl Visitor {
         path: &str,
     ) {
         let now = Instant::now();
+        if now.duration_since(sent) + COARSE < patience {
+            let lasted = now.duration_since(sent).as_millis();
+            let what = format!("GET {path} said after {lasted} ms that the time was up");
+            return self.world.findings.add(Kind::Missed, what);
+        }
         // The server began it somewhere between now and then, and looked for the last time after its end.
         let from = now - patience;
         let Some(to) = (sent + patience).checked_sub(IN_TIME) else {

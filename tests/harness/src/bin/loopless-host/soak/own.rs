@@ -21,7 +21,7 @@ use crate::serve::Backend;
 
 /// How long after the traffic everything must have ended. An instance is kept for a second without work, and what a client
 /// has given up may go on to its own end.
-const SETTLED: Duration = Duration::from_secs(40);
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// How many handles an instance may have open: its stores, one of each interface, and a compare-and-swap, with its
 /// successor, for each of the requests that it serves.
@@ -103,7 +103,7 @@ impl Cluster {
         for _ in 0..2 {
             hosts.push(Host::start(launch.clone()).await?);
         }
-        let mut cluster = Self {
+        Ok(Self {
             hosts,
             idle: Vec::new(),
             random: StdRng::seed_from_u64(arguments.seed),
@@ -111,13 +111,7 @@ impl Cluster {
             kills: 0,
             instance_kills: 0,
             _directory: directory,
-        };
-        for number in 0..cluster.hosts.len() {
-            // Their startup has made an instance.
-            let idle = cluster.settles(number, None).await?;
-            cluster.idle.push((idle, cluster.hosts[number].files()));
-        }
-        Ok(cluster)
+        })
     }
 
     /// Where they are.
@@ -127,6 +121,12 @@ impl Cluster {
 
     /// Soaks them.
     pub async fn soak(mut self, soak: Soak) -> anyhow::Result<ExitCode> {
+        for number in 0..self.hosts.len() {
+            // What is opened once, for the first request that needs it, is no leak.
+            soak.serves_fully(number).await;
+            let idle = self.settles(number, None).await?;
+            self.idle.push((idle, self.hosts[number].files()));
+        }
         for round in 0..soak.rounds {
             self.round(&soak, round).await?;
             if soak.world.is_over() {
@@ -164,7 +164,7 @@ impl Cluster {
                     .min(left);
                 soak.shows(&what, Instant::now() + pause).await;
                 if phase != Phase::Recovered {
-                    self.strike(soak).await?;
+                    self.strike(soak, phase).await?;
                 }
             }
             self.leave(soak, phase).await?;
@@ -181,13 +181,20 @@ impl Cluster {
     }
 
     async fn enter(&mut self, soak: &Soak, phase: Phase) -> anyhow::Result<()> {
-        let Phase::Failing(share) = phase else {
-            return Ok(());
-        };
-        for (host, server) in self.hosts.iter_mut().zip(&soak.world.servers) {
-            server.store.begins();
+        for number in 0..self.hosts.len() {
+            self.let_fail(soak, phase, number).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets the store of this host fail as in this phase.
+    async fn let_fail(&mut self, soak: &Soak, phase: Phase, number: usize) -> anyhow::Result<()> {
+        if let Phase::Failing(share) = phase {
+            soak.world.servers[number].store.begins();
             let seed = self.random.random();
-            host.tell(Command::Fail { share, seed }).await?;
+            self.hosts[number]
+                .tell(Command::Fail { share, seed })
+                .await?;
         }
         Ok(())
     }
@@ -204,13 +211,12 @@ impl Cluster {
     }
 
     /// Kills something.
-    async fn strike(&mut self, soak: &Soak) -> anyhow::Result<()> {
+    async fn strike(&mut self, soak: &Soak, phase: Phase) -> anyhow::Result<()> {
         match self.random.random_range(0..3) {
             0 => {
                 self.kill(soak, MORTAL).await?;
                 self.restart(soak, MORTAL).await?;
-                // Its store is a new one.
-                soak.world.servers[MORTAL].store.ends();
+                self.let_fail(soak, phase, MORTAL).await?;
             }
             _ => {
                 let number = self.random.random_range(0..self.hosts.len());
