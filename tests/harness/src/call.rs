@@ -14,11 +14,27 @@ pub struct Call {
     /// The request's number.
     pub number: u64,
     abandoned: CancellationToken,
-    /// The life of the instance that took it.
-    life: OnceLock<Weak<Life>>,
+    /// The instance that took it.
+    taker: OnceLock<Taker>,
     is_counted: AtomicBool,
     /// Its place among those that may be under way at the same time.
     _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// The instance that took a call. It may be gone.
+#[derive(Debug)]
+pub struct Taker {
+    life: Weak<Life>,
+    /// Its number.
+    pub instance: u64,
+    killed: Arc<AtomicBool>,
+}
+
+impl Taker {
+    /// Whether somebody has ended it.
+    pub fn was_killed(&self) -> bool {
+        self.killed.load(Ordering::Relaxed)
+    }
 }
 
 impl Call {
@@ -27,7 +43,7 @@ impl Call {
         Arc::new(Self {
             number,
             abandoned: CancellationToken::new(),
-            life: OnceLock::new(),
+            taker: OnceLock::new(),
             is_counted: AtomicBool::new(false),
             _permit: permit,
         })
@@ -36,15 +52,24 @@ impl Call {
     /// An instance takes it.
     pub fn begin(&self, life: &Arc<Life>) {
         life.takes();
-        _ = self.life.set(Arc::downgrade(life));
+        _ = self.taker.set(Taker {
+            life: Arc::downgrade(life),
+            instance: life.instance,
+            killed: life.killed(),
+        });
         if self.abandoned.is_cancelled() {
             self.count();
         }
     }
 
-    /// The instance that took it, if it lives.
+    /// The instance that took it.
+    pub fn taker(&self) -> Option<&Taker> {
+        self.taker.get()
+    }
+
+    /// The same, if it lives.
     pub fn life(&self) -> Option<Arc<Life>> {
-        self.life.get()?.upgrade()
+        self.taker()?.life.upgrade()
     }
 
     /// What a host's functions know of the call that they are called in.

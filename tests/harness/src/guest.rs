@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -36,7 +36,7 @@ use crate::call::{Asker, Call};
 use crate::component;
 use crate::console::{Console, Output};
 use crate::cpu::{self, Slices};
-use crate::keyvalue::{self, KeyValue};
+use crate::keyvalue::{self, Handles, KeyValue};
 use crate::platform::Platform;
 use crate::store::{Quirks, Store};
 use crate::variables::{self, Variables};
@@ -332,6 +332,8 @@ impl HostWallClock for RuntimeClock {
 pub struct Life {
     /// The instance's number: 1 is the first that its host made.
     pub instance: u64,
+    /// Whether somebody has ended it.
+    killed: Arc<AtomicBool>,
     /// Cancelled when calls of the store that were held back for abandoned requests get their answer, an error.
     released: CancellationToken,
     state: Mutex<LifeState>,
@@ -339,7 +341,6 @@ pub struct Life {
 
 #[derive(Debug, Default)]
 struct LifeState {
-    is_killed: bool,
     /// Who has to be told of changes.
     waker: Option<Waker>,
     /// How many calls it has taken since it last had nothing to do.
@@ -364,6 +365,7 @@ impl Life {
     fn new(instance: u64) -> Arc<Self> {
         Arc::new(Self {
             instance,
+            killed: Arc::default(),
             released: CancellationToken::new(),
             state: Mutex::default(),
         })
@@ -371,14 +373,18 @@ impl Life {
 
     /// Ends the instance, wherever it is. The requests that it serves fail.
     pub fn kill(&self) {
-        let mut state = self.state();
-        state.is_killed = true;
-        state.wake();
+        self.killed.store(true, Ordering::Relaxed);
+        self.state().wake();
     }
 
     /// Whether it was [killed](Self::kill), or ended because nobody wanted what it did.
     pub fn is_killed(&self) -> bool {
-        self.state().is_killed
+        self.killed.load(Ordering::Relaxed)
+    }
+
+    /// The same, for somebody who asks when the instance is gone.
+    pub fn killed(&self) -> Arc<AtomicBool> {
+        self.killed.clone()
     }
 
     /// It has taken a call.
@@ -438,12 +444,12 @@ impl Life {
             state.abandoned = 0;
         } else if state.abandoned > 0 {
             if state.abandoned == state.calls {
-                state.is_killed = true;
+                self.killed.store(true, Ordering::Relaxed);
             } else if state.abandoned + state.answered == state.calls && state.bodies == 0 {
                 self.released.cancel();
             }
         }
-        if state.is_killed {
+        if self.is_killed() {
             Poll::Ready(())
         } else {
             Poll::Pending
@@ -482,6 +488,7 @@ pub struct Instances {
     pub console: Console,
     pub clock: RuntimeClock,
     pub made: AtomicU64,
+    pub handles: Arc<Handles>,
     pub lives: Mutex<Vec<Weak<Life>>>,
     pub director: Option<Arc<dyn Director>>,
 }
@@ -553,7 +560,13 @@ impl Instances {
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
             hooks: NoOutgoingRequests,
-            keyvalue: KeyValue::new(store, self.quirks, is_staged, life.released.clone()),
+            keyvalue: KeyValue::new(
+                store,
+                self.quirks,
+                is_staged,
+                life.released.clone(),
+                self.handles.clone(),
+            ),
             variables: self.variables.clone(),
             limits: self
                 .limits

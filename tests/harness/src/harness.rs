@@ -21,7 +21,7 @@ use wasmtime_wasi_http::handler::{
     ExpirationError, InstantiationError, ProxyHandler, TrapOrPanicError,
 };
 
-use crate::call::{Call, Sending, Waiting};
+use crate::call::{Call, Sending, Taker, Waiting};
 use crate::component;
 use crate::console::{Console, Line, Output};
 use crate::guest::{Director, Instances, Life, Limits, Program, Reuse, RuntimeClock};
@@ -44,6 +44,22 @@ pub struct Harness {
     /// One permit for each request that may be under way.
     places: Arc<Semaphore>,
     lines: Arc<Mutex<Vec<Line>>>,
+}
+
+/// What a [`Harness`] has in use at a moment.
+///
+/// When all requests are over, what they left behind has ended and instances have been idle for long enough to be dropped, it
+/// is nothing: the first three are 0. What is not has leaked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// The requests under way that came through a [`Server`], or through [`Routes`](crate::Routes).
+    pub requests: usize,
+    /// The instances that there are.
+    pub instances: usize,
+    /// The handles that the instances have open: stores, buckets, and compare-and-swaps.
+    pub handles: usize,
+    /// The most handles that one instance has had open at the same time, of all instances so far.
+    pub most_handles: usize,
 }
 
 /// How a [`Harness`] is set up. See [`Harness::builder`].
@@ -177,6 +193,20 @@ impl Harness {
         self.handler.state().made.load(Ordering::Relaxed)
     }
 
+    /// What is in use now.
+    pub fn usage(&self) -> Usage {
+        let Instances {
+            limits, handles, ..
+        } = self.handler.state();
+        let places = limits.concurrent_requests.min(Semaphore::MAX_PERMITS);
+        Usage {
+            requests: places - self.places.available_permits(),
+            instances: self.living().len(),
+            handles: handles.open(),
+            most_handles: handles.most_in_instance(),
+        }
+    }
+
     /// Ends all instances at once, wherever they are, as a host does that runs out of memory. The requests that they
     /// serve fail; the next one gets a new instance.
     pub fn kill_instances(&self) {
@@ -249,8 +279,9 @@ impl Harness {
             || error.is::<ExpirationError>()
             || error.is::<InstantiationError<Arc<Call>>>()
             || error.is::<wasmtime::Trap>();
-        if !is_said {
-            let instance = call.life().map_or(0, |life| life.instance);
+        let was_killed = call.taker().is_some_and(Taker::was_killed);
+        if !is_said && !was_killed {
+            let instance = call.taker().map_or(0, |taker| taker.instance);
             let what = format!("answered with an error: {error:#}");
             let console = &self.handler.state().console;
             console.print(instance, Output::Stderr, &what);
@@ -472,6 +503,7 @@ impl Builder {
                 console,
                 clock: RuntimeClock::start(now),
                 made: AtomicU64::new(self.instances),
+                handles: Arc::default(),
                 lives: Mutex::default(),
                 director: self.director,
             }),

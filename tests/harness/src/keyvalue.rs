@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wasmtime::AsContextMut;
 use wasmtime::component::{
@@ -22,9 +23,58 @@ pub const LABEL: &str = "default";
 /// How many compare-and-swap handles Spin has room for in an instance.
 const SPIN_CAS_SLOTS: usize = 256;
 
+/// The handles of all instances of a host.
+#[derive(Debug, Default)]
+pub struct Handles {
+    open: AtomicUsize,
+    most_in_instance: AtomicUsize,
+}
+
+impl Handles {
+    /// How many are open.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// The most that one instance has had open at the same time, of all instances so far.
+    pub fn most_in_instance(&self) -> usize {
+        self.most_in_instance.load(Ordering::Relaxed)
+    }
+}
+
+/// The handles of one instance.
+#[derive(Debug)]
+struct Own {
+    open: AtomicUsize,
+    all: Arc<Handles>,
+}
+
+impl Own {
+    /// Counts one more, until that is dropped: by the guest, or with its instance.
+    fn open(self: &Arc<Self>) -> Opened {
+        let own = self.open.fetch_add(1, Ordering::Relaxed) + 1;
+        self.all.open.fetch_add(1, Ordering::Relaxed);
+        self.all.most_in_instance.fetch_max(own, Ordering::Relaxed);
+        Opened(self.clone())
+    }
+}
+
+/// A handle that is counted.
+#[derive(Debug)]
+struct Opened(Arc<Own>);
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.all.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// An open store, in either interface.
 #[derive(Debug)]
-pub struct Handle;
+pub struct Handle {
+    _opened: Opened,
+}
 
 /// A compare-and-swap that has not been swapped yet.
 #[derive(Debug)]
@@ -32,6 +82,7 @@ pub struct Cas {
     key: String,
     /// What [`current`](atomics::HostCas::current) saw. A swap without it is a blind write, on every host.
     seen: Option<Option<Vec<u8>>>,
+    _opened: Opened,
 }
 
 /// One instance's part of the key-value host.
@@ -43,16 +94,19 @@ pub struct KeyValue {
     names_requests: bool,
     /// Cancelled when what abandoned requests ask is answered.
     released: CancellationToken,
+    handles: Arc<Own>,
 }
 
 impl KeyValue {
     /// Over this store, which is told whose calls it gets ([`current_request`]) if it `names_requests`. It gets no calls
-    /// of abandoned requests: they are held back until they are `released`, and then answered with an error.
+    /// of abandoned requests: they are held back until they are `released`, and then answered with an error. Its handles
+    /// are counted among `handles`.
     pub fn new(
         store: Arc<dyn Store>,
         quirks: Quirks,
         names_requests: bool,
         released: CancellationToken,
+        handles: Arc<Handles>,
     ) -> Self {
         Self {
             store,
@@ -60,6 +114,17 @@ impl KeyValue {
             cas_slots: 0,
             names_requests,
             released,
+            handles: Arc::new(Own {
+                open: AtomicUsize::new(0),
+                all: handles,
+            }),
+        }
+    }
+
+    /// A handle of the guest's for the store.
+    fn handle(&self) -> Handle {
+        Handle {
+            _opened: self.handles.open(),
         }
     }
 }
@@ -142,9 +207,12 @@ impl<T: Send> spin::HostStoreWithStore<T> for Data {
         if let Err(error) = ask(accessor, |store| async move { store.open().await }).await? {
             return Ok(Err(spin_error(error)));
         }
-        Ok(Ok(
-            accessor.with(|mut access| access.get().table.push(Handle))?
-        ))
+        Ok(Ok(accessor.with(|mut access| {
+            let View {
+                keyvalue, table, ..
+            } = access.get();
+            table.push(keyvalue.handle())
+        })?))
     }
 
     async fn get(
@@ -240,7 +308,7 @@ impl two::HostStore for View<'_> {
         if let Err(error) = opened.await {
             return Ok(Err(two_error(error)));
         }
-        Ok(Ok(self.table.push(Handle)?))
+        Ok(Ok(self.table.push(self.keyvalue.handle())?))
     }
 
     async fn get(
@@ -349,7 +417,7 @@ impl wasi::Host for View<'_> {
         if let Err(error) = self.keyvalue.store.open().await {
             return Ok(Err(wasi_error(error)));
         }
-        Ok(Ok(self.table.push(Handle)?))
+        Ok(Ok(self.table.push(self.keyvalue.handle())?))
     }
 }
 
@@ -421,7 +489,11 @@ impl View<'_> {
             )));
         }
         self.keyvalue.cas_slots += 1;
-        Ok(Ok(self.table.push(Cas { key, seen: None })?))
+        Ok(Ok(self.table.push(Cas {
+            key,
+            seen: None,
+            _opened: self.keyvalue.handles.open(),
+        })?))
     }
 }
 

@@ -29,12 +29,13 @@
 //! | send a request, and have the whole response | [`Harness::get`], [`post`](Harness::post), [`send`](Harness::send) |
 //! | have the response's head, and its body as it comes | [`Harness::handle`] |
 //! | fill the store beforehand and see it afterwards | [`Builder::store`], with a clone of an [`Observed`](store::Observed) |
-//! | let the store fail | [`Observed::fail`](store::Observed::fail), [`fail_at`](store::Observed::fail_at), [`fail_next`](store::Observed::fail_next) |
+//! | let the store fail | [`Observed::fail`](store::Observed::fail), [`fail_at`](store::Observed::fail_at), [`fail_next`](store::Observed::fail_next), [`fail_some`](store::Observed::fail_some) |
 //! | set variables | [`Builder::variable`] |
 //! | see what the component printed | [`Harness::printed`]; with the instance that printed it, [`Harness::lines`] |
 //! | run the component of a Spin manifest | [`Builder::manifest`] |
 //! | imitate another host: its interfaces and its limits | [`Builder::platform`] with a [`Platform`](platform::Platform) |
 //! | decide when instances are dropped, and count them | [`Builder::reuse`], [`Harness::instances`] |
+//! | see that nothing is left in use | [`Harness::usage`], [`Server::connections`] |
 //! | connect a real client | [`Harness::serve`] |
 //! | have several components behind one address | [`Routes`], [`Server::start`] |
 //!
@@ -114,7 +115,7 @@ mod variables;
 
 pub use front::Bounds;
 pub use guest::{Limits, Reuse};
-pub use harness::{Builder, Harness};
+pub use harness::{Builder, Harness, Usage};
 pub use routes::Routes;
 pub use server::{GRACE, Server, listen};
 pub use variables::is_name as is_variable_name;

@@ -28,6 +28,8 @@ pub const GRACE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    /// Each connection has a clone.
+    open: Arc<()>,
     stop: oneshot::Sender<()>,
     running: JoinHandle<bool>,
 }
@@ -70,9 +72,12 @@ impl Server {
     ) -> anyhow::Result<Self> {
         let address = listener.local_addr().context("the socket has no address")?;
         let (stop, stopped) = oneshot::channel();
-        let running = tokio::spawn(serve(listener, routes.into(), bounds, stopped));
+        let open = Arc::new(());
+        let running = serve(listener, routes.into(), bounds, open.clone(), stopped);
+        let running = tokio::spawn(running);
         Ok(Self {
             address,
+            open,
             stop,
             running,
         })
@@ -88,6 +93,12 @@ impl Server {
         format!("http://{}{path}", self.address)
     }
 
+    /// How many connections are served now.
+    pub fn connections(&self) -> usize {
+        // This one's own, and the one that is cloned for connections to come.
+        Arc::strong_count(&self.open).saturating_sub(2)
+    }
+
     /// Takes no more requests and lets those that run finish, for [`GRACE`] at the longest.
     ///
     /// Returns whether all of them finished.
@@ -101,6 +112,7 @@ async fn serve(
     listener: TcpListener,
     routes: Routes,
     bounds: Bounds,
+    open: Arc<()>,
     mut stopped: oneshot::Receiver<()>,
 ) -> bool {
     let (shutdown, is_shutdown) = watch::channel(false);
@@ -158,8 +170,9 @@ async fn serve(
         });
         let stream = TokioIo::new(Stream::new(tcp, connection.clone()));
         let serving = connections.watch(http.serve_connection(stream, service).into_owned());
+        let open = open.clone();
         tokio::spawn(async move {
-            let _place = place;
+            let (_place, _open) = (place, open);
             tokio::select! {
                 // A client that goes away or speaks no HTTP is its own affair.
                 _ = serving => {}

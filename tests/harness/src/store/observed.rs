@@ -2,6 +2,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use tokio::sync::watch;
 
 use super::{Error, Numbers, Store};
@@ -19,7 +21,7 @@ pub enum Operation {
     Increment,
 }
 
-/// A store that counts what it is asked, and that fails or hangs when a test tells it to.
+/// A store that counts what it is asked, and that fails or hangs when it is told to.
 ///
 /// Clones are the same store: keep one, give the host the other.
 #[derive(Clone, Debug)]
@@ -34,7 +36,25 @@ pub struct Observed {
 struct State {
     counts: HashMap<Operation, u64>,
     failures: Vec<Failure>,
+    chance: Option<Chance>,
     is_counting_twice: bool,
+}
+
+/// Failures by chance.
+#[derive(Debug)]
+struct Chance {
+    message: String,
+    share: f64,
+    random: StdRng,
+}
+
+/// What becomes of a call.
+enum Fate {
+    Answered,
+    /// It is not done, and fails with this message.
+    Refused(String),
+    /// It is done, and fails with this message.
+    Lost(String),
 }
 
 /// Something that a test wants to fail.
@@ -77,6 +97,16 @@ impl Observed {
         self.add(Some(operation), Some(times), message);
     }
 
+    /// From now on, this share of all that is asked, from 0 to 1, fails with this message. Half of what fails is done all the
+    /// same, and only its answer is lost. `seed` says which calls these are.
+    pub fn fail_some(&self, share: f64, seed: u64, message: &str) {
+        self.state().chance = Some(Chance {
+            message: message.into(),
+            share: share.clamp(0.0, 1.0),
+            random: StdRng::seed_from_u64(seed),
+        });
+    }
+
     /// From now on, there is no answer. What is asked meanwhile is done when the store recovers, if anybody still waits
     /// for it.
     pub fn hang(&self) {
@@ -92,6 +122,7 @@ impl Observed {
     pub fn recover(&self) {
         let mut state = self.state();
         state.failures.clear();
+        state.chance = None;
         state.is_counting_twice = false;
         self.hanging.send_replace(false);
     }
@@ -108,58 +139,125 @@ impl Observed {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn asked(&self, operation: Operation) -> Result<&dyn Store, Error> {
+    /// Asks the store, as far as it does not fail: `call` is what it then does.
+    async fn ask<T>(
+        &self,
+        operation: Operation,
+        call: impl Future<Output = Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
         *self.state().counts.entry(operation).or_default() += 1;
         // The sender is this store's own: there is always one.
         _ = self.hanging.subscribe().wait_for(|hangs| !hangs).await;
-        let mut state = self.state();
+        let fate = self.state().fate(operation);
+        match fate {
+            Fate::Answered => call.await,
+            Fate::Refused(message) => Err(Error(message)),
+            Fate::Lost(message) => {
+                call.await?;
+                Err(Error(message))
+            }
+        }
+    }
+}
+
+impl State {
+    fn fate(&mut self, operation: Operation) -> Fate {
         // The latest wish counts. One that has come true often enough is over.
-        let failing = state.failures.iter_mut().rev().find(|failure| {
+        let failing = self.failures.iter_mut().rev().find(|failure| {
             failure.times != Some(0) && failure.operation.is_none_or(|only| only == operation)
         });
-        let Some(failure) = failing else {
-            return Ok(&*self.inner);
+        if let Some(failure) = failing {
+            failure.times = failure.times.map(|times| times - 1);
+            return Fate::Refused(failure.message.clone());
+        }
+        let Some(chance) = &mut self.chance else {
+            return Fate::Answered;
         };
-        failure.times = failure.times.map(|times| times - 1);
-        Err(Error(failure.message.clone()))
+        if !chance.random.random_bool(chance.share) {
+            return Fate::Answered;
+        }
+        let message = chance.message.clone();
+        if chance.random.random_bool(0.5) {
+            Fate::Lost(message)
+        } else {
+            Fate::Refused(message)
+        }
     }
 }
 
 #[async_trait]
 impl Store for Observed {
     async fn open(&self) -> Result<(), Error> {
-        self.asked(Operation::Open).await?.open().await
+        self.ask(Operation::Open, self.inner.open()).await
     }
 
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
-        self.asked(Operation::Get).await?.get(key).await
+        self.ask(Operation::Get, self.inner.get(key)).await
     }
 
     async fn set(&self, key: &str, value: &[u8]) -> Result<(), Error> {
-        self.asked(Operation::Set).await?.set(key, value).await
+        self.ask(Operation::Set, self.inner.set(key, value)).await
     }
 
     async fn delete(&self, key: &str) -> Result<(), Error> {
-        self.asked(Operation::Delete).await?.delete(key).await
+        self.ask(Operation::Delete, self.inner.delete(key)).await
     }
 
     async fn keys(&self) -> Result<Vec<String>, Error> {
-        self.asked(Operation::Keys).await?.keys().await
+        self.ask(Operation::Keys, self.inner.keys()).await
     }
 
     async fn swap(&self, key: &str, old: Option<&[u8]>, new: &[u8]) -> Result<bool, Error> {
-        self.asked(Operation::Swap).await?.swap(key, old, new).await
+        let swap = self.inner.swap(key, old, new);
+        self.ask(Operation::Swap, swap).await
     }
 
     async fn increment(&self, key: &str, delta: i64, numbers: Numbers) -> Result<i64, Error> {
-        let store = self.asked(Operation::Increment).await?;
-        if self.state().is_counting_twice {
-            store.increment(key, delta, numbers).await?;
-        }
-        store.increment(key, delta, numbers).await
+        let increment = async {
+            if self.state().is_counting_twice {
+                self.inner.increment(key, delta, numbers).await?;
+            }
+            self.inner.increment(key, delta, numbers).await
+        };
+        self.ask(Operation::Increment, increment).await
     }
 
     fn numbers(&self) -> Numbers {
         self.inner.numbers()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Memory;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_share_of_the_calls_fails_and_half_of_that_is_done() {
+        let store = Observed::new(Memory::default());
+        for (percent, failures) in [(0_u32, 0..=0), (10, 60..=140), (100, 1000..=1000)] {
+            store.fail_some(f64::from(percent) / 100.0, 1, "by chance");
+            let (mut failed, mut done) = (0, 0);
+            for _ in 0..1000 {
+                let before = store.inner.get("n").await.unwrap();
+                let answer = store.increment("n", 1, Numbers::Text).await;
+                let is_done = store.inner.get("n").await.unwrap() != before;
+                match answer {
+                    Ok(_) => assert!(is_done),
+                    Err(error) => {
+                        assert_eq!(error, Error("by chance".into()));
+                        failed += 1;
+                        done += u32::from(is_done);
+                    }
+                }
+            }
+            assert!(failures.contains(&failed), "{percent} %: {failed}");
+            assert!(
+                (failed * 3 / 10..=failed * 7 / 10).contains(&done),
+                "{done} of {failed}"
+            );
+        }
+        store.recover();
+        assert!(store.increment("n", 0, Numbers::Text).await.is_ok());
     }
 }

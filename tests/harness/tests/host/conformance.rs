@@ -31,15 +31,15 @@ use crate::shared::programs::program;
 use crate::shared::redis_server::RedisServer;
 use crate::support::{Host, command};
 
-/// What the suite said.
-struct Outcome {
-    code: i32,
-    stdout: String,
-    stderr: String,
+/// What the suite said, or another command.
+pub struct Outcome {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
 }
 
 impl Outcome {
-    async fn of(mut command: Command) -> Self {
+    pub async fn of(mut command: Command) -> Self {
         let output = command.output().await.unwrap();
         Self {
             code: output.status.code().unwrap(),
@@ -305,7 +305,7 @@ async fn a_page_whose_button_never_changes_fails() {
 
 /// What a proxy does wrong.
 #[derive(Clone, Copy, Debug)]
-enum Fault {
+pub enum Fault {
     Nothing,
     DropsConditions,
     DropsLastEventId,
@@ -434,7 +434,7 @@ const FAULTS: [(Fault, &[&str]); 12] = [
 ];
 
 /// Gives a request to a server that keeps all promises, and breaks one on the way.
-async fn proxy(fault: Fault, upstream: Arc<str>, request: Request<Incoming>) -> Answer {
+pub async fn proxy(fault: Fault, upstream: Arc<str>, request: Request<Incoming>) -> Answer {
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
     let mut target = parts.uri.path_and_query().unwrap().to_string();

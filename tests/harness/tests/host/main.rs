@@ -11,4 +11,5 @@ mod several;
 #[path = "../support/mod.rs"]
 mod shared;
 mod simulation;
+mod soak;
 mod support;

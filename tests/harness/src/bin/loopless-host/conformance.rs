@@ -1,8 +1,8 @@
 //! `loopless-host conformance`: whether a server keeps the promises of README's tables, seen from outside.
 
-mod client;
+pub mod client;
 mod full;
-mod report;
+pub mod report;
 mod seed;
 
 use std::process::ExitCode;
@@ -46,7 +46,7 @@ enum Profile {
 
 /// Runs the checks.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let target = Target::new(arguments.url, arguments.token);
+    let target = Target::new(arguments.url, "conformance", arguments.token);
     // What cannot be reached breaks no promise.
     target
         .reach()

@@ -22,6 +22,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
 
+use crate::control::Controlled;
 use crate::lifespan::{self, Lifespan};
 use crate::log;
 use crate::project::{self, AKAMAI_FUNCTIONS, FERMYON_CLOUD, Host};
@@ -115,6 +116,10 @@ pub struct Arguments {
     /// Also serves, on /gotcha/, an event in the memory of a component, to see it fail
     #[arg(long)]
     gotcha: bool,
+
+    /// Takes commands on standard input, and ends with it: for `soak`, which starts such hosts
+    #[arg(long, hide = true)]
+    controlled: bool,
 }
 
 impl Arguments {
@@ -166,7 +171,7 @@ const GOTCHA: &str = "/gotcha";
 
 /// Where the store is kept.
 #[derive(Clone, Debug)]
-enum Backend {
+pub enum Backend {
     Memory,
     Sqlite(PathBuf),
     Redis {
@@ -230,11 +235,19 @@ fn variable(text: &str) -> Result<(String, String), String> {
 /// Serves until the first Ctrl-C or SIGTERM. Then running requests may finish, and the application stops.
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut stopped = pin!(stop_signal()?);
-    let (server, lifespan) = tokio::select! {
+    let Running {
+        server,
+        harness,
+        lifespan,
+        controlled,
+    } = tokio::select! {
         started = start(arguments) => started?,
         () = &mut stopped => return Ok(()),
     };
-    stopped.await;
+    tokio::select! {
+        () = stopped => {}
+        () = controlled.obey(&harness, &server) => return Ok(()),
+    }
     eprintln!(
         "Stopping: running requests have {} s to finish",
         GRACE.as_secs()
@@ -248,8 +261,16 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A host that serves.
+struct Running {
+    server: Server,
+    harness: Harness,
+    lifespan: Lifespan,
+    controlled: Controlled,
+}
+
 /// Builds the component if need be, starts its application, and serves it.
-async fn start(mut arguments: Arguments) -> anyhow::Result<(Server, Lifespan)> {
+async fn start(mut arguments: Arguments) -> anyhow::Result<Running> {
     log::start(arguments.log_format)?;
     let manifest = arguments.manifest()?;
     let token = lifespan::token(&mut arguments.variables)?;
@@ -289,10 +310,13 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<(Server, Lifespan)> {
     }
     let default = || Backend::Sqlite(arguments.host.store().into());
     let store = arguments.store.unwrap_or_else(default);
-    builder = match &store {
-        Backend::Memory => builder.store(Memory::default()),
-        Backend::Sqlite(path) => builder.store(Sqlite::open(path)?),
-        Backend::Redis { url, .. } => builder.store(Redis::connect(url).await?),
+    let is_controlled = arguments.controlled;
+    let (controlled, mut builder) = match &store {
+        Backend::Memory => Controlled::give(Memory::default(), is_controlled, builder),
+        Backend::Sqlite(path) => Controlled::give(Sqlite::open(path)?, is_controlled, builder),
+        Backend::Redis { url, .. } => {
+            Controlled::give(Redis::connect(url).await?, is_controlled, builder)
+        }
     };
     let listener = listen(arguments.listen).await?;
     if let Some(manifest) = manifest {
@@ -314,7 +338,7 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<(Server, Lifespan)> {
         let gotcha = gotcha.console(console("gotcha"));
         routes = routes.mount(GOTCHA, gotcha.component(path).start().await?);
     }
-    let lifespan = Lifespan::new(harness, token);
+    let lifespan = Lifespan::new(harness.clone(), token);
     lifespan.startup().await?;
     let server = Server::start_within(bounds, listener, routes)?;
     println!("{BOLD}Serving{BOLD:#} {} (store: {store})", server.url(""));
@@ -325,7 +349,12 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<(Server, Lifespan)> {
     println!(
         "{DIM}Up to {most} requests at once (--max-concurrent-requests). Ctrl-C stops it.{DIM:#}"
     );
-    Ok((server, lifespan))
+    Ok(Running {
+        server,
+        harness,
+        lifespan,
+        controlled,
+    })
 }
 
 /// Lets this process have as many open files as it may: each connection is one, and the usual limit is 1,024.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
@@ -76,15 +76,15 @@ pub struct Target {
 }
 
 impl Target {
-    /// The server at `base`, which may want a token.
-    pub fn new(base: Base, token: Option<String>) -> Self {
+    /// The server at `base`, which may want a token, for events whose names begin with `purpose`.
+    pub fn new(base: Base, purpose: &str, token: Option<String>) -> Self {
         // A hasher of the standard library begins with a random number.
         let random = RandomState::new().hash_one(0);
         Self {
             base,
             client: connections(),
             token,
-            prefix: format!("conformance-{random:016x}-"),
+            prefix: format!("{purpose}-{random:016x}-"),
             names: Mutex::default(),
         }
     }
@@ -189,7 +189,7 @@ impl Target {
     }
 
     /// Sends a request and waits for the head of the answer.
-    async fn request(
+    pub async fn request(
         &self,
         method: Method,
         path: &str,
@@ -219,33 +219,34 @@ impl Target {
         };
         let response = response.with_context(|| format!("no answer to GET {path}"))?;
         equal("status", 200, response.status().as_u16())?;
-        Ok(Stream {
-            headers: response.headers().clone(),
-            body: response.into_body(),
-            text: String::new(),
-        })
+        Ok(Stream::of(response))
     }
 }
 
 fn connections() -> Connections {
+    static TLS: LazyLock<ClientConfig> = LazyLock::new(tls);
+
     let mut http = HttpConnector::new();
     http.set_connect_timeout(Some(CONNECT_TIMEOUT));
     http.set_nodelay(true);
     http.enforce_http(false);
-    // The machine may trust more, such as the certificate of a company.
-    let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let tls = ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
     let https = HttpsConnectorBuilder::new()
-        .with_tls_config(tls)
+        .with_tls_config(TLS.clone())
         .https_or_http()
         .enable_all_versions()
         .wrap_connector(http);
     Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .build(https)
+}
+
+fn tls() -> ClientConfig {
+    // The machine may trust more, such as the certificate of a company.
+    let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth()
 }
 
 /// What a server answered.
@@ -422,6 +423,15 @@ impl Message {
 }
 
 impl Stream {
+    /// The one that a server has answered with.
+    pub fn of(response: Response<Incoming>) -> Self {
+        Self {
+            headers: response.headers().clone(),
+            body: response.into_body(),
+            text: String::new(),
+        }
+    }
+
     /// Whether it is one, and no cache keeps it.
     pub fn is_stream(&self) -> Outcome {
         media_type(&self.headers, "text/event-stream")?;

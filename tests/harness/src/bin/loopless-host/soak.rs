@@ -1,0 +1,416 @@
+//! `loopless-host soak`: minutes of mixed traffic, with hosts that are killed and a store that fails, and one verdict.
+
+mod clients;
+mod findings;
+mod host;
+mod own;
+mod truth;
+mod world;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anstream::println;
+use anyhow::Context;
+use clap::Args;
+use http::Method;
+use indicatif::{ProgressBar, ProgressStyle};
+use loopless_host::store::Quirks;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::conformance::client::Base;
+use crate::conformance::report::Failure;
+use crate::contract::Contract;
+use crate::project;
+use crate::serve::Backend;
+use crate::style::{BOLD, GREEN, RED};
+use clients::Visitor;
+use findings::{Findings, Kind};
+use own::Cluster;
+use truth::{Reading, Truth};
+use world::{Client, Counts, Outcome, Server, World};
+
+/// How long a round is. At its end, the traffic stops, and all is looked at.
+const ROUND: Duration = Duration::from_secs(30);
+
+/// How long the servers may take to answer a look, once the traffic has stopped.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What to soak, and for how long.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// A running server to soak, such as http://127.0.0.1:9009, instead of hosts of its own
+    #[arg(long, value_name = "URL", conflicts_with_all = ["store", "component", "host", "quirks"])]
+    url: Option<Base>,
+
+    /// The write_token of the server at --url, if it has one
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        requires = "url",
+        env = "LOOPLESS_TOKEN",
+        hide_env_values = true
+    )]
+    token: Option<String>,
+
+    /// How many minutes the traffic lasts; may be a fraction, such as 0.5
+    #[arg(long, value_name = "MINUTES", default_value = "10", value_parser = minutes)]
+    minutes: Duration,
+
+    /// How many clients there are at the same time; half of them write, the others watch
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(2..=1000))]
+    clients: u16,
+
+    /// What clients choose, whom it hits and when, and which calls of the store fail; the machine's own timing differs all the same
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    seed: u64,
+
+    /// The store that its hosts share: `sqlite:PATH` or `redis://…`, as without `soak`; without this, an SQLite file that is
+    /// deleted afterwards
+    #[arg(long, value_name = "STORE")]
+    store: Option<Backend>,
+
+    /// A built component for its hosts, instead of building this project's
+    #[arg(long, value_name = "PATH", conflicts_with = "host")]
+    component: Option<PathBuf>,
+
+    /// The host whose build of this project's component to soak; its limits are not imitated
+    #[arg(long, value_enum, value_name = "HOST", default_value_t)]
+    host: project::Host,
+
+    /// Whose compare-and-swap the component meets: exact, spin-sqlite or spin-redis
+    #[arg(long, value_name = "QUIRKS", default_value_t)]
+    quirks: Quirks,
+}
+
+/// A time in minutes, at most a week.
+fn minutes(text: &str) -> Result<Duration, String> {
+    const MOST: f64 = 7.0 * 24.0 * 60.0;
+
+    match text.parse::<f64>() {
+        Ok(minutes) if minutes > 0.0 && minutes <= MOST => {
+            Ok(Duration::from_secs_f64(minutes * 60.0))
+        }
+        _ => Err(format!(
+            "expected a number of minutes above 0 and up to {MOST}"
+        )),
+    }
+}
+
+/// Soaks. The exit code is 1 if anything was wrong.
+pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    match &arguments.url {
+        Some(url) => {
+            let soak = Soak::begin(&arguments, vec![url.clone()], false).await?;
+            soak.visit().await
+        }
+        None => {
+            let cluster = Cluster::start(&arguments).await?;
+            let soak = Soak::begin(&arguments, cluster.bases(), true).await?;
+            cluster.soak(soak).await
+        }
+    }
+}
+
+/// A soak under way.
+struct Soak {
+    world: Arc<World>,
+    progress: ProgressBar,
+    began: Instant,
+    length: Duration,
+    seed: u64,
+    clients: usize,
+    rounds: u32,
+}
+
+impl Soak {
+    async fn begin(arguments: &Arguments, bases: Vec<Base>, is_own: bool) -> anyhow::Result<Self> {
+        let shown: Vec<_> = bases.iter().map(Base::to_string).collect();
+        let shown = shown.join(" and ");
+        let token = &arguments.token;
+        let servers = bases.into_iter();
+        let servers: Vec<_> = servers
+            .map(|base| Server::new(base, token.clone()))
+            .collect();
+        let target = servers[0].target();
+        let base = target.base();
+        let document = target.send(Method::GET, "/openapi.json", &[], "").await;
+        let document =
+            document.with_context(|| format!("cannot reach {base}; is the server running?"))?;
+        let document = serde_json::from_str(&document.body).unwrap_or_default();
+        let contract = Contract::read(&document).with_context(|| format!("cannot soak {base}"))?;
+        println!("{BOLD}Soaking{BOLD:#} {shown} (a build for {contract})");
+
+        let length = arguments.minutes;
+        let progress = ProgressBar::new(length.as_secs());
+        let style = ProgressStyle::with_template("{bar:30} {elapsed} of {all}{msg}");
+        let minutes = humantime::format_duration(Duration::from_secs(length.as_secs()));
+        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+        let of = minutes.to_string();
+        let style = style.with_key("all", move |_: &_, f: &mut dyn std::fmt::Write| {
+            // A bar that cannot be written to shows nothing.
+            _ = f.write_str(&of);
+        });
+        progress.set_style(style);
+
+        let clients = usize::from(arguments.clients);
+        let world = Arc::new(World::new(
+            servers,
+            is_own,
+            contract,
+            target.prefix().to_owned(),
+            clients / 2,
+            Findings::new(progress.clone()),
+        ));
+        let (is_over, interrupted) = (world.clone(), progress.clone());
+        tokio::spawn(async move {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                interrupted.println("Stopping: a last look at all events");
+                is_over.end();
+            }
+            // The second one does not wait.
+            if tokio::signal::ctrl_c().await.is_ok() {
+                std::process::exit(130);
+            }
+        });
+        Ok(Self {
+            world,
+            progress,
+            began: Instant::now(),
+            length,
+            seed: arguments.seed,
+            clients,
+            rounds: rounds(length),
+        })
+    }
+
+    /// Soaks a server that is not the soak's own.
+    async fn visit(self) -> anyhow::Result<ExitCode> {
+        for round in 0..self.rounds {
+            let until = self.end_of(round);
+            let traffic = self.traffic(round, until);
+            self.shows("", until).await;
+            self.ends(traffic).await;
+            self.verify(0).await;
+            if self.world.is_over() {
+                break;
+            }
+        }
+        self.serves_fully(0).await;
+        self.forget_all(0).await;
+        let more = "full service afterwards (from outside, there is nothing to say of kills, a store that fails, memory and \
+                    what is left open)";
+        Ok(self.verdict(more))
+    }
+
+    /// When the traffic of this round ends.
+    fn end_of(&self, round: u32) -> Instant {
+        self.began + self.length * (round + 1) / self.rounds
+    }
+
+    /// Lets all clients in, until then.
+    fn traffic(&self, round: u32, until: Instant) -> JoinSet<()> {
+        let mut clients = JoinSet::new();
+        for number in 0..self.clients {
+            let seed = self.seed ^ (u64::from(round) << 32) ^ ((number as u64) << 48);
+            let visitor = Visitor::new(self.world.clone(), seed);
+            if number < self.world.writers() {
+                clients.spawn(visitor.write(number, until));
+            } else {
+                clients.spawn(visitor.watch(until));
+            }
+        }
+        clients
+    }
+
+    /// Shows how far it is, until then.
+    async fn shows(&self, what: &str, until: Instant) {
+        while Instant::now() < until && !self.world.is_over() {
+            self.show(what);
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    fn show(&self, what: &str) {
+        let Counts {
+            requests, changes, ..
+        } = &self.world.counts;
+        let (requests, changes) = (Counts::of(requests), Counts::of(changes));
+        self.progress.set_position(self.began.elapsed().as_secs());
+        self.progress
+            .set_message(format!(": {what}{requests} requests, {changes} changes"));
+    }
+
+    /// Waits until all clients have gone.
+    async fn ends(&self, mut clients: JoinSet<()>) {
+        let all = async {
+            while let Some(ended) = clients.join_next().await {
+                if let Err(error) = ended {
+                    let what = format!("a client of the soak failed: {error}");
+                    self.world.findings.add(Kind::Wrong, what);
+                }
+            }
+        };
+        // An answer may take as long as the clients' own patience.
+        if timeout(PATIENCE * 2, all).await.is_err() {
+            let what = "clients still wait for answers, long after the traffic";
+            self.world.findings.add(Kind::Refused, what);
+        }
+    }
+
+    /// Looks at every event through this server. None is being changed now.
+    async fn verify(&self, server: usize) {
+        self.show("looking at all events; ");
+        let client = self.client(server);
+        for writer in 0..self.world.writers() {
+            let truth = self.world.owned(writer);
+            if !self.is_as_acknowledged(&client, &truth).await {
+                self.world.give_up(writer);
+            }
+        }
+        for truth in self.world.take_retired() {
+            self.is_as_acknowledged(&client, &truth).await;
+            // What its writer has asked for may still be done: that makes another event.
+            self.forget(&client, &truth.name).await;
+        }
+    }
+
+    fn client(&self, server: usize) -> Client {
+        Client {
+            server,
+            target: self.world.servers[server].target(),
+        }
+    }
+
+    /// Whether an event is what its writer was told. That it is not is a finding.
+    async fn is_as_acknowledged(&self, client: &Client, truth: &Truth) -> bool {
+        let path = format!("/events/{}", truth.name);
+        let Some(answer) = self.insist(client, Method::GET, &path).await else {
+            return false;
+        };
+        let judged = match Reading::parse(&answer) {
+            Some(reading) => truth.is_seen(reading),
+            None => Err(format!("GET {path}: {answer}")),
+        };
+        let is_right = judged.is_ok();
+        if let Err(what) = judged {
+            let what = format!("after the traffic: {what}");
+            self.world.findings.add(Kind::Lost, what);
+        }
+        is_right
+    }
+
+    /// The body of the answer, which may take some time. That there is none is a finding.
+    async fn insist(&self, client: &Client, method: Method, path: &str) -> Option<String> {
+        let began = Instant::now();
+        let shown = format!("{method} {path}");
+        while began.elapsed() < PATIENCE {
+            let asked = self
+                .world
+                .ask(client, method.clone(), path, &[], "", false)
+                .await;
+            match asked {
+                Outcome::Answer(answer) if answer.status.is_success() => return Some(answer.body),
+                Outcome::Answer(answer) => {
+                    self.world.unexpected(&shown, &answer);
+                    return None;
+                }
+                _ => sleep(Duration::from_millis(100)).await,
+            }
+        }
+        let what = format!("{shown}: no answer within {} s", PATIENCE.as_secs());
+        self.world.findings.add(Kind::Refused, what);
+        None
+    }
+
+    async fn forget(&self, client: &Client, name: &str) {
+        let path = format!("/events/{name}");
+        self.insist(client, Method::DELETE, &path).await;
+    }
+
+    /// Forgets all events of the soak.
+    async fn forget_all(&self, server: usize) {
+        let client = self.client(server);
+        for writer in 0..self.world.writers() {
+            self.forget(&client, &self.world.owned(writer).name).await;
+        }
+        for shared in &self.world.shared {
+            self.forget(&client, &shared.name).await;
+        }
+    }
+
+    /// Whether a server does everything again: a change, a look, a wait that ends, a stream that tells, and forgetting.
+    async fn serves_fully(&self, server: usize) {
+        let target = self.client(server).target;
+        let name = self.world.name();
+        let path = format!("/events/{name}");
+        let all = async {
+            for set in [true, false, true] {
+                target.put(&name, set).await?.status(200)?;
+            }
+            for path in [&path, &format!("{path}/wait"), "/events"] {
+                target.get(path).await?.status(200)?;
+            }
+            let mut stream = target.stream(&name, &[]).await?;
+            if stream.next().await?.is_none() {
+                return Err(Failure::new("a message of a stream", "its end"));
+            }
+            target.delete(&name).await?.status(204).map(drop)
+        };
+        let all = timeout(PATIENCE, all).await;
+        let all = all.unwrap_or_else(|_| {
+            let seconds = PATIENCE.as_secs();
+            Err(Failure::new(
+                "answers",
+                format_args!("none within {seconds} s"),
+            ))
+        });
+        if let Err(what) = all {
+            let base = &self.world.servers[server].base;
+            let what = format!("{base} does not serve fully without traffic: {what}");
+            self.world.findings.add(Kind::Refused, what);
+        }
+    }
+
+    /// Prints what was done, and the verdict: `more` than that nothing was lost, where all was well.
+    fn verdict(self, more: &str) -> ExitCode {
+        self.progress.finish_and_clear();
+        let counts = &self.world.counts;
+        let changes = Counts::of(&counts.changes);
+        println!(
+            "  {} requests in {} (seed {}): {changes} acknowledged changes, {} waits and polls that a change ended, {} messages of \
+             streams; {} refused, {} without an answer, {} given up by their clients",
+            Counts::of(&counts.requests),
+            humantime::format_duration(Duration::from_secs(self.began.elapsed().as_secs())),
+            self.seed,
+            Counts::of(&counts.woken),
+            Counts::of(&counts.messages),
+            Counts::of(&counts.refused),
+            Counts::of(&counts.broken),
+            Counts::of(&counts.hang_ups),
+        );
+        if changes == 0 {
+            let what = "no change was ever acknowledged: the server refuses them all";
+            self.world.findings.add(Kind::Refused, what);
+        }
+        match self.world.findings.summary() {
+            None => {
+                println!("{GREEN}passed:{GREEN:#} no acknowledged change lost; {more}");
+                ExitCode::SUCCESS
+            }
+            Some(wrong) => {
+                println!("{RED}failed:{RED:#} {wrong}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+/// How many rounds of about [`ROUND`] this time is.
+fn rounds(length: Duration) -> u32 {
+    let rounds = (length.as_secs_f64() / ROUND.as_secs_f64()).round();
+    (rounds as u32).max(1)
+}

@@ -1,0 +1,180 @@
+//! A host of the soak's own: a process that is killed and started again, that is told to let its store fail, and that says what
+//! it has in use.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::conformance::client::Base;
+use crate::control::{self, ANSWER, InUse};
+
+/// How long a host may take to start, and to answer a command. It may be busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How hosts are started.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    pub program: PathBuf,
+    /// Without the address to listen on.
+    pub arguments: Vec<String>,
+}
+
+/// A host, and where it is found in each of its lives.
+#[derive(Debug)]
+pub struct Host {
+    launch: Launch,
+    pub base: Base,
+    process: Process,
+}
+
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    stdin: ChildStdin,
+    answers: mpsc::UnboundedReceiver<InUse>,
+    /// What it has printed on standard error and nobody has taken.
+    errors: Arc<Mutex<Vec<String>>>,
+}
+
+impl Host {
+    /// Starts one, and waits until it serves.
+    pub async fn start(launch: Launch) -> anyhow::Result<Self> {
+        let (process, base) = Process::start(&launch, "127.0.0.1:0").await?;
+        Ok(Self {
+            launch,
+            base,
+            process,
+        })
+    }
+
+    /// Ends it at once, with all that it does.
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
+        Ok(self.process.child.kill().await?)
+    }
+
+    /// Starts it again where it was, after a [`kill`](Self::kill), and waits until it serves.
+    pub async fn restart(&mut self) -> anyhow::Result<()> {
+        let base = self.base.to_string();
+        let address = base.trim_start_matches("http://");
+        let errors = self.errors();
+        (self.process, _) = Process::start(&self.launch, address).await?;
+        lock(&self.process.errors).splice(0..0, errors);
+        Ok(())
+    }
+
+    /// Gives it a command, and returns what it has in use.
+    pub async fn tell(&mut self, command: control::Command) -> anyhow::Result<InUse> {
+        let Process { stdin, answers, .. } = &mut self.process;
+        let line = serde_json::to_string(&command)? + "\n";
+        let answer = async {
+            stdin.write_all(line.as_bytes()).await?;
+            answers.recv().await.context("it has ended")
+        };
+        let answer = timeout(PATIENCE, answer).await.map_err(anyhow::Error::from);
+        let answer = answer.and_then(|answer| answer);
+        answer.with_context(|| format!("the host {} does not answer {command:?}", self.base))
+    }
+
+    /// The memory that it has, in bytes. `None` where the system does not say.
+    pub fn memory(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()?)).ok()?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some(kibibytes << 10)
+    }
+
+    /// How many files it has open. `None` where the system does not say.
+    pub fn files(&self) -> Option<usize> {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.id()?)).ok()?;
+        Some(files.count())
+    }
+
+    fn id(&self) -> Option<u32> {
+        self.process.child.id()
+    }
+
+    /// What it has printed on standard error since this was asked last.
+    pub fn errors(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.process.errors))
+    }
+}
+
+impl Process {
+    async fn start(launch: &Launch, address: &str) -> anyhow::Result<(Self, Base)> {
+        let mut child = Command::new(&launch.program)
+            .args(&launch.arguments)
+            .args(["--controlled", "--listen", address])
+            // What the hosts of a soak log is what it looks at.
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {}", launch.program.display()))?;
+        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
+            bail!("a host has no pipes");
+        };
+        let errors: Arc<Mutex<Vec<String>>> = Arc::default();
+        let taken = errors.clone();
+        let reading = tokio::spawn(async move {
+            let mut lines = BufReader::new(stderr).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                lock(&taken).push(line);
+            }
+        });
+        let (serving, mut is_serving) = mpsc::unbounded_channel();
+        let (answered, answers) = mpsc::unbounded_channel();
+        tokio::spawn(read(stdout, serving, answered));
+        let base = match timeout(PATIENCE, is_serving.recv()).await {
+            Ok(Some(url)) => url.parse().map_err(|error| anyhow!("{url}: {error}"))?,
+            Ok(None) => {
+                _ = reading.await;
+                bail!("a host did not start: {}", lock(&errors).join(" "));
+            }
+            Err(_) => bail!("a host did not start within {} s", PATIENCE.as_secs()),
+        };
+        let process = Self {
+            child,
+            stdin,
+            answers,
+            errors,
+        };
+        Ok((process, base))
+    }
+}
+
+/// Reads what a host prints: where it serves, and its answers.
+async fn read(
+    stdout: ChildStdout,
+    serving: mpsc::UnboundedSender<String>,
+    answered: mpsc::UnboundedSender<InUse>,
+) {
+    let mut lines = BufReader::new(stdout).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        // Nobody listens when the soak is over.
+        if let Some(answer) = line.strip_prefix(ANSWER) {
+            if let Ok(answer) = serde_json::from_str(answer) {
+                _ = answered.send(answer);
+            }
+        } else if line.starts_with("Serving ") {
+            let mut words = line.split_whitespace();
+            let url = words.find(|word| word.starts_with("http://"));
+            _ = serving.send(url.unwrap_or_default().to_owned());
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,339 @@
+//! A soak with hosts of its own: what it does to them, and what it sees of them.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anstream::println;
+use anyhow::{Context, bail};
+use loopless_host::platform::Interface;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tempfile::TempDir;
+use tokio::time::sleep;
+
+use super::findings::{Kind, Memory};
+use super::host::{Host, Launch};
+use super::{Arguments, Soak};
+use crate::conformance::client::Base;
+use crate::control::{Command, InUse};
+use crate::project;
+use crate::serve::Backend;
+
+/// How long after the traffic everything must have ended. An instance is kept for a second without work, and what a client
+/// has given up may go on to its own end.
+const SETTLED: Duration = Duration::from_secs(10);
+
+/// How many handles an instance may have open: its stores, one of each interface, and a compare-and-swap, with its
+/// successor, for each of the requests that it serves.
+const MOST_HANDLES: usize = 2 + 2 * 16;
+
+/// What happens in a round, and up to which part of it.
+const PHASES: [(f64, Phase); 5] = [
+    (0.30, Phase::Well),
+    (0.45, Phase::Failing(0.01)),
+    (0.60, Phase::Failing(0.1)),
+    (0.70, Phase::Failing(1.0)),
+    (0.85, Phase::Recovered),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Phase {
+    /// Only hosts and instances are killed.
+    Well,
+    /// And this share of the store's calls fails.
+    Failing(f64),
+    /// Nothing happens.
+    Recovered,
+}
+
+/// The hosts of a soak: the first one lives as long as it, the second one is killed again and again.
+pub struct Cluster {
+    hosts: Vec<Host>,
+    /// What each has in use when nobody asks anything of it. Of the second one, in its first life.
+    idle: Vec<(InUse, Option<usize>)>,
+    random: StdRng,
+    /// The memory of the first host after each round.
+    memory: Vec<u64>,
+    kills: u32,
+    instance_kills: u32,
+    /// Where the store is, if it is nobody else's.
+    _directory: Option<TempDir>,
+}
+
+/// The one that is killed.
+const MORTAL: usize = 1;
+
+impl Cluster {
+    /// Starts two hosts on one store.
+    pub async fn start(arguments: &Arguments) -> anyhow::Result<Self> {
+        let component = match &arguments.component {
+            Some(path) => path.clone(),
+            None => project::build_manifest(&arguments.host.manifest()?)?,
+        };
+        let component = component
+            .to_str()
+            .context("the component has a name that is no text")?;
+        let (store, directory) = match &arguments.store {
+            Some(Backend::Memory) => {
+                bail!("hosts cannot share a store in memory: choose another --store")
+            }
+            // Passwords included.
+            Some(Backend::Redis { url, .. }) => (url.clone(), None),
+            Some(sqlite) => (sqlite.to_string(), None),
+            None => {
+                let directory = TempDir::with_prefix("loopless-soak-")?;
+                let path = directory.path().join("store.db");
+                (format!("sqlite:{}", path.display()), Some(directory))
+            }
+        };
+        let mut options = vec!["--component", component, "--store", &store];
+        let quirks = arguments.quirks.to_string();
+        options.extend(["--quirks", &quirks]);
+        let lacks = arguments.host.platform().lacks;
+        for (name, interface) in Interface::ALL {
+            if lacks.contains(&interface) {
+                options.extend(["--without", name]);
+            }
+        }
+        let launch = Launch {
+            program: std::env::current_exe().context("this program cannot be found")?,
+            arguments: options.into_iter().map(str::to_owned).collect(),
+        };
+        let mut hosts = Vec::new();
+        for _ in 0..2 {
+            hosts.push(Host::start(launch.clone()).await?);
+        }
+        Ok(Self {
+            hosts,
+            idle: Vec::new(),
+            random: StdRng::seed_from_u64(arguments.seed),
+            memory: Vec::new(),
+            kills: 0,
+            instance_kills: 0,
+            _directory: directory,
+        })
+    }
+
+    /// Where they are.
+    pub fn bases(&self) -> Vec<Base> {
+        self.hosts.iter().map(|host| host.base.clone()).collect()
+    }
+
+    /// Soaks them.
+    pub async fn soak(mut self, soak: Soak) -> anyhow::Result<ExitCode> {
+        for number in 0..self.hosts.len() {
+            // What is opened once, for the first request that needs it, is no leak.
+            soak.serves_fully(number).await;
+            let idle = self.settles(number, None).await?;
+            self.idle.push((idle, self.hosts[number].files()));
+        }
+        for round in 0..soak.rounds {
+            self.round(&soak, round).await?;
+            if soak.world.is_over() {
+                break;
+            }
+        }
+        // All of them die, and what was acknowledged is there.
+        for number in 0..self.hosts.len() {
+            self.kill(&soak, number).await?;
+        }
+        for number in 0..self.hosts.len() {
+            self.restart(&soak, number).await?;
+        }
+        soak.verify(0).await;
+        for number in 0..self.hosts.len() {
+            soak.serves_fully(number).await;
+        }
+        soak.forget_all(0).await;
+        Ok(self.verdict(soak))
+    }
+
+    /// Some traffic through all that can happen, and a look at everything when it has ended.
+    async fn round(&mut self, soak: &Soak, round: u32) -> anyhow::Result<()> {
+        let begin = Instant::now();
+        let length = soak.end_of(round).saturating_duration_since(begin);
+        let traffic = soak.traffic(round, begin + length.mul_f64(PHASES[PHASES.len() - 1].0));
+        for (end, phase) in PHASES {
+            let until = begin + length.mul_f64(end);
+            let what = format!("round {} of {}, {phase}; ", round + 1, soak.rounds);
+            self.enter(soak, phase).await?;
+            while Instant::now() < until && !soak.world.is_over() {
+                let left = until.saturating_duration_since(Instant::now());
+                let pause = length
+                    .mul_f64(self.random.random_range(0.02..0.08))
+                    .min(left);
+                soak.shows(&what, Instant::now() + pause).await;
+                if phase != Phase::Recovered {
+                    self.strike(soak, phase).await?;
+                }
+            }
+            self.leave(soak, phase).await?;
+        }
+        soak.ends(traffic).await;
+        for number in 0..self.hosts.len() {
+            soak.verify(number).await;
+        }
+        for number in 0..self.hosts.len() {
+            self.look(soak, number).await?;
+        }
+        self.memory.extend(self.hosts[0].memory());
+        Ok(())
+    }
+
+    async fn enter(&mut self, soak: &Soak, phase: Phase) -> anyhow::Result<()> {
+        for number in 0..self.hosts.len() {
+            self.let_fail(soak, phase, number).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets the store of this host fail as in this phase.
+    async fn let_fail(&mut self, soak: &Soak, phase: Phase, number: usize) -> anyhow::Result<()> {
+        if let Phase::Failing(share) = phase {
+            soak.world.servers[number].store.begins();
+            let seed = self.random.random();
+            self.hosts[number]
+                .tell(Command::Fail { share, seed })
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn leave(&mut self, soak: &Soak, phase: Phase) -> anyhow::Result<()> {
+        if !matches!(phase, Phase::Failing(_)) {
+            return Ok(());
+        }
+        for (host, server) in self.hosts.iter_mut().zip(&soak.world.servers) {
+            host.tell(Command::Recover).await?;
+            server.store.ends();
+        }
+        Ok(())
+    }
+
+    /// Kills something.
+    async fn strike(&mut self, soak: &Soak, phase: Phase) -> anyhow::Result<()> {
+        match self.random.random_range(0..3) {
+            0 => {
+                self.kill(soak, MORTAL).await?;
+                self.restart(soak, MORTAL).await?;
+                self.let_fail(soak, phase, MORTAL).await?;
+            }
+            _ => {
+                let number = self.random.random_range(0..self.hosts.len());
+                let instances = &soak.world.servers[number].instances;
+                instances.begins();
+                self.hosts[number].tell(Command::KillInstances).await?;
+                instances.ends();
+                self.instance_kills += 1;
+            }
+        }
+        Ok(())
+    }
+
+    async fn kill(&mut self, soak: &Soak, number: usize) -> anyhow::Result<()> {
+        soak.world.servers[number].down.begins();
+        self.hosts[number].kill().await?;
+        self.kills += 1;
+        Ok(())
+    }
+
+    async fn restart(&mut self, soak: &Soak, number: usize) -> anyhow::Result<()> {
+        self.hosts[number].restart().await?;
+        soak.world.servers[number].down.ends();
+        Ok(())
+    }
+
+    /// What a host that nobody asks anything has in use, as soon as that is no more than this.
+    async fn settles(&mut self, number: usize, idle: Option<InUse>) -> anyhow::Result<InUse> {
+        let began = Instant::now();
+        loop {
+            let in_use = self.hosts[number].tell(Command::Look).await?;
+            let has_settled = in_use.connections == 0
+                && in_use.requests == 0
+                && in_use.instances == 0
+                && in_use.handles == 0
+                && idle.is_none_or(|idle| in_use.tasks <= idle.tasks);
+            if has_settled || began.elapsed() > SETTLED {
+                return Ok(in_use);
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Finds what a host has left open after the traffic, and what it has complained of.
+    async fn look(&mut self, soak: &Soak, number: usize) -> anyhow::Result<()> {
+        let findings = &soak.world.findings;
+        let (idle, idle_files) = self.idle[number];
+        let in_use = self.settles(number, Some(idle)).await?;
+        let host = &self.hosts[number];
+        let base = &host.base;
+        for (what, now, before) in [
+            ("connections", in_use.connections, 0),
+            ("requests", in_use.requests, 0),
+            ("instances", in_use.instances, 0),
+            ("handles of the store", in_use.handles, 0),
+            ("tasks", in_use.tasks, idle.tasks),
+        ] {
+            if now > before {
+                let seconds = SETTLED.as_secs();
+                let what = format!(
+                    "{base} has {now} {what} {seconds} s after the traffic, and had {before}"
+                );
+                findings.add(Kind::Leaked, what);
+            }
+        }
+        if in_use.most_handles > MOST_HANDLES {
+            let most = in_use.most_handles;
+            let what =
+                format!("an instance of {base} had {most} handles of the store open at once");
+            findings.add(Kind::Leaked, what);
+        }
+        if let (Some(now), Some(before)) = (host.files(), idle_files)
+            && now > before
+        {
+            let what = format!("{base} has {now} files open after the traffic, and had {before}");
+            findings.add(Kind::Leaked, what);
+        }
+        for line in host.errors() {
+            findings.add(Kind::Wrong, format!("{base} says: {line}"));
+        }
+        Ok(())
+    }
+
+    fn verdict(self, soak: Soak) -> ExitCode {
+        let memory = Memory::of(&self.memory);
+        let told = match memory {
+            Some(memory) => {
+                if !memory.is_flat() {
+                    let what = format!("the memory of a host grew: {memory}");
+                    soak.world.findings.add(Kind::Grown, what);
+                }
+                format!("memory flat ({memory})")
+            }
+            None => "memory not judged (too short, or the system does not tell)".to_owned(),
+        };
+        let Self {
+            kills,
+            instance_kills,
+            ..
+        } = self;
+        println!(
+            "  hosts killed {kills} times, their instances {instance_kills} times; in each of {} rounds, a store that failed at 1, \
+             10 and 100 %",
+            soak.rounds
+        );
+        soak.verdict(&format!(
+            "{told}; nothing left open; full service within 1 s of every recovery"
+        ))
+    }
+}
+
+impl std::fmt::Display for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Well => f.write_str("hosts die"),
+            Self::Failing(share) => write!(f, "{} % of the store's calls fail", share * 100.0),
+            Self::Recovered => f.write_str("all is well again"),
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! `loopless-host soak`: it passes where nothing is lost, and fails where something is.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use http::{Method, Request};
+use hyper::body::Incoming;
+use loopless_host::store::{Sqlite, Store};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::tempdir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::conformance::{Answer, Fault, Outcome, proxy, server, whole};
+use crate::support::{Host, command, component};
+
+/// Soaks for some seconds: a hundredth of a minute is 600 ms.
+async fn soak(arguments: &[&str]) -> Outcome {
+    let mut all = vec!["soak"];
+    all.extend(arguments);
+    Outcome::of(command(Path::new("."), &all)).await
+}
+
+fn passed(outcome: &Outcome) {
+    assert_eq!(outcome.code, 0, "{}{}", outcome.stdout, outcome.stderr);
+    let verdict = outcome.stdout.lines().last().unwrap();
+    let begins = "passed: no acknowledged change lost; ";
+    assert!(verdict.starts_with(begins), "{}", outcome.stdout);
+    assert!(!outcome.stderr.contains("wrong:"), "{}", outcome.stderr);
+    assert!(!outcome.stdout.contains('\x1b'), "no colours in a pipe");
+}
+
+/// Asserts that it failed, with these parts of the verdict, and all of what it found.
+fn failed(outcome: &Outcome, parts: &[&str]) {
+    assert_eq!(outcome.code, 1, "{}{}", outcome.stdout, outcome.stderr);
+    let verdict = outcome.stdout.lines().last().unwrap();
+    assert!(verdict.starts_with("failed: "), "{}", outcome.stdout);
+    for part in parts {
+        assert!(verdict.contains(part), "{part}: {verdict}");
+    }
+    assert!(outcome.stderr.contains("wrong: "), "{}", outcome.stderr);
+}
+
+/// The number before this in what a soak printed.
+fn number(outcome: &Outcome, unit: &str) -> u64 {
+    let (before, _) = outcome.stdout.split_once(unit).expect(unit);
+    let number = before.split_whitespace().last().unwrap();
+    number.parse().expect(&outcome.stdout)
+}
+
+#[tokio::test]
+async fn hosts_that_are_killed_and_whose_store_fails_lose_nothing() {
+    let component = component();
+    let component = component.to_str().unwrap();
+    let outcome = soak(&["--minutes", "0.1", "--component", component]).await;
+    passed(&outcome);
+    for unit in [
+        " acknowledged changes",
+        " waits and polls",
+        " messages of streams",
+        " refused",
+        " given up",
+    ] {
+        assert!(number(&outcome, unit) > 0, "{unit}: {}", outcome.stdout);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_runs_is_soaked_from_outside_and_left_as_it_was() {
+    let directory = tempdir().unwrap();
+    let host = Host::of_build(
+        directory.path(),
+        "akamai-functions",
+        &["--without", "batch"],
+    )
+    .await;
+    host.send("PUT", "/events/mine", "{\"set\": true}", false)
+        .await;
+    let outcome = soak(&["--url", &host.url, "--minutes", "0.05"]).await;
+    passed(&outcome);
+    assert!(outcome.stdout.contains(&host.url), "{}", outcome.stdout);
+    let verdict = outcome.stdout.lines().last().unwrap();
+    assert!(verdict.contains("nothing to say of kills"), "{verdict}");
+    let (_, list) = host.send("GET", "/events", "", false).await;
+    assert_eq!(list.matches("\"name\"").count(), 1, "{list}");
+}
+
+/// A proxy that acknowledges every tenth change, and does not make it.
+async fn drops_changes(
+    count: Arc<AtomicU64>,
+    upstream: Arc<str>,
+    request: Request<Incoming>,
+) -> Answer {
+    let is_dropped =
+        request.method() == Method::PUT && count.fetch_add(1, Ordering::Relaxed) % 10 == 9;
+    if !is_dropped {
+        return proxy(Fault::Nothing, upstream, request).await;
+    }
+    let (mut parts, body) = request.into_parts();
+    let wanted = http_body_util::BodyExt::collect(body).await.unwrap();
+    let wanted: Value = serde_json::from_slice(&wanted.to_bytes()).unwrap_or_default();
+    parts.method = Method::GET;
+    parts.headers.clear();
+    let host = upstream.strip_prefix("http://").unwrap().to_owned();
+    parts.headers.insert("host", host.try_into().unwrap());
+    let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new());
+    let uri = format!("{upstream}{}", parts.uri.path())
+        .try_into()
+        .unwrap();
+    let state = client.build_http::<String>().get(uri).await.unwrap();
+    let state = http_body_util::BodyExt::collect(state.into_body())
+        .await
+        .unwrap();
+    let Ok(state) = serde_json::from_slice::<Value>(&state.to_bytes()) else {
+        return whole(400, "text/plain", "");
+    };
+    let is_change = state["set"] != wanted["set"];
+    let generation = state["generation"].as_u64().unwrap_or_default() + u64::from(is_change);
+    let state = json!({
+        "name": state["name"], "set": wanted["set"], "generation": generation, "changed": is_change,
+    });
+    whole(200, "application/json", &state.to_string())
+}
+
+#[tokio::test]
+async fn changes_that_are_acknowledged_and_not_made_are_found() {
+    for build in ["spin", "akamai-functions"] {
+        let directory = tempdir().unwrap();
+        let host = Host::of_build(directory.path(), build, &["--store", "memory"]).await;
+        let upstream: Arc<str> = host.url.as_str().into();
+        let count = Arc::default();
+        let url =
+            server(move |request| drops_changes(Arc::clone(&count), upstream.clone(), request))
+                .await;
+        let outcome = soak(&["--url", &url, "--minutes", "0.03"]).await;
+        failed(&outcome, &["states that contradict what was acknowledged"]);
+    }
+}
+
+#[tokio::test]
+async fn waits_that_end_too_early_are_found() {
+    let directory = tempdir().unwrap();
+    let host = Host::start(directory.path(), &["--store", "memory"]).await;
+    let upstream: Arc<str> = host.url.as_str().into();
+    let url = server(move |request| proxy(Fault::EndsWaitsAtOnce, upstream.clone(), request)).await;
+    let outcome = soak(&["--url", &url, "--minutes", "0.03"]).await;
+    failed(
+        &outcome,
+        &["watchers that were told too much or too little"],
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_all_changes_does_not_pass() {
+    let directory = tempdir().unwrap();
+    let host = Host::start(directory.path(), &["--store", "memory"]).await;
+    let upstream: Arc<str> = host.url.as_str().into();
+    let url = server(move |request: Request<Incoming>| {
+        let upstream = upstream.clone();
+        async move {
+            if request.method() == Method::PUT {
+                return whole(503, "application/problem+json", "{}");
+            }
+            proxy(Fault::Nothing, upstream, request).await
+        }
+    })
+    .await;
+    let outcome = soak(&["--url", &url, "--minutes", "0.01"]).await;
+    failed(&outcome, &["requests refused or broken off"]);
+}
+
+#[tokio::test]
+async fn a_store_that_goes_back_and_a_connection_that_stays_are_found() {
+    let directory = tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let store = format!("sqlite:{}", path.display());
+    let component = component();
+    let component = component.to_str().unwrap();
+    let mut soak = command(
+        directory.path(),
+        &[
+            "soak",
+            "--minutes",
+            "0.05",
+            "--component",
+            component,
+            "--store",
+            &store,
+        ],
+    );
+    let mut soak = soak.spawn().unwrap();
+    let mut lines = BufReader::new(soak.stdout.take().unwrap()).lines();
+    let first = lines.next_line().await.unwrap().expect("it begins");
+    let mut words = first.split_whitespace();
+    let address = words.find_map(|word| word.strip_prefix("http://"));
+    // It is never closed while the soak goes on.
+    let _connection = TcpStream::connect(address.expect(&first)).await.unwrap();
+    let went_back = tokio::spawn(async move {
+        let store = Sqlite::open(path).unwrap();
+        loop {
+            for key in store.keys().await.unwrap() {
+                // As the birth of an event writes it.
+                store.set(&key, &0_i64.to_le_bytes()).await.unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    });
+    let mut stdout = first + "\n";
+    while let Some(line) = lines.next_line().await.unwrap() {
+        stdout += &(line + "\n");
+    }
+    went_back.abort();
+    let output = soak.wait_with_output().await.unwrap();
+    let outcome = Outcome {
+        code: output.status.code().unwrap(),
+        stdout,
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    };
+    failed(
+        &outcome,
+        &["states that contradict what was acknowledged", "1 leaks"],
+    );
+    assert!(
+        outcome.stderr.contains("has 1 connections"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[tokio::test]
+async fn an_interrupt_ends_it_early_with_a_verdict() {
+    let component = component();
+    let component = component.to_str().unwrap();
+    let arguments = ["soak", "--minutes", "10", "--component", component];
+    let mut soak = command(Path::new("."), &arguments)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(soak.stdout.take().unwrap());
+    let mut printed = String::new();
+    stdout.read_line(&mut printed).await.unwrap();
+    let id = soak.id().unwrap().try_into().unwrap();
+    kill_process(Pid::from_raw(id).unwrap(), Signal::INT).unwrap();
+    stdout.read_to_string(&mut printed).await.unwrap();
+    let status = soak.wait().await.unwrap();
+    // With no change acknowledged yet, it has not passed.
+    let verdict = printed.lines().last().unwrap();
+    let is_verdict = verdict.starts_with("passed: ") || verdict.starts_with("failed: ");
+    assert!(is_verdict, "{printed}");
+    assert_eq!(status.success(), verdict.starts_with("passed: "));
+}
+
+#[tokio::test]
+async fn what_cannot_be_soaked_is_one_line_and_exit_code_1() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = format!("http://{}", free.local_addr().unwrap());
+    drop(free);
+    let other = server(async |_| whole(200, "text/plain", "hello")).await;
+    let component = component();
+    let component = component.to_str().unwrap();
+    for (arguments, what) in [
+        (&["--url", &nobody][..], nobody.as_str()),
+        (
+            &["--url", &other],
+            "does not say what the component promises",
+        ),
+        (&["--component", "no.wasm"], "no.wasm"),
+        (&["--component", component, "--store", "memory"], "--store"),
+    ] {
+        let outcome = soak(arguments).await;
+        assert_eq!(outcome.code, 1, "{arguments:?}");
+        assert_eq!(outcome.stdout, "");
+        assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
+        assert!(outcome.stderr.contains(what), "{}", outcome.stderr);
+    }
+}
+
+#[tokio::test]
+async fn arguments_that_make_no_sense_are_usage_errors() {
+    for arguments in [
+        &["--minutes", "0"][..],
+        &["--minutes", "soon"],
+        &["--minutes", "NaN"],
+        &["--minutes", "1000000"],
+        &["--clients", "1"],
+        &["--url", "localhost"],
+        &["--url", "http://localhost", "--store", "sqlite:a"],
+        &["--url", "http://localhost", "--component", "a.wasm"],
+    ] {
+        let outcome = soak(arguments).await;
+        assert_eq!(outcome.code, 2, "{arguments:?}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains("--help"), "{}", outcome.stderr);
+    }
+}
