@@ -18,6 +18,7 @@ use clap::Args;
 use http::Method;
 use indicatif::{ProgressBar, ProgressStyle};
 use loopless_host::store::Quirks;
+use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -142,6 +143,13 @@ impl Soak {
             document.with_context(|| format!("cannot reach {base}; is the server running?"))?;
         let document = serde_json::from_str(&document.body).unwrap_or_default();
         let contract = Contract::read(&document).with_context(|| format!("cannot soak {base}"))?;
+        // It is heard from now on.
+        let mut interrupt = Box::pin(tokio::signal::ctrl_c());
+        tokio::select! {
+            biased;
+            _ = &mut interrupt => anyhow::bail!("interrupted"),
+            () = std::future::ready(()) => {}
+        }
         println!("{BOLD}Soaking{BOLD:#} {shown} (a build for {contract})");
 
         let length = arguments.minutes;
@@ -167,7 +175,7 @@ impl Soak {
         ));
         let (is_over, interrupted) = (world.clone(), progress.clone());
         tokio::spawn(async move {
-            if tokio::signal::ctrl_c().await.is_ok() {
+            if interrupt.await.is_ok() {
                 interrupted.println("Stopping: a last look at all events");
                 is_over.end();
             }
@@ -331,14 +339,23 @@ impl Soak {
         self.insist(client, Method::DELETE, &path).await;
     }
 
-    /// Forgets all events of the soak.
+    /// Forgets all events of the soak. The list says which there are: a change that its client has given up may have been made
+    /// after its event was forgotten.
     async fn forget_all(&self, server: usize) {
         let client = self.client(server);
-        for writer in 0..self.world.writers() {
-            self.forget(&client, &self.world.owned(writer).name).await;
-        }
-        for shared in &self.world.shared {
-            self.forget(&client, &shared.name).await;
+        let prefix = self.world.prefix();
+        let path = format!("/events?after={prefix}&limit=200");
+        while let Some(page) = self.insist(&client, Method::GET, &path).await {
+            let page: Value = serde_json::from_str(&page).unwrap_or_default();
+            let events = page["events"].as_array().into_iter().flatten();
+            let names = events.filter_map(|event| event["name"].as_str());
+            let names: Vec<_> = names.filter(|name| name.starts_with(prefix)).collect();
+            if names.is_empty() {
+                return;
+            }
+            for name in names {
+                self.forget(&client, name).await;
+            }
         }
     }
 

@@ -120,13 +120,14 @@ impl Cluster {
     }
 
     /// Soaks them.
-    pub async fn soak(mut self, soak: Soak) -> anyhow::Result<ExitCode> {
+    pub async fn soak(mut self, mut soak: Soak) -> anyhow::Result<ExitCode> {
         for number in 0..self.hosts.len() {
             // What is opened once, for the first request that needs it, is no leak.
             soak.serves_fully(number).await;
             let idle = self.settles(number, None).await?;
             self.idle.push((idle, self.hosts[number].files()));
         }
+        soak.began = Instant::now();
         for round in 0..soak.rounds {
             self.round(&soak, round).await?;
             if soak.world.is_over() {
