@@ -53,9 +53,10 @@
 //! and by the simulation. To make up events, it is enough to write into the store.
 //!
 //! **A component on `loopless-host`** that is hostile, or has been taken over. Wasmtime keeps it from the host's memory, files,
-//! network and environment variables: none of them is given to it. It has the whole store, and what it prints is seen by the
-//! operator. Its memory and its computing are bounded, and so are the instances of it. Tested in
-//! `tests/harness/tests/host/front.rs`. On Spin and in the clouds, this is the platform's.
+//! network and environment variables: none of them is given to it. It has the whole store. What it prints is marked with
+//! its name, and cannot control the operator's terminal. Its memory and its computing are bounded, and so are its lines and the
+//! instances of it. Tested in `tests/harness/tests/host/front.rs` and beside the code. On Spin and in the clouds, this is the
+//! platform's.
 //!
 //! **Who supplies the code.** `Cargo.lock` pins every crate by its hash. cargo-deny, in CI, checks licences, sources, what the
 //! component may depend on, and known vulnerabilities. The workspace forbids unsafe code; bindings come from wit-bindgen. The component
