@@ -70,6 +70,10 @@
 //!    instance's other requests while they run, and reads afterwards whether the change happened. The plain one writes
 //!    the next generation with a new tag.
 //! 4. An error of any of these is a [`problem::Problem`], and the instance lives on.
+//!
+//! # Security
+//!
+//! [`security`] says what is defended, by what, and what is left to the platform.
 #![warn(missing_docs)]
 
 #[cfg(all(target_os = "wasi", not(feature = "plain")))]
@@ -80,6 +84,7 @@ pub(crate) mod number;
 pub mod problem;
 pub mod promises;
 pub mod routes;
+pub mod security;
 pub mod service;
 pub mod settings;
 pub mod state;

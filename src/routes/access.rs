@@ -52,7 +52,8 @@ pub async fn guard<H: Host>(
     // Responses are about this moment. Errors are too: without this, a cache may keep a 404.
     insert(header::CACHE_CONTROL, "no-store");
     insert(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY);
-    insert(header::REFERRER_POLICY, "no-referrer");
+    // With `no-referrer`, a form of our own page would come from the origin `null`, as one of another site may.
+    insert(header::REFERRER_POLICY, "same-origin");
     insert(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     response
 }

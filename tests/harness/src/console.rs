@@ -20,6 +20,9 @@ pub enum Output {
     Stderr,
 }
 
+/// The longest line, in bytes. What is longer becomes several: a guest that never ends its line takes no more memory.
+const LONGEST: usize = 64 << 10;
+
 /// A line that a guest printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
@@ -82,9 +85,12 @@ impl Stream {
         for &byte in bytes {
             if byte == b'\n' {
                 self.end_line();
-            } else {
-                self.partial.push(byte);
+                continue;
             }
+            if self.partial.len() == LONGEST {
+                self.end_line();
+            }
+            self.partial.push(byte);
         }
     }
 
@@ -181,5 +187,21 @@ mod tests {
         assert_eq!(texts, ["one", "two", "", "th\u{fc}ree"]);
         let ours = |line: &Line| line.instance == 7 && line.output == Output::Stderr;
         assert!(lines.iter().all(ours));
+    }
+
+    #[test]
+    fn a_line_that_does_not_end_comes_in_parts() {
+        let lengths = Arc::new(Mutex::new(Vec::new()));
+        let console = Console::new({
+            let lengths = lengths.clone();
+            move |line| lengths.lock().unwrap().push(line.text.len())
+        });
+        let mut stream = console.stream(1, Output::Stdout);
+        for _ in 0..3 {
+            OutputStream::write(&mut stream, vec![b'x'; LONGEST - 1].into()).unwrap();
+        }
+        OutputStream::write(&mut stream, Bytes::from("xxx\nx")).unwrap();
+        drop(stream);
+        assert_eq!(*lengths.lock().unwrap(), [LONGEST, LONGEST, LONGEST, 1]);
     }
 }

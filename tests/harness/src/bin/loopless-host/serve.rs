@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::str::FromStr;
 use std::time::Duration;
 
+use anstream::adapter::strip_str;
 use anstream::{eprintln, println};
 use anyhow::{anyhow, bail};
 use bytesize::ByteSize;
@@ -394,9 +395,38 @@ fn console(component: &'static str) -> Console {
             output,
             text,
         } = line;
+        let text = without_control(&text);
         match output {
             Output::Stdout => println!("{DIM}[{component} {instance}]{DIM:#} {text}"),
             Output::Stderr => eprintln!("{DIM}[{component} {instance}]{DIM:#} {text}"),
         }
     })
+}
+
+/// The text without what moves a terminal's cursor, or does more: nothing that is printed can hide where it comes from.
+fn without_control(text: &str) -> String {
+    let visible = |character: &char| *character == '\t' || !character.is_control();
+    strip_str(text)
+        .to_string()
+        .chars()
+        .filter(visible)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_component_prints_cannot_control_the_terminal() {
+        for (printed, shown) in [
+            ("a\tb \u{fc}", "a\tb \u{fc}"),
+            ("\u{1b}[31mred\u{1b}[0m", "red"),
+            ("\u{1b}]0;title\u{7}text", "text"),
+            ("mine\r[component 1] not mine", "mine[component 1] not mine"),
+            ("\u{1b}[1A\u{1b}[2Kover\u{8}\u{9b}2J", "over2J"),
+        ] {
+            assert_eq!(without_control(printed), shown, "{printed:?}");
+        }
+    }
 }
