@@ -44,7 +44,8 @@ const BACKOFF: Duration = Duration::from_millis(2);
 /// The reason is the birth of the value. On Spin's SQLite store, a compare-and-swap from *no value* is a blind write: a
 /// writer that was held up between its look and its swap would set a much newer generation back to 1. The one
 /// operation that creates a value atomically on every backend is `increment`, by 0. It leaves a value that exists as
-/// it is, so it may arrive as late as it likes. SQLite's host writes it as eight bytes (and panics where it finds a
+/// it is, so it may arrive as late as it likes, and as often: a client below the component that asks for it again after a
+/// lost answer (as in spin issue 3563) adds nothing twice. SQLite's host writes it as eight bytes (and panics where it finds a
 /// value of any other length, so the length has to stay), Redis and DynamoDB as decimal text. From then on, each swap
 /// starts from a value that is present, where every backend is exact.
 ///
@@ -61,7 +62,13 @@ const BACKOFF: Duration = Duration::from_millis(2);
 ///
 /// A store that is wiped or restored, or that fails over and loses writes, shows an older generation than before. What the
 /// newest read says is what is true, whatever was read before it: a wait goes on from there, and ends with the next set. But
-/// generations are used again then, and with them entity tags.
+/// generations are used again then, and with them entity tags. A tag never matches an event that is set where the tag is
+/// of a clear one, or the other way round; it may match another change that has the same generation. A tag of random bits
+/// in each value, as [`Plain`](crate::strategy::Plain) has it, would need another form of value than the number that
+/// `increment` gives birth to, and that SQLite's host can read.
+///
+/// A store that goes back and then forward, such as one that is wiped and then restored, looks as if the changes between
+/// had been made anew. A wait that saw it in between ends, and nobody can tell that there was no set.
 ///
 /// # The steps
 ///

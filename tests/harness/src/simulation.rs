@@ -7,7 +7,9 @@
 //! the byte of its trace; another seed is another order of things.
 //!
 //! The world's parts:
-//! - [`Database`]: the store. It remembers each [`Call`], so that a test can compare what clients saw with what was.
+//! - [`Database`]: the store. It remembers each [`Call`], so that a test can compare what clients saw with what was. It can
+//!   [hang](Database::hang) for a time or for ever, [go back](Database::go_back) to an earlier state or to nothing, and
+//!   [count twice](Faults::doubled).
 //! - [`Host`]: runs the component on the database, as a [`Harness`](crate::Harness) does. It can crash and start again.
 //!
 //! ```no_run

@@ -231,22 +231,41 @@ impl Seen<'_> {
 
     /// The states that the event had while the request was under way, and since when.
     fn history(&self) -> impl Iterator<Item = (Option<Moment>, State)> {
-        let exchange = &self.done.exchange;
-        self.truth
-            .between(exchange.sent, exchange.ended, self.lag())
+        self.history_from(self.done.exchange.sent)
     }
 
-    /// The states that the event had while the request was under way.
-    fn states(&self) -> impl Iterator<Item = State> {
-        self.history().map(|(_, state)| state)
+    /// The states that the event had from this moment on, while the request was under way, and since when.
+    fn history_from(&self, from: Moment) -> impl Iterator<Item = (Option<Moment>, State)> {
+        let ended = self.done.exchange.ended;
+        self.truth.between(from, ended, self.lag())
     }
 
     /// That the event was like this at some time while the request was under way.
     fn held(&self, what: &str, is_like: impl Fn(State) -> bool) -> Result<(), String> {
-        if self.states().any(is_like) {
+        self.held_from(self.done.exchange.sent, what, is_like)
+    }
+
+    /// That the event was like this at some time during a wait, which begins with its first read.
+    fn held_since_its_start(
+        &self,
+        what: &str,
+        is_like: impl Fn(State) -> bool,
+    ) -> Result<(), String> {
+        let first = self.reads(true).next().map(|(_, applied, _)| applied);
+        self.held_from(first.unwrap_or(self.done.exchange.sent), what, is_like)
+    }
+
+    fn held_from(
+        &self,
+        from: Moment,
+        what: &str,
+        is_like: impl Fn(State) -> bool,
+    ) -> Result<(), String> {
+        let states: Vec<_> = self.history_from(from).map(|(_, state)| state).collect();
+        if states.iter().any(|state| is_like(*state)) {
             return Ok(());
         }
-        let states: Vec<_> = self.states().map(|state| state.to_string()).collect();
+        let states: Vec<_> = states.iter().map(State::to_string).collect();
         Err(format!(
             "the event was not {what} meanwhile, but {}",
             states.join(", then ")
@@ -452,7 +471,12 @@ impl Seen<'_> {
             self.done.action,
             Action::Wait { .. } | Action::LongPoll { .. } | Action::Page
         );
-        if is_wait && self.reads(true).next().is_some() {
+        // An answer that came when it had just given up came too late.
+        let ended = self.done.exchange.ended.at;
+        let mut known = self
+            .reads(true)
+            .filter(|(.., answered)| answered.at < ended);
+        if is_wait && known.next().is_some() {
             return Err("it had begun to wait, and ended with 503".into());
         }
         Ok(())
@@ -512,7 +536,7 @@ impl Seen<'_> {
     /// That a wait that says that the event was set is right. Without compare-and-swap, a clear that was under way when
     /// the wait began looks like a set.
     fn check_woken(&self) -> Result<(), String> {
-        let held = self.held("set", State::is_set);
+        let held = self.held_since_its_start("set", State::is_set);
         if self.is_deceived() {
             return Ok(());
         }
@@ -554,7 +578,7 @@ impl Seen<'_> {
     fn check_wait(&self, timeout: Duration) -> Result<(), String> {
         match self.status() {
             200 => self.check_woken(),
-            410 => self.held("forgotten", |state| state.is_forgotten),
+            410 => self.held_since_its_start("forgotten", |state| state.is_forgotten),
             _ => match self.missed(timeout, State::is_set) {
                 None => Ok(()),
                 Some((moment, state)) => Err(format!(
@@ -577,7 +601,7 @@ impl Seen<'_> {
                     moment.at.as_secs_f64(),
                 )),
             },
-            410 => self.held("forgotten", |state| state.is_forgotten),
+            410 => self.held_since_its_start("forgotten", |state| state.is_forgotten),
             _ => Ok(()),
         }
     }
