@@ -280,11 +280,11 @@ fn counted(store: &BTreeMap<String, Vec<u8>>) -> u64 {
     if term == 0 {
         return 0;
     }
-    // What is missing counts as nothing, which the check then sees.
+    // What is missing counts as nothing, which the check then sees. A term is born with 8.
     let beats = store.get(&format!("service/beats/{term}"));
-    let beats = beats.map_or(1, |value| number(value));
+    let beats = beats.map_or(8, |value| number(value));
     let beats = if beats > 0 {
-        beats.unsigned_abs() - 1
+        beats.unsigned_abs().saturating_sub(8)
     } else {
         beats.unsigned_abs().div_ceil(64) / 2 - 1
     };
