@@ -35,8 +35,8 @@ async function ask(url, options = {}) {
     const response = await send(url, options, () => ask(url, options));
     if (response.status === 401) return;
     const answer = await response.json();
-    say(response.ok ? '' : answer.detail);
     if (response.ok) return answer;
+    say(answer.detail);
   } catch {
     say('The server did not answer. Is it still running?');
   }
@@ -125,7 +125,11 @@ function followEvent(url, signal) {
     push($('changes'), `${state.generation} ${what}`, when);
     known = id;
     list();
-  }, isLive => { $('link').textContent = isLive ? 'live' : 'connection lost, trying again'; });
+  }, isLive => {
+    if (isLive && $('link').dataset.live === 'false') say('');
+    $('link').dataset.live = isLive;
+    $('link').textContent = isLive ? 'live' : 'connection lost, trying again';
+  });
 }
 
 async function list() {
@@ -168,6 +172,7 @@ function followService(signal) {
     if (status) $('doing').textContent = `${status.state}, ${status.ticks} ticks`;
   };
   const order = (path) => async () => {
+    say('');
     await ask(path, { method: 'POST' });
     look();
   };
@@ -195,6 +200,7 @@ function start() {
     event.preventDefault();
     sessionStorage.setItem(TOKEN, $('token').value);
     if (name) $('unlock').hidden = true;
+    say('');
     retry();
   };
   if (!name) {
@@ -207,6 +213,7 @@ function start() {
   for (const section of document.querySelectorAll('section')) section.hidden = false;
   $('change').onsubmit = event => {
     event.preventDefault();
+    say('');
     ask(url, { method: 'PUT', body: JSON.stringify({ set: event.submitter.value === 'True' }) });
   };
   $('open').onsubmit = event => {
