@@ -16,18 +16,21 @@ use tokio::process::{Child, Command};
 
 /// ChromeDriver on a port of its choice, and its URL.
 async fn driver(program: PathBuf) -> (Child, String) {
-    let mut driver = Command::new(program)
-        .arg("--port=0")
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-    while let Some(line) = lines.next_line().await.unwrap() {
-        if let Some((_, port)) = line.rsplit_once("on port ") {
-            let port = port.trim_end_matches('.');
-            if port.parse::<u16>().is_ok_and(|port| port != 0) {
-                return (driver, format!("http://127.0.0.1:{port}"));
+    // Its choice may be that of another one that starts at the same time: it ends then.
+    for _ in 0..5 {
+        let mut driver = Command::new(&program)
+            .arg("--port=0")
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if let Some((_, port)) = line.rsplit_once("on port ") {
+                let port = port.trim_end_matches('.');
+                if port.parse::<u16>().is_ok_and(|port| port != 0) {
+                    return (driver, format!("http://127.0.0.1:{port}"));
+                }
             }
         }
     }

@@ -4,16 +4,14 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use http::{Method, Request};
 use hyper::body::Incoming;
-use loopless_host::store::{Sqlite, Store};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
 use crate::conformance::{Answer, Fault, Outcome, proxy, server, whole};
 use crate::support::{Host, command, component};
@@ -171,59 +169,6 @@ async fn a_server_that_refuses_all_changes_does_not_pass() {
     .await;
     let outcome = soak(&["--url", &url, "--minutes", "0.01"]).await;
     failed(&outcome, &["requests refused or broken off"]);
-}
-
-#[tokio::test]
-async fn a_store_that_goes_back_and_a_connection_that_stays_are_found() {
-    let directory = tempdir().unwrap();
-    let path = directory.path().join("store.db");
-    let store = format!("sqlite:{}", path.display());
-    let component = component();
-    let component = component.to_str().unwrap();
-    let mut soak = command(
-        directory.path(),
-        &[
-            "soak",
-            "--minutes",
-            "0.05",
-            "--component",
-            component,
-            "--store",
-            &store,
-        ],
-    );
-    let mut soak = soak.spawn().unwrap();
-    let mut lines = BufReader::new(soak.stdout.take().unwrap()).lines();
-    let first = lines.next_line().await.unwrap().expect("it begins");
-    let mut words = first.split_whitespace();
-    let address = words.find_map(|word| word.strip_prefix("http://"));
-    // It is never closed while the soak goes on.
-    let _connection = TcpStream::connect(address.expect(&first)).await.unwrap();
-    let went_back = tokio::spawn(async move {
-        let store = Sqlite::open(path).unwrap();
-        loop {
-            for key in store.keys().await.unwrap() {
-                // As the birth of an event writes it.
-                store.set(&key, &0_i64.to_le_bytes()).await.unwrap();
-            }
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-    });
-    let mut stdout = first + "\n";
-    while let Some(line) = lines.next_line().await.unwrap() {
-        stdout += &(line + "\n");
-    }
-    went_back.abort();
-    let output = soak.wait_with_output().await.unwrap();
-    let outcome = Outcome {
-        code: output.status.code().unwrap(),
-        stdout,
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    };
-    failed(
-        &outcome,
-        &["states that contradict what was acknowledged", "1 leaks"],
-    );
 }
 
 #[tokio::test]
