@@ -1,9 +1,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use async_trait::async_trait;
@@ -29,9 +29,12 @@ const LARGEST_GROUP: usize = 256;
 /// # Group commit
 ///
 /// One thread writes. It takes all writes that are waiting, runs them in order in one transaction, and acknowledges them
-/// when that is on the disk. So writes that come at the same time share one synchronisation of the disk, and a write that
-/// comes alone does not wait for others. A write that fails fails alone; if the transaction does not reach the disk, all
-/// its writes fail.
+/// when that is on the disk. So writes that come at the same time share one synchronisation of the disk. A write that fails
+/// fails alone; if the transaction does not reach the disk, all its writes fail.
+///
+/// Those who had their answers together are likely to write again together. So a group waits until it is as large as the
+/// last one, for a quarter of the time that the last one took at the longest. A write that comes alone after one that came alone
+/// waits for nobody.
 pub struct Sqlite {
     path: PathBuf,
     /// Readers never wait for writers in write-ahead mode, if they have a connection of their own.
@@ -111,8 +114,12 @@ impl Writer {
         let thread = thread::Builder::new()
             .name("sqlite".into())
             .spawn(move || {
-                while let Some(group) = next_group(&writes) {
+                let mut last = Last::default();
+                while let Some(group) = next_group(&writes, last) {
+                    let (size, began) = (group.len(), Instant::now());
                     commit(&mut connection, group);
+                    let took = began.elapsed();
+                    last = Last { size, took };
                 }
             })?;
         Ok(Self {
@@ -160,11 +167,29 @@ fn write<T: Send + 'static>(
     (write, answered)
 }
 
-/// Waits for a write, and takes those that wait with it. `None` when there will be no more.
-fn next_group(writes: &Receiver<Write>) -> Option<Vec<Write>> {
-    let first = writes.recv().ok()?;
-    let others = writes.try_iter().take(LARGEST_GROUP - 1);
-    Some(std::iter::once(first).chain(others).collect())
+/// The last group: how many writes it had, and how long they took.
+#[derive(Clone, Copy, Default)]
+struct Last {
+    size: usize,
+    took: Duration,
+}
+
+/// Waits for a write, and takes those that come with it. `None` when there will be no more.
+fn next_group(writes: &Receiver<Write>, last: Last) -> Option<Vec<Write>> {
+    let mut group = vec![writes.recv().ok()?];
+    let deadline = Instant::now() + last.took / 4;
+    while group.len() < LARGEST_GROUP {
+        let next = if group.len() < last.size {
+            writes.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        } else {
+            writes.try_recv().map_err(|_| RecvTimeoutError::Timeout)
+        };
+        match next {
+            Ok(write) => group.push(write),
+            Err(_) => break,
+        }
+    }
+    Some(group)
 }
 
 /// Runs these writes in one transaction, and acknowledges them.
@@ -412,6 +437,58 @@ mod tests {
             .pragma_query_value(None, "page_size", |row| row.get(0))
             .unwrap();
         assert!(log.len() < page * WRITES as u64, "{} bytes", log.len());
+    }
+
+    #[test]
+    fn a_group_waits_for_as_many_as_there_were_last_and_not_for_ever() {
+        let (queue, writes) = mpsc::channel();
+        let add = |count| (0..count).for_each(|_| queue.send(set("a").0).unwrap());
+        let next = |last| next_group(&writes, last).map_or(0, |group| group.len());
+        let long = Duration::from_secs(600);
+        add(1);
+        assert_eq!(next(Last::default()), 1);
+        add(1);
+        assert_eq!(
+            next(Last {
+                size: 1,
+                took: long
+            }),
+            1,
+            "it waits for nobody"
+        );
+        add(3);
+        let took = Duration::from_millis(4);
+        assert_eq!(next(Last { size: 5, took }), 3, "not longer than it took");
+        add(5);
+        assert_eq!(
+            next(Last {
+                size: 2,
+                took: long
+            }),
+            5,
+            "all that are there"
+        );
+        std::thread::scope(|scope| {
+            scope.spawn(|| add(2));
+            assert_eq!(
+                next(Last {
+                    size: 2,
+                    took: long
+                }),
+                2
+            );
+        });
+        add(LARGEST_GROUP + 1);
+        assert_eq!(
+            next(Last {
+                size: 1,
+                took: long
+            }),
+            LARGEST_GROUP
+        );
+        assert_eq!(next(Last::default()), 1);
+        drop(queue);
+        assert!(next_group(&writes, Last::default()).is_none());
     }
 
     #[tokio::test]
