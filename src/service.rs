@@ -37,8 +37,9 @@
 //!
 //! # A counter that counts twice
 //!
-//! A client below the component may ask for an `increment` again when its answer is lost (Spin's Redis client does:
-//! [spin#3563]). What was added twice, the service takes for none of its own:
+//! A client between the component and a remote store may ask for an `increment` again when its answer is lost, and then both
+//! may be applied ([spin#3563]). In Spin 4's sources, the Redis store does not do this: its client connects again and passes the
+//! error on. What was added twice, the service takes for none of its own:
 //! - A ticket of `service/terms` is one that nobody else has, also if one is left out before it.
 //! - A term that was made twice is dropped before it holds the lease, and the next one is tried.
 //! - A beat that was made twice is not said. It costs the term, but no tick: the runner seals the beats that it has said and
