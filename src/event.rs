@@ -34,7 +34,7 @@ use crate::clock::{Clock, before};
 use crate::store::{self, PATIENCE, Store};
 use crate::strategy::{ATTEMPTS, Became, Condition, Foreign, Strategy};
 
-pub use crate::state::{Generation, State};
+pub use crate::state::{Generation, State, Tag};
 
 /// What the keys of events begin with.
 const PREFIX: &str = "event/";
@@ -701,6 +701,7 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
 pub(crate) mod tests {
     use std::future::Future;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use loopless_host::store::{Memory, Observed, Operation, Quirks, Store as _};
     use rand::rngs::StdRng;
@@ -708,10 +709,14 @@ pub(crate) mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::state::GENERATION_BITS;
     use crate::store::Atomics;
     use crate::strategy::{self, Exact, Plain};
 
     const KEY: &str = "event/e";
+
+    /// The tag that comes of random bits that are all 0.
+    const TAG: i64 = 1;
 
     /// Tokio's clock, which stands still in these tests until everybody sleeps.
     #[derive(Debug)]
@@ -756,7 +761,7 @@ pub(crate) mod tests {
 
         /// An instance of its own, on this store.
         fn instance(&self) -> Events<Exact<Host>, Paused> {
-            Events::new(Exact(self.clone()), Paused(Instant::now()))
+            Events::new(Exact::new(self.clone(), || 0), Paused(Instant::now()))
         }
 
         /// An instance of its own, on this store, without compare-and-swap.
@@ -837,8 +842,9 @@ pub(crate) mod tests {
         }
     }
 
-    fn state(number: i64) -> State {
-        strategy::state(number).unwrap()
+    /// The state in this generation, forgotten below 0, after a change with the tag `TAG`.
+    fn state(generation: i64) -> State {
+        strategy::state(generation.signum() * (TAG << GENERATION_BITS) + generation).unwrap()
     }
 
     /// The event that the tests are about.
@@ -1176,7 +1182,7 @@ pub(crate) mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_change_that_never_comes_through_ends_after_a_bounded_number_of_attempts() {
-        let events = Events::new(Exact(Stuck::default()), Paused(Instant::now()));
+        let events = Events::new(Exact::new(Stuck::default(), || 0), Paused(Instant::now()));
         let began = Instant::now();
         assert_eq!(events.named(&e()).set().await, Err(Error::Contended));
         assert_eq!(*events.store().0.lock().unwrap(), ATTEMPTS);
@@ -1327,9 +1333,41 @@ pub(crate) mod tests {
         }
         let seen: Vec<_> = seen
             .iter()
-            .map(|(name, state)| (name.as_str(), strategy::number(*state)))
+            .map(|(name, state)| (name.as_str(), state.generation.changes()))
             .collect();
         assert_eq!(seen, [("B", 1), ("a", 2), ("b", 1), ("~", 1)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_wipe_no_state_is_one_of_before_and_a_wait_ends_with_the_next_set() {
+        static RANDOM: AtomicU64 = AtomicU64::new(0);
+        let random = || RANDOM.fetch_add(1, Ordering::Relaxed);
+        let host = Host::new(Quirks::SpinSqlite);
+        let strategy = Exact::new(host.clone(), random);
+        let events = Arc::new(Events::new(strategy, Paused(Instant::now())));
+        let event = events.named(&e());
+        let mut before = Vec::new();
+        for set in [true, false, true, false] {
+            event.change(set).await.unwrap();
+            before.push(event.state().await.unwrap());
+        }
+        let same = events.clone();
+        let waiter =
+            tokio::spawn(async move { same.named(&e()).wait(Duration::from_secs(60)).await });
+        tokio::time::sleep(Duration::from_secs(10)).await;
+
+        host.store.delete(KEY).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!waiter.is_finished());
+        for set in [true, false, true, false] {
+            for state in &before {
+                let is_same = |now: State| now.is_version_of(*state);
+                let changed = event.change_if(set, &is_same).await;
+                assert!(matches!(changed, Ok(Changed::Refused(_))), "{changed:?}");
+            }
+            event.change(set).await.unwrap();
+        }
+        assert!(matches!(waiter.await.unwrap(), Ok(Waited::Set(_))));
     }
 
     #[tokio::test(start_paused = true)]

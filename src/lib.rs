@@ -132,7 +132,7 @@ mod component {
     fn strategy() -> Strategy {
         let store = Store::new(Default::default(), host::SpinClock);
         #[cfg(not(feature = "plain"))]
-        return crate::strategy::Exact(store);
+        return crate::strategy::Exact::new(store, host::random);
         #[cfg(feature = "plain")]
         return crate::strategy::Plain::new(store, host::random);
     }

@@ -1117,7 +1117,7 @@ mod tests {
                 skew,
             };
             Arc::new(Process {
-                events: Events::new(Exact(path), clock),
+                events: Events::new(Exact::new(path, || 0), clock),
                 lines: self.lines.clone(),
             })
         }

@@ -22,9 +22,9 @@ use crate::state::State;
 use crate::store::Store;
 
 pub use exact::Exact;
-pub(crate) use exact::{ATTEMPTS, changed, was_set};
 #[cfg(test)]
-pub(crate) use exact::{number, state};
+pub(crate) use exact::state;
+pub(crate) use exact::{ATTEMPTS, changed, was_set};
 pub use plain::Plain;
 
 /// A state from which alone a change may be made.

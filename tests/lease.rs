@@ -183,7 +183,8 @@ fn progress(index: usize, answers: &[Answer]) -> Progress {
     replay.run().date = Duration::from_secs(1_700_000_000 + 3600 * index as u64);
     let store = replay.clone();
     let mut running = pin!(async {
-        let events = Events::new(Exact(store.clone()), store.clone());
+        let strategy: Exact<_> = Exact::new(store.clone(), || 0);
+        let events = Events::new(strategy, store.clone());
         let service = Service::new(&events, LEASE, Polling::default());
         if let Ok(Started::Now(runner)) = service.start(|_| ()).await {
             store.run().term = runner.status().runner.unwrap_or_default();

@@ -180,11 +180,11 @@ pub async fn press<H: Host>(
 }
 
 fn precondition_failed(state: event::State) -> Problem {
-    let generation = state.generation;
     Problem::new(
         StatusCode::PRECONDITION_FAILED,
         format!(
-            "The event is in generation {generation}, and If-Match does not name \"{generation}\", in quotes. Nothing was changed."
+            "The event is in generation {}, and If-Match does not name \"{state}\", in quotes. Nothing was changed.",
+            state.generation
         ),
     )
 }

@@ -79,7 +79,7 @@ impl<S: Store, T: Fn() -> u64 + Send + Sync> Strategy for Plain<S, T> {
         let text = std::str::from_utf8(value).ok();
         let state = text.and_then(|text| text.parse::<State>().ok());
         state
-            .filter(|state| state.tag.is_some() && state.exists())
+            .filter(|state| matches!(state.tag, Some(Tag::Wide(_))) && state.exists())
             .ok_or_else(|| Foreign(number::read(value).map(|_| exact::NAME)))
     }
 
@@ -121,7 +121,7 @@ impl<S: Store, T: Fn() -> u64 + Send + Sync> Strategy for Plain<S, T> {
         let Self { store, tags } = event.strategy();
         let next = State {
             generation: state.generation.next(),
-            tag: Some(Tag(tags())),
+            tag: Some(Tag::Wide(tags())),
             is_forgotten: false,
         };
         let value = next.to_string();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
-use loopless::event::State;
+use loopless::event::{State, Tag};
 use loopless::promises::{self, PROMISES};
 use loopless_host::manifest::Manifest;
 use loopless_host::platform::Platform;
@@ -94,9 +94,13 @@ impl Build {
     /// Whether this is the text of a state in this generation: a stored value, an entity tag without its quotes, an id.
     pub fn is_version(self, text: &str, generation: u64) -> bool {
         let state: Result<State, _> = text.parse();
-        let has_tag = !self.promises.has_atomics && generation > 0;
         state.is_ok_and(|state| {
-            state.generation.changes() == generation && state.tag.is_some() == has_tag
+            let is_tag = match state.tag {
+                Some(Tag::Narrow(_)) => self.promises.has_atomics,
+                Some(Tag::Wide(_)) => !self.promises.has_atomics,
+                None => generation == 0,
+            };
+            is_tag && state.generation.changes() == generation
         })
     }
 }

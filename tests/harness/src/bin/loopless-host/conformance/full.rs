@@ -209,8 +209,9 @@ async fn conditional_changes(report: &mut Report, target: &Target) {
     let current = async {
         let name = target.name("current");
         let first = [("if-match", "\"0\"")];
-        target.put_if(&name, true, &first).await?.state(1)?;
-        let second = [("if-match", "\"0\", \"1\"")];
+        let set = target.put_if(&name, true, &first).await?.state(1)?;
+        let tags = format!("\"0\", {}", set.etag());
+        let second = [("if-match", tags.as_str())];
         target
             .put_if(&name, false, &second)
             .await?
@@ -222,8 +223,10 @@ async fn conditional_changes(report: &mut Report, target: &Target) {
     let promise = "If-Match with another generation is 412, and changes nothing";
     let stale = async {
         let name = target.name("stale");
-        target.put(&name, true).await?.state(1)?;
-        for tag in ["\"0\"", "\"2\"", "W/\"1\"", "1"] {
+        let set = target.put(&name, true).await?.state(1)?;
+        let tag = set.etag();
+        let unquoted = tag.trim_matches('"');
+        for tag in ["\"0\"", "\"2\"", &format!("W/{tag}"), unquoted] {
             let condition = [("if-match", tag)];
             target
                 .put_if(&name, false, &condition)
