@@ -453,7 +453,7 @@ impl<'a, S: Atomics, C: Calendar> Service<'a, S, C> {
         }
     }
 
-    /// Asks the service to stop, and waits until it has, for `timeout` at the longest.
+    /// Asks the service to stop, and waits until it has, for at most `timeout`.
     ///
     /// A runner that is lost meanwhile is not waited for: the service is stopped in its stead, and `say` gets its last
     /// line.

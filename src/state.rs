@@ -14,11 +14,21 @@ pub struct Generation(u64);
 
 impl Generation {
     /// The generation after this many changes, or `None` if there cannot have been so many.
+    ///
+    /// ```
+    /// # use loopless::state::Generation;
+    /// assert!(Generation::new(7).is_some_and(Generation::is_set));
+    /// ```
     pub fn new(changes: u64) -> Option<Self> {
         (changes >> GENERATION_BITS == 0).then_some(Self(changes))
     }
 
     /// How many changes that are.
+    ///
+    /// ```
+    /// # use loopless::state::Generation;
+    /// assert_eq!(Generation::default().changes(), 0);
+    /// ```
     pub fn changes(self) -> u64 {
         self.0
     }
@@ -29,6 +39,11 @@ impl Generation {
     }
 
     /// The generation after one transition.
+    ///
+    /// ```
+    /// # use loopless::state::Generation;
+    /// assert_eq!(Generation::default().next().changes(), 1);
+    /// ```
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
@@ -41,6 +56,14 @@ impl fmt::Display for Generation {
 }
 
 /// What tells a change from others of the same generation: random bits.
+///
+/// ```
+/// use loopless::state::{State, Tag};
+///
+/// let state: State = "7.1f9c2b".parse()?;
+/// assert_eq!(state.tag, Some(Tag::Narrow(0x1f9c2b)));
+/// # Ok::<(), loopless::state::NoState>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Tag {
     /// 64 bits, as text 16 hexadecimal digits: what [`Plain`](crate::strategy::Plain) tells all changes apart by.
@@ -53,6 +76,15 @@ pub enum Tag {
 ///
 /// As text, such as `7.1f9c2b` or `7.3f9c2b8a11d04e55`, it is the event's entity tag, and the id of a stream's message.
 /// Without a value in the store, it is `0`.
+///
+/// ```
+/// use loopless::state::State;
+///
+/// let state: State = "7.1f9c2b".parse()?;
+/// assert!(state.is_set() && state.exists());
+/// assert_eq!(state.to_string(), "7.1f9c2b");
+/// # Ok::<(), loopless::state::NoState>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct State {
     /// Its generation.
@@ -75,6 +107,13 @@ impl State {
     }
 
     /// Whether both came from the same change.
+    ///
+    /// ```
+    /// # use loopless::state::State;
+    /// let (one, other): (State, State) = ("7.1f9c2b".parse()?, "7.07d6e0".parse()?);
+    /// assert!(!one.is_version_of(other));
+    /// # Ok::<(), loopless::state::NoState>(())
+    /// ```
     pub fn is_version_of(self, other: Self) -> bool {
         (self.generation, self.tag) == (other.generation, other.tag)
     }
@@ -92,6 +131,11 @@ impl fmt::Display for State {
 }
 
 /// A text that no state has.
+///
+/// ```
+/// # use loopless::state::{NoState, State};
+/// assert_eq!("seven".parse::<State>(), Err(NoState));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoState;
 

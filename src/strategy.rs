@@ -46,6 +46,15 @@ pub enum Became {
 }
 
 /// How the events of a store are kept and changed.
+///
+/// ```
+/// use loopless::store::Memory;
+/// use loopless::strategy::{Exact, Foreign, Strategy};
+///
+/// let state = Exact::<Memory>::parse(Some(b"3"));
+/// assert!(state.is_ok_and(|state| state.is_set()));
+/// assert_eq!(Exact::<Memory>::parse(Some(b"x")), Err(Foreign(None)));
+/// ```
 pub trait Strategy: Send + Sync + Sized {
     /// The store that they are kept in.
     type Store: Store;

@@ -231,7 +231,7 @@ enum Action {
 #[derive(Clone, Debug)]
 struct Protocol {
     runners: usize,
-    /// How many steps each one takes at the most. A takeover without a race takes about 20.
+    /// How many steps each one takes at most. A takeover without a race takes about 20.
     steps: usize,
     /// Whether nobody has the lease at first. Otherwise, the first one has it.
     is_fresh: bool,
@@ -372,7 +372,7 @@ impl Model for Protocol {
 fn holds(protocol: Protocol) {
     let checker = protocol.clone().checker().threads(2).spawn_bfs().join();
     println!(
-        "{protocol:?}: {} states, {} steps at the most",
+        "{protocol:?}: {} states, {} steps at most",
         checker.unique_state_count(),
         checker.max_depth()
     );

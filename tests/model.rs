@@ -752,7 +752,7 @@ fn holds(name: &str, protocol: &Protocol) {
 fn holds_on(store: &str, name: &str, protocol: &Protocol) {
     let checker = protocol.clone().checker().threads(2).spawn_bfs().join();
     println!(
-        "{name}, {store}: {} states, {} steps at the most",
+        "{name}, {store}: {} states, {} steps at most",
         checker.unique_state_count(),
         checker.max_depth()
     );

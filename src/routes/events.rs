@@ -20,7 +20,7 @@ pub type NamePath = Result<Path<String>, PathRejection>;
 /// How many events a page has, where the client does not say.
 const PAGE: usize = 50;
 
-/// How many events a page has at the most. Each costs a read.
+/// How many events a page has at most. Each costs a read.
 const LARGEST_PAGE: usize = 200;
 
 /// What `PUT` takes.

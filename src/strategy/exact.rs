@@ -85,6 +85,13 @@ pub struct Exact<S, T = fn() -> u64> {
 
 impl<S: Atomics, T: Fn() -> u64 + Send + Sync> Exact<S, T> {
     /// Events in `store`, with tags made of the 64 random bits that `random` returns.
+    ///
+    /// ```
+    /// use loopless::store::Memory;
+    /// use loopless::strategy::Exact;
+    ///
+    /// let strategy = Exact::new(Memory::default(), rand::random::<u64>);
+    /// ```
     pub fn new(store: S, random: T) -> Self {
         Self { store, random }
     }

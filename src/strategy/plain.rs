@@ -60,6 +60,13 @@ pub struct Plain<S, T> {
 impl<S: Store, T: Fn() -> u64 + Send + Sync> Plain<S, T> {
     /// Events in `store`, with changes told apart by what `tags` returns: 64 bits that it has never returned before,
     /// in this instance or any other.
+    ///
+    /// ```
+    /// use loopless::store::Memory;
+    /// use loopless::strategy::Plain;
+    ///
+    /// let strategy = Plain::new(Memory::default(), rand::random::<u64>);
+    /// ```
     pub fn new(store: S, tags: T) -> Self {
         Self { store, tags }
     }

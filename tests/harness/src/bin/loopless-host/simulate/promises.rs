@@ -392,7 +392,7 @@ impl Seen<'_> {
             return self.slept_through(start, answered, is_due);
         }
         let visible = |moment: Moment| moment.at + self.lag();
-        // The last look is half an interval after the deadline at the latest, and has as long for its answer.
+        // The last look is at most half an interval after the deadline, and has as long for its answer.
         let is_fast = self.run.longest_call + TIMERS < self.interval(timeout) / 2;
         let is_sure = self.run.weather == Weather::Healthy && is_fast;
         self.truth.changes().find(|&(moment, state)| {
