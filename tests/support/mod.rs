@@ -91,7 +91,22 @@ impl Build {
         self.promises.has_wasi_0_3
     }
 
-    /// Whether this is the text of a state in this generation: a stored value, an entity tag without its quotes, an id.
+    /// The generation of an event with this value in the store.
+    pub fn generation(self, value: &[u8]) -> u64 {
+        let text = std::str::from_utf8(value);
+        if !self.promises.has_atomics {
+            let state: State = text.unwrap().parse().unwrap();
+            return state.generation.changes();
+        }
+        let number = match value.try_into() {
+            Ok(bytes) => u64::from_le_bytes(bytes),
+            Err(_) => text.unwrap().parse().unwrap(),
+        };
+        // Above its 40 bits is the tag.
+        number % (1 << 40)
+    }
+
+    /// Whether this is the text of a state in this generation: an entity tag without its quotes, an id.
     pub fn is_version(self, text: &str, generation: u64) -> bool {
         let state: Result<State, _> = text.parse();
         state.is_ok_and(|state| {

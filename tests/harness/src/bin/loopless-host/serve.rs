@@ -348,7 +348,10 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<Running> {
         println!("{BOLD}The gotcha{BOLD:#} {}/", server.url(GOTCHA));
     }
     if is_own {
-        let (door, waits) = (server.url("/events/door"), "# waits until it is set, 25 s at most");
+        let (door, waits) = (
+            server.url("/events/door"),
+            "# waits until it is set, 25 s at most",
+        );
         println!("Open it in a browser, or try this in two other terminals:");
         println!("  curl {door}/wait    {DIM}{waits}{DIM:#}");
         println!("  curl -X PUT -d '{{\"set\": true}}' {door}    {DIM}# sets it{DIM:#}");
