@@ -539,19 +539,6 @@ async fn a_wait_outlasts_a_store_that_fails_for_a_while() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_outlasts_a_store_that_hangs_for_a_while() {
-    let (host, store) = BUILD.observed().await;
-    let (waited, ()) = tokio::join!(host.get("/events/door/wait"), async {
-        sleep(Duration::from_secs(2)).await;
-        store.hang();
-        sleep(Duration::from_secs(10)).await;
-        store.recover();
-        put(&host, "door", SET).await;
-    });
-    assert_eq!(json(&waited)["set"], true);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_store_that_is_wiped_or_restored_is_believed_whatever_was_read_before() {
     for is_wiped in [true, false] {
         let (host, store) = BUILD.observed().await;

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 
 pub use limited::{Limited, Quotas};
 pub use memory::Memory;
-pub use observed::{Observed, Operation};
+pub use observed::{Backup, Observed, Operation};
 pub use redis::Redis;
 pub use sqlite::Sqlite;
 
