@@ -454,7 +454,7 @@ impl<'a, S: Atomics, C: Calendar> Service<'a, S, C> {
         }
     }
 
-    /// Asks the service to stop, and waits until it has, for `timeout` at the longest.
+    /// Asks the service to stop, and waits until it has, for at most `timeout`.
     ///
     /// A runner that is lost meanwhile is not waited for: the service is stopped in its stead, and `say` gets its last
     /// line.
@@ -1118,7 +1118,7 @@ mod tests {
                 skew,
             };
             Arc::new(Process {
-                events: Events::new(Exact(path), clock),
+                events: Events::new(Exact::new(path, || 0), clock),
                 lines: self.lines.clone(),
             })
         }

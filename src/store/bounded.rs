@@ -24,6 +24,13 @@ const FRESH: Duration = Duration::from_millis(100);
 ///
 /// On hosts of WASI 0.2, all calls are synchronous. Nothing is bounded there.
 ///
+/// ```
+/// use loopless::clock::Tokio;
+/// use loopless::store::{Bounded, Memory};
+///
+/// let store = Bounded::new(Memory::default(), Tokio::default());
+/// ```
+///
 /// # Cancel safety
 ///
 /// A write that was given up may be made later, as after any other error.

@@ -124,3 +124,7 @@ pub use variables::is_name as is_variable_name;
 
 /// The body of a response, which may still be on its way.
 pub use wasmtime_wasi_http::WasiBody as Body;
+
+/// The program: its options, and the tools that test a server and a component.
+#[doc = include_str!("../README.md")]
+pub mod program {}
