@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::BUILD;
 use crate::support::{etag, json, problem, send, text};
 use http::{StatusCode, header};
-use loopless_host::store::{Memory, Observed, Operation, Store};
+use loopless_host::store::{Backup, Memory, Observed, Operation, Store};
 use loopless_host::{Harness, Reuse};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -544,17 +544,15 @@ async fn a_store_that_is_wiped_or_restored_is_believed_whatever_was_read_before(
         let (host, store) = BUILD.observed().await;
         put(&host, "door", SET).await;
         put(&host, "door", CLEAR).await;
-        let backup = store.get("event/door").await.unwrap().unwrap();
+        let backup = if is_wiped {
+            Backup::default()
+        } else {
+            store.backup().await.unwrap()
+        };
         put(&host, "door", SET).await;
         put(&host, "door", CLEAR).await;
         let generation = if is_wiped { 0 } else { 2 };
-        let go_back = async || {
-            if is_wiped {
-                store.delete("event/door").await.unwrap();
-            } else {
-                store.set("event/door", &backup).await.unwrap();
-            }
-        };
+        let go_back = async || store.restore(&backup).await.unwrap();
 
         // A wait that is under way ends on the next set. Without an order of versions, what has gone looks forgotten, and
         // what has come back looks like a change.
