@@ -392,7 +392,7 @@ impl InMemory {
     /// ```
     pub fn in_memory() -> Self {
         // Each has keys of its own, from the operating system's random numbers.
-        let random = || RandomState::new().hash_one(());
+        let random: fn() -> u64 = || RandomState::new().hash_one(());
         let strategy = crate::strategy::Exact::new(store::Memory::default(), random);
         Self::new(strategy, crate::clock::Tokio::default())
     }
