@@ -214,15 +214,12 @@ fn fails_not(tried: Result<(), TestError<Vec<Arbitrary>>>) {
 
 #[test]
 fn the_router_with_compare_and_swap_withstands_arbitrary_requests() {
-    tries_the_router::<WithAtomics>(Exact);
+    tries_the_router::<WithAtomics>(|store| Exact::new(store, rand::random));
 }
 
 #[test]
 fn the_router_without_compare_and_swap_withstands_arbitrary_requests() {
-    fn tag() -> u64 {
-        rand::random()
-    }
-    tries_the_router::<WithRegisters>(|store| Plain::new(store, tag));
+    tries_the_router::<WithRegisters>(|store| Plain::new(store, rand::random));
 }
 
 /// Sends arbitrary requests to the component of a build.
@@ -288,7 +285,8 @@ fn the_requests_reach_every_route_and_every_kind_of_answer() {
     let runtime = runtime();
     let _entered = runtime.enter();
     let clock = Virtual(tokio::time::Instant::now());
-    let events = Events::new(Exact(Memory::default()), clock);
+    let strategy: Exact<_> = Exact::new(Memory::default(), rand::random);
+    let events = Events::new(strategy, clock);
     let router = routes::router::<WithAtomics>(events, Given(VARIABLES[0]));
     let seen = Mutex::new(BTreeMap::<u16, usize>::new());
     let tried = runner(500).run(&requests(), |requests| {

@@ -155,14 +155,19 @@ async fn who_missed_very_much_is_told_the_end_of_it() {
     }
     let host = BUILD.builder();
     let store = loopless_host::store::Memory::default();
-    loopless_host::store::Store::set(&store, "event/door", b"1000000")
+    let number = (7_u64 << 40) + 1_000_000;
+    let value = number.to_string().into_bytes();
+    loopless_host::store::Store::set(&store, "event/door", &value)
         .await
         .unwrap();
     let host = host.store(store).start().await.unwrap();
-    let mut client = Client::connect(&host, &[("last-event-id", "1")]).await;
-    for generation in 999_901..=1_000_000 {
-        client.is_told(generation).await;
+    let mut client = Client::connect(&host, &[("last-event-id", "1.000007")]).await;
+    for generation in 999_901..1_000_000 {
+        // Only of the newest is it known which change it was.
+        let told = client.next().await.unwrap();
+        assert_eq!(change(&told), (generation, generation.to_string().as_str()));
     }
+    client.is_told(1_000_000).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -214,9 +219,11 @@ async fn a_forgotten_event_ends_its_streams() {
     client.is_told(1).await;
     send(&host, "DELETE", "/events/door", &[], "").await;
     let last = client.next().await.unwrap();
-    let id = if BUILD.keeps("counted") { 4 } else { 0 };
-    let start = format!("event: forgotten\nid: {id}\ndata: {{");
-    assert!(last.starts_with(&start), "{last}");
+    let last = last.strip_prefix("event: forgotten\n").unwrap();
+    let generation = if BUILD.keeps("counted") { 4 } else { 0 };
+    let (told, id) = change(last);
+    assert_eq!(told, generation);
+    assert!(BUILD.is_version(id, generation), "{id}");
     assert_eq!(client.next().await, None);
 }
 
@@ -258,6 +265,9 @@ async fn a_store_that_goes_back_is_told_as_a_reset_and_the_stream_goes_on() {
     for body in [SET, CLEAR, SET] {
         put(&host, body).await;
     }
+    let before = etag(&host.get("/events/door").await)
+        .trim_matches('"')
+        .to_owned();
     let mut client = Client::connect(&host, &[]).await;
     client.is_told(3).await;
     store.delete("event/door").await.unwrap();
@@ -272,11 +282,14 @@ async fn a_store_that_goes_back_is_told_as_a_reset_and_the_stream_goes_on() {
         assert!(message.starts_with("event: forgotten\n"), "{message}");
     }
 
-    // To who comes back, too.
-    let mut client = Client::connect(&host, &[("last-event-id", "3")]).await;
-    let message = client.next().await.unwrap();
-    if BUILD.keeps("counted") {
-        let told = message.strip_prefix("event: reset\n").unwrap();
-        assert_eq!(change(told), (1, "1"));
+    // To who comes back, too, until the generation has passed the one of before.
+    for (generation, body) in [(1, SET), (2, CLEAR), (3, SET)] {
+        put(&host, body).await;
+        let mut client = Client::connect(&host, &[("last-event-id", &before)]).await;
+        let message = client.next().await.unwrap();
+        if BUILD.keeps("counted") {
+            let told = message.strip_prefix("event: reset\n").unwrap();
+            assert_eq!(change(told).0, generation);
+        }
     }
 }

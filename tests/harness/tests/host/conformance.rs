@@ -124,7 +124,7 @@ async fn the_builds_without_compare_and_swap_keep_what_they_promise_and_refuse_t
             let outcome = suite(&host.url, &[]).await;
             outcome.passes();
             assert_eq!(outcome.stderr, "");
-            for refused in ["If-Match is refused", "/service and what is below"] {
+            for refused in ["If-Match is rejected", "/service and what is below"] {
                 let lines = outcome.promises("ok").into_iter();
                 assert_eq!(lines.filter(|line| line.starts_with(refused)).count(), 1);
             }
@@ -165,7 +165,7 @@ async fn a_server_that_promises_more_than_it_keeps_is_found_out() {
                 "a time to stop in",
             ][..],
         ),
-        (Fault::DropsConditions, &["If-Match is refused"]),
+        (Fault::DropsConditions, &["If-Match is rejected"]),
         (
             Fault::SaysNothing,
             &["current generation changes", "/service says"],
