@@ -745,15 +745,7 @@ fn arbitrary_frames_of_http_2_are_nobody_elses_trouble() {
     let answers = Tried::start().withstands(150, broken_http2());
     came(
         &answers,
-        &[
-            "SETTINGS",
-            "HEADERS 200",
-            "HEADERS 400",
-            "RST_STREAM 1",
-            "GOAWAY 1",
-            "GOAWAY 6",
-            "GOAWAY 9",
-        ],
+        &["nothing", "SETTINGS", "GOAWAY 1", "GOAWAY 6", "GOAWAY 11"],
     );
 }
 
