@@ -790,8 +790,10 @@ fn requests_are_answered_in_their_order_however_they_are_cut_into_pieces() {
             cuts,
             ending: Ending::Stays,
         };
-        let telling = timeout(PATIENCE, tell(tried.address().to_owned(), input));
-        let told = tried.runtime.block_on(telling);
+        let telling = tell(tried.address().to_owned(), input);
+        let told = tried
+            .runtime
+            .block_on(async { timeout(PATIENCE, telling).await });
         let told = told.map_err(|_| TestCaseError::fail("no end"))?;
         let told = String::from_utf8_lossy(&told);
         let statuses: Vec<u16> = told
