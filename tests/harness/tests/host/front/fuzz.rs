@@ -735,7 +735,7 @@ fn broken_requests_of_http_1_1_are_nobody_elses_trouble() {
     came(
         &answers,
         &[
-            "nothing", "200", "204", "400", "404", "405", "408", "413", "431",
+            "nothing", "200", "204", "400", "404", "405", "408", "414", "431",
         ],
     );
 }
@@ -926,7 +926,7 @@ fn floods_of_frames_do_not_keep_others_from_being_served() {
             vec![],
             frame(SETTINGS, 0, 0, &too_large),
             1,
-            &["GOAWAY 3"],
+            &["GOAWAY 1"],
         ),
         (
             "SETTINGS that make a window overflow",
@@ -937,7 +937,7 @@ fn floods_of_frames_do_not_keep_others_from_being_served() {
             .concat(),
             frame(SETTINGS, 0, 0, &largest),
             1_000,
-            &["GOAWAY 3"],
+            &["SETTINGS"],
         ),
     ];
     let tried = Tried::start();
