@@ -230,7 +230,7 @@ fn number(value: &Value) -> i64 {
 
 /// Without the tag, which is above its 40 bits.
 fn generation(value: &Value) -> i64 {
-    number(value) % (1 << 40)
+    number(value).abs() % (1 << 40)
 }
 
 fn is_set(value: &Value) -> bool {
@@ -652,8 +652,7 @@ impl Model for Protocol {
             _ => self.apply(&mut state.value, &step),
         };
         let is_lenient = self.code.is_plain() && !self.is_strict;
-        let (old, new) = (number(&last.value), number(&state.value));
-        state.went_back |= new.abs() < old.abs();
+        state.went_back |= generation(&state.value) < generation(&last.value);
         if state.value != last.value {
             for other in state.under_way.iter_mut().flatten() {
                 other.was_set |= is_set(&state.value);
