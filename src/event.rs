@@ -986,7 +986,6 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::future::Future;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
 
