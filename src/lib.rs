@@ -1,5 +1,32 @@
 //! `asyncio.Event` for WebAssembly components: an event that no loop owns.
 //!
+//! ```
+//! use std::time::Duration;
+//!
+//! use loopless::event::{Events, Name, Waited};
+//!
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let events = Events::in_memory();
+//!     let door = events.named(&Name::new("door").ok_or("not a name")?);
+//!
+//!     // Somebody waits, and somebody else sets it.
+//!     let (waited, set) = tokio::join!(door.wait(Duration::from_secs(1)), door.set());
+//!     assert_eq!(waited?, Waited::Set(set?));
+//!
+//!     // Whoever waits from now on finds it set.
+//!     assert!(door.is_set().await?);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! The same code runs in a component on a host's key-value store, where many requests, instances and machines share `door`.
+//!
+//! - To *call* the component, read the [API guide](guide::api); to *deploy* it, the [deployment guide](guide::deployment).
+//! - To use events from *Rust*, begin with [`event::Events`]. The modules [`event`], [`state`], [`strategy`], [`store`] and
+//!   [`clock`] are the library, and follow semantic versioning. The others are the component.
+//! - To *change* this crate, read on.
+//!
 //! # Architecture
 //!
 //! The crate is a component for hosts of WASI 0.3 or 0.2, with or without compare-and-swap: see [Builds](#builds). What each
@@ -71,15 +98,17 @@
 //!    the next generation with a new tag.
 //! 4. An error of any of these is a [`problem::Problem`], and the instance lives on.
 //!
-//! # Security
+//! # Guides
 //!
-//! [`security`] says what is defended, by what, and what is left to the platform.
+//! The [API](guide::api), the [service](guide::service), [deployment](guide::deployment), and [`security`]: what is defended, by
+//! what, and what is left to the platform.
 #![warn(missing_docs)]
 
 #[cfg(all(target_os = "wasi", not(feature = "plain")))]
 pub mod atomics;
 pub mod clock;
 pub mod event;
+pub mod guide;
 pub(crate) mod number;
 pub mod problem;
 pub mod promises;
@@ -94,6 +123,10 @@ pub mod strategy;
 pub mod wasi_0_2;
 #[cfg(all(target_os = "wasi", not(feature = "wasi-0-2"), not(target_env = "p1")))]
 pub mod wasi_0_3;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(all(target_os = "wasi", target_env = "p1", not(feature = "wasi-0-2")))]
 compile_error!(
@@ -132,7 +165,7 @@ mod component {
     fn strategy() -> Strategy {
         let store = Store::new(Default::default(), host::SpinClock);
         #[cfg(not(feature = "plain"))]
-        return crate::strategy::Exact(store);
+        return crate::strategy::Exact::new(store, host::random);
         #[cfg(feature = "plain")]
         return crate::strategy::Plain::new(store, host::random);
     }

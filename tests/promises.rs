@@ -15,6 +15,7 @@ mod spin {
     mod demo;
     mod errors;
     mod persistence;
+    mod store;
     mod stream;
 }
 
@@ -27,6 +28,7 @@ mod akamai_functions {
     mod demo;
     mod errors;
     mod persistence;
+    mod store;
     mod stream;
 }
 
@@ -39,5 +41,6 @@ mod fermyon_cloud {
     mod demo;
     mod errors;
     mod persistence;
+    mod store;
     mod stream;
 }

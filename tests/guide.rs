@@ -1,11 +1,11 @@
-//! README says what the code does.
+//! The guides say what the code does.
 
 use http::{Request, StatusCode};
 use loopless::promises::{Build, PROMISES};
 use loopless_host::Harness;
 use loopless_host::store::{Memory, Observed, Operation};
 
-const README: &str = include_str!("../README.md");
+const GUIDE: &str = include_str!("../src/guide/deployment.md");
 
 #[test]
 fn its_table_of_promises_is_the_codes() {
@@ -17,8 +17,8 @@ fn its_table_of_promises_is_the_codes() {
     let head = "| | Spin 4.1 | Akamai Functions | Fermyon Cloud, Spin 2.3 to 3 |\n| --- | --- | --- | --- |\n";
     let table = format!("{head}{}\n", rows.collect::<String>());
     assert!(
-        README.contains(&table),
-        "README should have this table:\n{table}"
+        GUIDE.contains(&table),
+        "src/guide/deployment.md should have this table:\n{table}"
     );
 }
 
