@@ -2,9 +2,7 @@
 #![warn(missing_docs)]
 #![cfg(not(target_family = "wasm"))]
 
-use std::collections::HashMap;
 use std::future::{Future, pending};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -13,55 +11,8 @@ use loopless::event::Events;
 use loopless::promises::Build;
 use loopless::routes::{self, App, Background};
 use loopless::settings::Variables;
-use loopless::store::{Atomics, Bounded, Error, Store};
+use loopless::store::{Bounded, Memory};
 use loopless::strategy::Exact;
-
-/// A store that answers at once.
-#[derive(Debug, Default)]
-pub struct Memory(Mutex<HashMap<String, Vec<u8>>>);
-
-impl Memory {
-    fn values(&self) -> MutexGuard<'_, HashMap<String, Vec<u8>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Store for Memory {
-    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
-        Ok(self.values().get(key).cloned())
-    }
-
-    async fn set(&self, key: &str, value: &[u8]) -> Result<(), Error> {
-        self.values().insert(key.into(), value.into());
-        Ok(())
-    }
-
-    async fn delete(&self, key: &str) -> Result<(), Error> {
-        self.values().remove(key);
-        Ok(())
-    }
-
-    async fn keys(&self) -> Result<Vec<String>, Error> {
-        Ok(self.values().keys().cloned().collect())
-    }
-}
-
-impl Atomics for Memory {
-    async fn increment(&self, key: &str, delta: i64) -> Result<i64, Error> {
-        let mut values = self.values();
-        let value = values.entry(key.into()).or_default();
-        let number = <[u8; 8]>::try_from(&**value).map_or(0, i64::from_le_bytes) + delta;
-        *value = number.to_le_bytes().into();
-        Ok(number)
-    }
-
-    async fn swap(&self, key: &str, old: &[u8], new: &[u8]) -> Result<(), Error> {
-        if let Some(value) = self.values().get_mut(key).filter(|value| *value == old) {
-            *value = new.into();
-        }
-        Ok(())
-    }
-}
 
 /// The machine's time. Nobody waits for it here.
 #[derive(Clone, Copy, Debug)]
@@ -130,7 +81,10 @@ impl Background for Host {
 /// No event is set.
 pub fn events() -> Events<Strategy, Machine> {
     let machine = Machine::default();
-    Events::new(Exact(Bounded::new(Memory::default(), machine)), machine)
+    // What random bits tell apart does not occur here.
+    let random: fn() -> u64 = || 0;
+    let store = Bounded::new(Memory::default(), machine);
+    Events::new(Exact::new(store, random), machine)
 }
 
 /// What this gives. It never has to wait here.

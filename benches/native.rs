@@ -4,6 +4,8 @@
 #![cfg_attr(target_family = "wasm", no_main)]
 #![cfg(not(target_family = "wasm"))]
 
+use std::time::Duration;
+
 use axum::body::Body;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
@@ -11,9 +13,8 @@ use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use loopless::event::Name;
 use loopless::routes;
-use loopless::store::{Atomics, Store};
-use loopless_benches::{Host, Memory, Unset, events, now};
-use std::time::Duration;
+use loopless::store::{Atomics, Memory, Store};
+use loopless_benches::{Host, Unset, events, now};
 
 fn main() {
     divan::main();
@@ -27,17 +28,16 @@ mod store {
     #[divan::bench]
     fn swap(bencher: Bencher) {
         let store = Memory::default();
-        now(store.increment("event/e", 0)).unwrap();
-        let mut old = 0_u64.to_le_bytes();
-        let mut next = 0_u64;
+        let states: [&[u8]; 2] = [b"10", b"11"];
+        now(store.set("event/e", states[0])).unwrap();
+        let mut count = 0;
         bencher.bench_local(|| {
-            next += 1;
-            let new = next.to_le_bytes();
-            now(store.swap("event/e", &old, &new)).unwrap();
-            old = new;
+            let (old, new) = (states[count % 2], states[(count + 1) % 2]);
+            now(store.swap("event/e", old, new)).unwrap();
+            count += 1;
         });
         let value = now(store.get("event/e")).unwrap();
-        assert_eq!(value, Some(next.to_le_bytes().to_vec()));
+        assert_eq!(value.as_deref(), Some(states[count % 2]));
     }
 }
 
