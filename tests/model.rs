@@ -8,8 +8,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::future::{Future, pending, poll_fn};
+use std::io::{self, Write};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Once};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -748,7 +749,17 @@ fn holds(name: &str, protocol: &Protocol) {
     );
 }
 
+/// Says what takes long. The test harness captures what is printed by macros, and not this.
+fn say_what_takes_long() {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        let what = "The model checker takes every order of steps of small programs: about a minute";
+        _ = writeln!(io::stderr(), "{what}");
+    });
+}
+
 fn holds_on(store: &str, name: &str, protocol: &Protocol) {
+    say_what_takes_long();
     let checker = protocol.clone().checker().threads(2).spawn_bfs().join();
     println!(
         "{name}, {store}: {} states, {} steps at most",
