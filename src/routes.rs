@@ -214,10 +214,10 @@ pub async fn answer(router: &Router, request: Request<Body>) -> Response {
 }
 
 /// The description of all this (OpenAPI 3.1), without the indentation, which is a third of it.
-const OPENAPI: &str = {
+static OPENAPI: &str = {
     const SOURCE: &[u8] = include_bytes!("openapi.json");
     const LENGTH: usize = unindent(SOURCE, &mut []);
-    const DOCUMENT: [u8; LENGTH] = {
+    static DOCUMENT: [u8; LENGTH] = {
         let mut document = [0; LENGTH];
         unindent(SOURCE, &mut document);
         document
@@ -289,4 +289,19 @@ async fn health<H: Host>(State(app): State<App<H>>, uri: Uri) -> Result<Response
     let health =
         serde_json::json!({ "status": "ok", "store_ms": took.as_micros() as f64 / 1000.0 });
     Ok(json(health.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn the_description_loses_its_indentation_and_nothing_else() {
+        let source = include_str!("openapi.json");
+        let parse = |document| serde_json::from_str::<Value>(document).unwrap();
+        assert_eq!(parse(OPENAPI), parse(source));
+        assert!(!OPENAPI.contains('\n'));
+    }
 }
