@@ -18,8 +18,11 @@ const COLOURS: [RGBColor; 5] = [
     RGBColor(90, 90, 90),
 ];
 
+/// A load, and a figure at that load.
+type Point = (f64, f64);
+
 /// A line: its name and its points.
-type Line = (String, Vec<(f64, f64)>);
+type Line = (String, Vec<Point>);
 
 /// Draws what there are rows for.
 pub fn draw(rows: &[Row], directory: &Path) -> anyhow::Result<()> {
@@ -74,11 +77,12 @@ fn plot(path: &Path, title: &str, x: &str, y: &str, lines: Vec<Line>) -> anyhow:
     if points().next().is_none() {
         return Ok(());
     }
-    let most = |of: fn(&(f64, f64)) -> f64| points().map(of).fold(1.0, f64::max);
-    let least =
-        |of: fn(&(f64, f64)) -> f64| points().map(of).fold(f64::INFINITY, f64::min).max(1.0);
-    let (xs, ys): (fn(&(f64, f64)) -> f64, fn(&(f64, f64)) -> f64) =
-        (|point| point.0, |point| point.1);
+    let range = |of: fn(&Point) -> f64| {
+        let values = || points().map(of);
+        let least = values().fold(f64::INFINITY, f64::min).max(1.0);
+        (least, values().fold(least, f64::max))
+    };
+    let ((left, right), (bottom, top)) = (range(|point| point.0), range(|point| point.1));
     let area = SVGBackend::new(path, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&area)
@@ -87,8 +91,8 @@ fn plot(path: &Path, title: &str, x: &str, y: &str, lines: Vec<Line>) -> anyhow:
         .x_label_area_size(36)
         .y_label_area_size(64)
         .build_cartesian_2d(
-            (least(xs)..most(xs) * 1.1).log_scale(),
-            (least(ys) / 1.5..most(ys) * 1.5).log_scale(),
+            (left..right * 1.1).log_scale(),
+            (bottom / 1.5..top * 1.5).log_scale(),
         )?;
     let number = |value: &f64| format!("{value:.0}");
     chart
