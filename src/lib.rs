@@ -76,7 +76,10 @@
 //! [`security`] says what is defended, by what, and what is left to the platform.
 #![warn(missing_docs)]
 
-#[cfg(all(target_os = "wasi", not(feature = "plain")))]
+#[cfg(all(
+    target_os = "wasi",
+    not(any(feature = "plain", feature = "store-sqlite"))
+))]
 pub mod atomics;
 pub mod clock;
 pub mod event;
@@ -87,6 +90,8 @@ pub mod routes;
 pub mod security;
 pub mod service;
 pub mod settings;
+#[cfg(any(feature = "store-sqlite", not(target_os = "wasi")))]
+pub mod sqlite;
 pub mod state;
 pub mod store;
 pub mod strategy;
@@ -98,6 +103,11 @@ pub mod wasi_0_3;
 #[cfg(all(target_os = "wasi", target_env = "p1", not(feature = "wasi-0-2")))]
 compile_error!(
     "the target wasm32-wasip1 has no WASI 0.3: add --features wasi-0-2, or build for wasm32-wasip2"
+);
+
+#[cfg(all(feature = "plain", feature = "store-sqlite"))]
+compile_error!(
+    "the features plain and store-sqlite exclude each other: SQLite compares and swaps, so leave out plain"
 );
 
 /// The component: what the features make of the parts, and its router.
@@ -113,14 +123,19 @@ mod component {
     use crate::event::Events;
     use crate::promises::Build;
     use crate::routes::{self, App};
+    #[cfg(feature = "store-sqlite")]
+    use crate::sqlite::{Patient, Sqlite};
+    #[cfg(not(feature = "store-sqlite"))]
     use crate::store::Bounded;
     #[cfg(feature = "wasi-0-2")]
     use crate::wasi_0_2 as host;
     #[cfg(not(feature = "wasi-0-2"))]
     use crate::wasi_0_3 as host;
 
-    #[cfg(not(feature = "plain"))]
+    #[cfg(not(any(feature = "plain", feature = "store-sqlite")))]
     type Store = Bounded<crate::atomics::WithAtomics<host::SpinStore>, host::SpinClock>;
+    #[cfg(feature = "store-sqlite")]
+    type Store = Sqlite<Patient<host::SpinDatabase, host::SpinClock>>;
     #[cfg(feature = "plain")]
     type Store = Bounded<host::SpinStore, host::SpinClock>;
 
@@ -130,7 +145,10 @@ mod component {
     type Strategy = crate::strategy::Plain<Store, fn() -> u64>;
 
     fn strategy() -> Strategy {
+        #[cfg(not(feature = "store-sqlite"))]
         let store = Store::new(Default::default(), host::SpinClock);
+        #[cfg(feature = "store-sqlite")]
+        let store = Store::new(Patient::new(Default::default(), host::SpinClock));
         #[cfg(not(feature = "plain"))]
         return crate::strategy::Exact(store);
         #[cfg(feature = "plain")]

@@ -41,3 +41,27 @@ mod fermyon_cloud {
     mod persistence;
     mod stream;
 }
+
+#[path = "promises"]
+mod spin_sqlite {
+    const BUILD: crate::support::Build = crate::support::Build::SPIN_SQLITE;
+
+    mod access;
+    mod api;
+    mod demo;
+    mod errors;
+    mod persistence;
+    mod stream;
+}
+
+#[path = "promises"]
+mod fermyon_cloud_sqlite {
+    const BUILD: crate::support::Build = crate::support::Build::FERMYON_CLOUD_SQLITE;
+
+    mod access;
+    mod api;
+    mod demo;
+    mod errors;
+    mod persistence;
+    mod stream;
+}

@@ -6,7 +6,7 @@ use super::BUILD;
 use crate::support::text;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
-use loopless_host::store::{Memory, Observed, Operation, Quirks, Store};
+use loopless_host::store::{Operation, Quirks, Store};
 use tokio::time::Instant;
 
 /// What the page's one button says.
@@ -160,14 +160,8 @@ async fn requests_in_many_instances_see_one_event() {
 #[tokio::test(start_paused = true)]
 async fn a_hundred_sets_at_once_on_the_component_make_one_transition_on_every_host() {
     for &(name, quirks) in BUILD.quirks() {
-        let store = Observed::new(Memory::default());
-        let host = BUILD
-            .builder()
-            .store(store.clone())
-            .quirks(quirks)
-            .start()
-            .await
-            .unwrap();
+        let store = BUILD.store().await;
+        let host = BUILD.on(&store).quirks(quirks).start().await.unwrap();
         let mut sets = tokio::task::JoinSet::new();
         for _ in 0..100 {
             let host = host.clone();

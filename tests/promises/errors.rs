@@ -7,7 +7,7 @@ use crate::support::{problem, send};
 use http::{Request, StatusCode, header};
 use loopless_host::Reuse;
 use loopless_host::console::Output;
-use loopless_host::store::{Memory, Observed, Operation, Store};
+use loopless_host::store::{Operation, Store};
 use tokio::time::{Instant, sleep};
 
 #[tokio::test(start_paused = true)]
@@ -117,9 +117,9 @@ async fn a_store_that_fails_is_503_with_retry_after_and_loses_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_cannot_be_opened_is_503_until_it_can() {
-    let store = Observed::new(Memory::default());
+    let store = BUILD.store().await;
     store.fail("not yet");
-    let host = BUILD.builder().store(store.clone()).start().await.unwrap();
+    let host = BUILD.on(&store).start().await.unwrap();
     problem(&host.get("/").await, StatusCode::SERVICE_UNAVAILABLE);
     let set = host.post("/change_event", "True").await;
     problem(&set, StatusCode::SERVICE_UNAVAILABLE);
@@ -165,12 +165,12 @@ async fn an_event_of_the_other_strategy_is_500_that_says_which_build_wrote_it() 
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_hangs_is_503_within_2_s_and_is_not_asked_what_cannot_be_given_up() {
-    let store = Observed::new(Memory::default());
+    let store = BUILD.store().await;
     let reuse = Reuse {
         request_timeout: Some(Duration::from_secs(30)),
         ..Reuse::default()
     };
-    let host = BUILD.builder().store(store.clone()).reuse(reuse);
+    let host = BUILD.on(&store).reuse(reuse);
     let host = host.start().await.unwrap();
     host.post("/change_event", "True").await;
     let changes = || store.count(Operation::Swap) + store.count(Operation::Increment);

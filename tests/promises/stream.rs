@@ -153,12 +153,8 @@ async fn who_missed_very_much_is_told_the_end_of_it() {
         // It is told that there was a pulse, as everybody who has missed something.
         return;
     }
-    let host = BUILD.builder();
-    let store = loopless_host::store::Memory::default();
-    loopless_host::store::Store::set(&store, "event/door", b"1000000")
-        .await
-        .unwrap();
-    let host = host.store(store).start().await.unwrap();
+    let (host, store) = BUILD.observed().await;
+    store.set("event/door", b"1000000").await.unwrap();
     let mut client = Client::connect(&host, &[("last-event-id", "1")]).await;
     for generation in 999_901..=1_000_000 {
         client.is_told(generation).await;
