@@ -144,6 +144,11 @@ impl Build {
         self.promises.keeps(promise)
     }
 
+    /// Whether it keeps the events in SQLite.
+    pub fn is_sqlite(self) -> bool {
+        self.is_sqlite
+    }
+
     /// Whether an instance serves many requests.
     pub fn has_wasi_0_3(self) -> bool {
         self.promises.has_wasi_0_3

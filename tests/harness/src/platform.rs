@@ -97,6 +97,9 @@ pub struct Platform {
     pub memory: Option<usize>,
     /// How much of the store an application may use.
     pub quotas: Quotas,
+    /// How many bytes an SQLite database may take: what [`Connection::limit`](crate::sqlite::Connection::limit) is told.
+    /// `None`: as many as the disk has.
+    pub database_bytes: Option<u64>,
 }
 
 impl Default for Platform {
@@ -120,6 +123,7 @@ impl Platform {
             request_timeout: None,
             memory: None,
             quotas: Quotas::default(),
+            database_bytes: None,
         }
     }
 
@@ -138,10 +142,12 @@ impl Platform {
                 value_bytes: Some(1 << 20),
                 keys: None,
             },
+            database_bytes: None,
         }
     }
 
-    /// Fermyon Cloud: WASI 0.2, no compare-and-swap and no batches. 30 s a request, and 1,024 keys of at most 255 bytes.
+    /// Fermyon Cloud: WASI 0.2, no compare-and-swap and no batches. 30 s a request, 1,024 keys of at most 255 bytes, and
+    /// 1 GB of SQLite.
     pub fn fermyon_cloud() -> Self {
         Self {
             name: "Fermyon Cloud",
@@ -154,6 +160,7 @@ impl Platform {
                 value_bytes: Some(1 << 20),
                 ..Quotas::default()
             },
+            database_bytes: Some(1 << 30),
         }
     }
 

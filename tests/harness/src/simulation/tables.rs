@@ -11,8 +11,18 @@ use crate::store::Error;
 pub(super) struct Tables {
     /// Made when it is first used: most worlds have none.
     connection: RefCell<Option<rusqlite::Connection>>,
-    /// The tables, and when they were made.
-    made: RefCell<Vec<(String, Duration)>>,
+    /// The tables that there are, or were.
+    made: RefCell<Vec<Table>>,
+}
+
+/// A table.
+struct Table {
+    name: String,
+    /// The statement that makes it.
+    statement: String,
+    /// When it was made last.
+    since: Duration,
+    is_there: bool,
 }
 
 impl Tables {
@@ -30,9 +40,17 @@ impl Tables {
         };
         let answer = sqlite::execute(connection, statement, parameters.to_vec());
         let mut made = self.made.borrow_mut();
-        for table in names(connection) {
-            if !made.iter().any(|(known, _)| *known == table) {
-                made.push((table, now));
+        for (name, statement) in tables(connection) {
+            let table = Table {
+                name,
+                statement,
+                since: now,
+                is_there: true,
+            };
+            match made.iter_mut().find(|known| known.name == table.name) {
+                None => made.push(table),
+                Some(known) if !known.is_there => *known = table,
+                Some(_) => {}
             }
         }
         answer
@@ -42,13 +60,10 @@ impl Tables {
     pub fn value(&self, key: &str) -> Option<Vec<u8>> {
         let connection = self.connection.borrow();
         let connection = connection.as_ref()?;
-        let tables = self.made.borrow();
-        tables.iter().find_map(|(table, _)| {
-            let statement = format!(
-                "SELECT * FROM \"{table}\" WHERE {} = ?1",
-                column(connection, table, 0)?
-            );
-            let answer = sqlite::execute(connection, &statement, vec![key.to_owned().into()]);
+        self.made.borrow().iter().find_map(|Table { name, .. }| {
+            let keys = column(connection, name, 0)?;
+            let select = format!("SELECT * FROM \"{name}\" WHERE {keys} = ?1");
+            let answer = sqlite::execute(connection, &select, vec![key.to_owned().into()]);
             match answer.rows.into_iter().next()?.into_iter().nth(1)? {
                 Value::Integer(number) => Some(number.to_string().into_bytes()),
                 Value::Real(number) => Some(number.to_string().into_bytes()),
@@ -65,35 +80,41 @@ impl Tables {
         let Some(connection) = &*connection else {
             return;
         };
-        for (table, _) in &*self.made.borrow() {
-            let (Some(keys), Some(values)) =
-                (column(connection, table, 0), column(connection, table, 1))
-            else {
+        for table in &mut *self.made.borrow_mut() {
+            if value.is_some() && !table.is_there {
+                sqlite::execute(connection, &table.statement, Vec::new());
+                table.is_there = true;
+            }
+            let name = &table.name;
+            let columns = (column(connection, name, 0), column(connection, name, 1));
+            let (Some(keys), Some(values)) = columns else {
                 continue;
             };
             let key = Value::Text(key.to_owned());
-            let delete = format!("DELETE FROM \"{table}\" WHERE {keys} = ?1");
+            let delete = format!("DELETE FROM \"{name}\" WHERE {keys} = ?1");
             sqlite::execute(connection, &delete, vec![key.clone()]);
             if let Some(value) = value {
-                let insert = format!("INSERT INTO \"{table}\" ({keys}, {values}) VALUES (?1, ?2)");
+                let insert = format!("INSERT INTO \"{name}\" ({keys}, {values}) VALUES (?1, ?2)");
                 sqlite::execute(connection, &insert, vec![key, stored(value)]);
             }
         }
     }
 
-    /// Goes back to what tables there were at this time.
+    /// Drops the empty tables that were not there at this time.
     pub fn forget_younger_than(&self, time: Duration) {
         let connection = self.connection.borrow();
         let Some(connection) = &*connection else {
             return;
         };
-        self.made.borrow_mut().retain(|(table, made)| {
-            let is_older = *made <= time;
-            if !is_older {
-                sqlite::execute(connection, &format!("DROP TABLE \"{table}\""), Vec::new());
+        for table in &mut *self.made.borrow_mut() {
+            let select = format!("SELECT 1 FROM \"{}\" LIMIT 1", table.name);
+            let rows = sqlite::execute(connection, &select, Vec::new()).rows;
+            if table.since > time && rows.is_empty() {
+                let drop = format!("DROP TABLE IF EXISTS \"{}\"", table.name);
+                sqlite::execute(connection, &drop, Vec::new());
+                table.is_there = false;
             }
-            is_older
-        });
+        }
     }
 
     /// What `changes()` of the one connection answers.
@@ -113,17 +134,15 @@ impl Tables {
     }
 }
 
-/// The names of all tables.
-fn names(connection: &rusqlite::Connection) -> Vec<String> {
-    let statement = "SELECT name FROM sqlite_schema WHERE type = 'table'";
-    let rows = sqlite::execute(connection, statement, Vec::new())
-        .rows
-        .into_iter();
-    rows.filter_map(|row| match row.into_iter().next() {
-        Some(Value::Text(name)) => Some(name),
-        _ => None,
-    })
-    .collect()
+/// All tables: their names, and the statements that make them.
+fn tables(connection: &rusqlite::Connection) -> impl Iterator<Item = (String, String)> {
+    let select = "SELECT name, sql FROM sqlite_schema WHERE type = 'table'";
+    let rows = sqlite::execute(connection, select, Vec::new()).rows;
+    rows.into_iter()
+        .filter_map(|row| match <[Value; 2]>::try_from(row) {
+            Ok([Value::Text(name), Value::Text(statement)]) => Some((name, statement)),
+            _ => None,
+        })
 }
 
 /// The name of a table's column, quoted.
