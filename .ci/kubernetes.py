@@ -70,12 +70,12 @@ expect(
 ports = {port["containerPort"] for port in valkey["spec"]["containers"][0]["ports"]}
 expect({port["port"] for port in service["ports"]} == ports, "the Service valkey has another port than its pods")
 
-# README makes the Secret, with the keys that the application reads.
-readme = (PROJECT / "README.md").read_text()
+# The guide makes the Secret, with the keys that the application reads.
+guide = (PROJECT / "src/guide/deployment.md").read_text()
 values = app["variables"] + app["runtimeConfig"]["keyValueStores"][0]["options"]
 for secret in (value["valueFrom"]["secretKeyRef"] for value in values if "valueFrom" in value):
-    expect(f"create secret generic {secret['name']} " in readme, f"README makes no Secret {secret['name']}")
-    expect(f"--from-literal={secret['key']}=" in readme, f"README's Secret has no key {secret['key']}")
+    expect(f"create secret generic {secret['name']} " in guide, f"The guide makes no Secret {secret['name']}")
+    expect(f"--from-literal={secret['key']}=" in guide, f"The guide's Secret has no key {secret['key']}")
 
 if failures:
     sys.exit("\n".join(failures))

@@ -6,6 +6,24 @@ use std::task::Poll;
 use std::time::Duration;
 
 /// A monotonic clock.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+///
+/// use loopless::clock::Clock;
+///
+/// struct Mine(Instant);
+///
+/// impl Clock for Mine {
+///     fn now(&self) -> Duration {
+///         self.0.elapsed()
+///     }
+///
+///     async fn sleep(&self, duration: Duration) {
+///         tokio::time::sleep(duration).await;
+///     }
+/// }
+/// ```
 pub trait Clock: Send + Sync {
     /// The time since some fixed moment. It never goes back.
     fn now(&self) -> Duration;
@@ -15,12 +33,76 @@ pub trait Clock: Send + Sync {
 }
 
 /// A clock that also knows the date.
+///
+/// ```
+/// use loopless::clock::{Calendar, Tokio};
+///
+/// assert!(Tokio::default().date().as_secs() > 1_700_000_000);
+/// ```
 pub trait Calendar: Clock {
     /// The time since 1970-01-01T00:00:00Z, as this machine has it. It may jump.
     fn date(&self) -> Duration;
 }
 
+/// Tokio's clock. Where Tokio's time is paused, so is this.
+///
+/// ```
+/// # loopless::event::example(async |events, door| {
+/// use loopless::clock::{Clock, Tokio};
+///
+/// let clock = Tokio::default();
+/// clock.sleep(std::time::Duration::from_millis(1)).await;
+/// assert!(clock.now().as_millis() >= 1);
+/// # Ok(()) });
+/// ```
+#[cfg(not(target_family = "wasm"))]
+#[derive(Clone, Copy, Debug)]
+pub struct Tokio {
+    started: tokio::time::Instant,
+}
+
+#[cfg(not(target_family = "wasm"))]
+impl Default for Tokio {
+    /// It counts from now on.
+    fn default() -> Self {
+        Self {
+            started: tokio::time::Instant::now(),
+        }
+    }
+}
+
+#[cfg(not(target_family = "wasm"))]
+impl Clock for Tokio {
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send {
+        tokio::time::sleep(duration)
+    }
+}
+
+#[cfg(not(target_family = "wasm"))]
+impl Calendar for Tokio {
+    fn date(&self) -> Duration {
+        let date = std::time::SystemTime::UNIX_EPOCH.elapsed();
+        date.unwrap_or_default()
+    }
+}
+
 /// What `future` gives, or `None` if it has given nothing by `deadline`. It is dropped then.
+///
+/// ```
+/// # loopless::event::example(async |events, door| {
+/// use std::time::Duration;
+///
+/// use loopless::clock::{Tokio, before};
+///
+/// let clock = Tokio::default();
+/// let never = std::future::pending::<()>();
+/// assert_eq!(before(&clock, Duration::from_millis(1), never).await, None);
+/// # Ok(()) });
+/// ```
 pub async fn before<T>(
     clock: &impl Clock,
     deadline: Duration,

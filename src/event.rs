@@ -26,6 +26,8 @@
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+#[cfg(not(target_family = "wasm"))]
+use std::hash::{BuildHasher, RandomState};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -34,7 +36,7 @@ use crate::clock::{Clock, before};
 use crate::store::{self, PATIENCE, Store};
 use crate::strategy::{ATTEMPTS, Became, Condition, Foreign, Strategy};
 
-pub use crate::state::{Generation, State};
+pub use crate::state::{Generation, State, Tag};
 
 /// What the keys of events begin with.
 const PREFIX: &str = "event/";
@@ -62,6 +64,13 @@ impl Name {
     pub const LONGEST: usize = 64;
 
     /// `text` as a name, if it is one.
+    ///
+    /// ```
+    /// use loopless::event::Name;
+    ///
+    /// assert!(Name::new("door.front").is_some());
+    /// assert!(Name::new("no spaces").is_none());
+    /// ```
     pub fn new(text: &str) -> Option<Self> {
         let is_name = (1..=Self::LONGEST).contains(&text.len())
             && text
@@ -72,6 +81,11 @@ impl Name {
     }
 
     /// The name as text.
+    ///
+    /// ```
+    /// # use loopless::event::Name;
+    /// assert_eq!(Name::DEMO.as_str(), "event");
+    /// ```
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -84,6 +98,20 @@ impl fmt::Display for Name {
 }
 
 /// How [`Event::wait`] ended, with the newest state that it saw.
+///
+/// ```
+/// # loopless::event::example(async |events, door| {
+/// use std::time::Duration;
+///
+/// use loopless::event::Waited;
+///
+/// match door.wait(Duration::from_millis(20)).await? {
+///     Waited::Set(state) => println!("It was set, and is {state} now."),
+///     Waited::TimedOut(_) => println!("Nobody set it."),
+///     Waited::Forgotten(_) => println!("It is gone."),
+/// }
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waited {
     /// The event was set at some time during the wait. The state says whether it still was at the last look.
@@ -96,6 +124,15 @@ pub enum Waited {
 
 impl Waited {
     /// The newest state that the wait saw.
+    ///
+    /// ```
+    /// # loopless::event::example(async |events, door| {
+    /// # use std::time::Duration;
+    /// door.set().await?;
+    /// let waited = door.wait(Duration::from_secs(1)).await?;
+    /// assert!(waited.state().is_set());
+    /// # Ok(()) });
+    /// ```
     pub fn state(self) -> State {
         match self {
             Self::Set(state) | Self::TimedOut(state) | Self::Forgotten(state) => state,
@@ -104,6 +141,15 @@ impl Waited {
 }
 
 /// What [`Event::change`] did.
+///
+/// ```
+/// # loopless::event::example(async |events, door| {
+/// use loopless::event::Changed;
+///
+/// assert!(matches!(door.change(true).await?, Changed::Yes(_)));
+/// assert!(matches!(door.change(true).await?, Changed::No(_)));
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changed {
     /// The event was seen in the other state, and has been in this one since.
@@ -115,6 +161,17 @@ pub enum Changed {
 }
 
 /// How often the waits of an instance read the store.
+///
+/// ```
+/// # loopless::event::example(async |events, door| {
+/// use std::time::Duration;
+///
+/// use loopless::event::Polling;
+///
+/// let rarely = Polling { first: Duration::from_millis(50), last: Duration::from_secs(1) };
+/// let door = door.with_polling(rarely);
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Polling {
     /// How far apart the readings of a young wait are.
@@ -142,6 +199,15 @@ impl Polling {
 }
 
 /// Some of the events that exist, in the order of their names.
+///
+/// ```
+/// # loopless::event::example(async |events, door| {
+/// door.set().await?;
+/// let page = events.list(None, 10).await?;
+/// assert_eq!(page.events[0].0.as_str(), "door");
+/// assert!(!page.has_more);
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     /// The events.
@@ -151,6 +217,17 @@ pub struct Page {
 }
 
 /// Why an operation on an event failed.
+///
+/// ```
+/// # loopless::event::example(async |events, door| {
+/// use loopless::event::Error;
+/// use loopless::store::{Memory, Store};
+///
+/// # let store: &Memory = events.store();
+/// store.set("event/door", b"something else").await?;
+/// assert!(matches!(door.set().await, Err(Error::Foreign { .. })));
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
     /// The store failed. A transition may have happened all the same; trying again is safe.
@@ -212,6 +289,18 @@ impl From<store::Error> for Error {
 /// The events of one instance: a store with a strategy, a clock, and the last readings of each event.
 ///
 /// All of it may be lost at any time, with the instance, and nothing is: the truth is in the store.
+///
+/// ```
+/// use loopless::clock::Tokio;
+/// use loopless::event::Events;
+/// use loopless::store::Memory;
+/// use loopless::strategy::Plain;
+///
+/// let store = Memory::default();
+/// let one = Events::new(Plain::new(store.clone(), rand::random), Tokio::default());
+/// let another = Events::new(Plain::new(store, rand::random), Tokio::default());
+/// // What is set in one is set in the other: they share the store.
+/// ```
 #[derive(Debug)]
 pub struct Events<S, C> {
     strategy: S,
@@ -220,6 +309,14 @@ pub struct Events<S, C> {
 }
 
 /// What one read of the store saw, and when that was among the reads of the event in this instance.
+///
+/// ```
+/// # loopless::event::example(async |events, door| {
+/// let seen = door.look().await?;
+/// let later = door.look().await?;
+/// assert!(later.began_after(&seen));
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// The state.
@@ -279,6 +376,46 @@ impl Readings {
     }
 }
 
+/// Events in the memory of this process: [`Events::in_memory`].
+#[cfg(not(target_family = "wasm"))]
+pub type InMemory = Events<crate::strategy::Exact<store::Memory>, crate::clock::Tokio>;
+
+#[cfg(not(target_family = "wasm"))]
+impl InMemory {
+    /// Events in the memory of this process, for tests and for tasks that share no more than that.
+    ///
+    /// ```
+    /// use loopless::event::{Events, Name};
+    ///
+    /// let events = Events::in_memory();
+    /// let demo = events.named(&Name::DEMO);
+    /// ```
+    pub fn in_memory() -> Self {
+        // Each has keys of its own, from the operating system's random numbers.
+        let random: fn() -> u64 = || RandomState::new().hash_one(());
+        let strategy = crate::strategy::Exact::new(store::Memory::default(), random);
+        Self::new(strategy, crate::clock::Tokio::default())
+    }
+}
+
+/// Runs an example of these docs.
+#[cfg(not(target_family = "wasm"))]
+#[doc(hidden)]
+#[allow(clippy::unwrap_used, reason = "an example that fails has to say so")]
+pub fn example(
+    example: impl for<'a> AsyncFnOnce(
+        &'a InMemory,
+        Event<'a, crate::strategy::Exact<store::Memory>, crate::clock::Tokio>,
+    ) -> Result<(), Box<dyn std::error::Error>>,
+) {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_time().build().unwrap().block_on(async {
+        let events = Events::in_memory();
+        let door = events.named(&Name(Cow::Borrowed("door")));
+        example(&events, door).await.unwrap();
+    });
+}
+
 impl<S: Strategy, C: Clock> Events<S, C> {
     /// Events kept as `strategy` does, with waits timed by `clock`.
     pub fn new(strategy: S, clock: C) -> Self {
@@ -290,11 +427,17 @@ impl<S: Strategy, C: Clock> Events<S, C> {
     }
 
     /// The store that they are kept in.
-    pub(crate) fn store(&self) -> &S::Store {
+    pub fn store(&self) -> &S::Store {
         self.strategy.store()
     }
 
     /// Returns if the store answers. One read.
+    ///
+    /// ```
+    /// # loopless::event::example(async |events, door| {
+    /// events.probe().await?;
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     ///
@@ -311,11 +454,27 @@ impl<S: Strategy, C: Clock> Events<S, C> {
     }
 
     /// The time on the clock of these events' waits.
+    ///
+    /// ```
+    /// # loopless::event::example(async |events, door| {
+    /// let began = events.now();
+    /// assert!(events.now() >= began);
+    /// # Ok(()) });
+    /// ```
     pub fn now(&self) -> Duration {
         self.clock.now()
     }
 
     /// The event called `name`. It need not exist: an event that nobody has set is clear.
+    ///
+    /// ```
+    /// # loopless::event::example(async |events, door| {
+    /// use loopless::event::Name;
+    ///
+    /// let demo = events.named(&Name::DEMO);
+    /// assert!(!demo.is_set().await?);
+    /// # Ok(()) });
+    /// ```
     pub fn named(&self, name: &Name) -> Event<'_, S, C> {
         Event {
             events: self,
@@ -328,6 +487,16 @@ impl<S: Strategy, C: Clock> Events<S, C> {
     ///
     /// One listing of the store's keys, and one read for each event, and for each forgotten one that is passed over.
     /// A key of this prefix that holds something else is passed over too.
+    ///
+    /// ```
+    /// # loopless::event::example(async |events, door| {
+    /// door.set().await?;
+    /// let first = events.list(None, 1).await?;
+    /// let last = first.events.last().map(|(name, _)| name);
+    /// let next = events.list(last, 1).await?;
+    /// assert!(next.events.is_empty());
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     ///
@@ -371,6 +540,17 @@ impl<S: Strategy, C: Clock> Events<S, C> {
 ///
 /// [`state`](Self::state), [`set`](Self::set), [`clear`](Self::clear) and [`forget`](Self::forget) are linearizable over
 /// all that use the same store with the same [strategy](crate::strategy).
+///
+/// ```
+/// # loopless::event::example(async |events, door| {
+/// use std::time::Duration;
+///
+/// use loopless::event::Waited;
+///
+/// let (waited, set) = tokio::join!(door.wait(Duration::from_secs(1)), door.set());
+/// assert_eq!(waited?, Waited::Set(set?));
+/// # Ok(()) });
+/// ```
 #[derive(Debug)]
 pub struct Event<'a, S, C> {
     events: &'a Events<S, C>,
@@ -380,12 +560,30 @@ pub struct Event<'a, S, C> {
 
 impl<S: Strategy, C: Clock> Event<'_, S, C> {
     /// The same event, with waits that read as often as `polling` says.
+    ///
+    /// ```
+    /// # loopless::event::example(async |events, door| {
+    /// use std::time::Duration;
+    ///
+    /// use loopless::event::Polling;
+    ///
+    /// let door = door.with_polling(Polling { last: Duration::from_secs(1), ..Polling::default() });
+    /// # Ok(()) });
+    /// ```
     pub fn with_polling(mut self, polling: Polling) -> Self {
         self.polling = polling;
         self
     }
 
     /// The event's state now. One read of the store.
+    ///
+    /// ```
+    /// # loopless::event::example(async |events, door| {
+    /// assert_eq!(door.state().await?.generation.changes(), 0);
+    /// door.set().await?;
+    /// assert_eq!(door.state().await?.generation.changes(), 1);
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     ///
@@ -395,6 +593,13 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
     }
 
     /// The event's state now, as a place from which to wait for a [newer](Self::newer) one. One read of the store.
+    ///
+    /// ```
+    /// # loopless::event::example(async |events, door| {
+    /// let seen = door.look().await?;
+    /// assert!(!seen.state.is_set());
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     ///
@@ -416,6 +621,13 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
 
     /// Whether the event is set now. One read of the store.
     ///
+    /// ```
+    /// # loopless::event::example(async |events, door| {
+    /// door.set().await?;
+    /// assert!(door.is_set().await?);
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Store`] and [`Error::Foreign`].
@@ -427,6 +639,13 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
     ///
     /// Setting a set event changes nothing: a hundred calls at the same time make one transition. Returns a state that
     /// the event had after it was set.
+    ///
+    /// ```
+    /// # loopless::event::example(async |events, door| {
+    /// let set = door.set().await?;
+    /// assert_eq!(door.set().await?, set);
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     ///
@@ -441,6 +660,13 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
     }
 
     /// Clears the event. The mirror of [`set`](Self::set), in errors and cancel safety too.
+    ///
+    /// ```
+    /// # loopless::event::example(async |events, door| {
+    /// door.set().await?;
+    /// assert!(!door.clear().await?.is_set());
+    /// # Ok(()) });
+    /// ```
     pub async fn clear(&self) -> Result<State, Error> {
         self.changed_to(false).await
     }
@@ -456,6 +682,14 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
     /// When several do that at the same time, one of them may be told [`Changed::Yes`] for what another one did: nobody
     /// can tell whose it was. An event is not a lock.
     ///
+    /// ```
+    /// # loopless::event::example(async |events, door| {
+    /// use loopless::event::Changed;
+    ///
+    /// assert!(matches!(door.change(false).await?, Changed::No(_)));
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`set`](Self::set), with its cancel safety.
@@ -466,6 +700,17 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
     /// Sets the event, or clears it, but only from a state that `is_allowed`.
     ///
     /// Otherwise as [`change`](Self::change).
+    ///
+    /// ```
+    /// # loopless::event::example(async |events, door| {
+    /// use loopless::event::{Changed, State};
+    ///
+    /// let known = door.set().await?;
+    /// door.clear().await?;
+    /// let is_known = |state: State| state.is_version_of(known);
+    /// assert!(matches!(door.change_if(true, &is_known).await?, Changed::Refused(_)));
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     ///
@@ -481,6 +726,14 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
     ///
     /// Returns whether there was an event.
     ///
+    /// ```
+    /// # loopless::event::example(async |events, door| {
+    /// door.set().await?;
+    /// assert!(door.forget().await?);
+    /// assert!(!door.forget().await?);
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`set`](Self::set), with its cancel safety.
@@ -488,13 +741,24 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
         S::forget(self).await
     }
 
-    /// Waits until the event is set, for `timeout` at the longest.
+    /// Waits until the event is set, for at most `timeout`.
     ///
     /// A wait on a set event returns at once, after one read. Otherwise it ends soon after a set that completes
-    /// while it waits, even if a clear follows at once. It is over one poll interval after `timeout` at the latest (later
+    /// while it waits, even if a clear follows at once. It is over at most one poll interval after `timeout` (later
     /// only if the store keeps its first read waiting longer, or, on WASI 0.2, where no read can be given up, its last).
     /// Whether it may say [`Waited::Set`] without a set while it waited is for the [strategy](crate::strategy) to say.
     /// A set just before the end is seen if the store answers within half an interval.
+    ///
+    /// ```
+    /// # loopless::event::example(async |events, door| {
+    /// use std::time::Duration;
+    ///
+    /// use loopless::event::Waited;
+    ///
+    /// let waited = door.wait(Duration::from_millis(20)).await?;
+    /// assert!(matches!(waited, Waited::TimedOut(_)));
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Cost
     ///
@@ -527,11 +791,22 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
         Ok(Waited::Set(start.state))
     }
 
-    /// Waits until the event is in a state that is not `known`, for `timeout` at the longest.
+    /// Waits until the event is in a state that is not `known`, for at most `timeout`.
     ///
     /// Returns the newest state that was seen. It is still `known` when the time was up first.
     ///
     /// Cost, errors and cancel safety are those of [`wait`](Self::wait).
+    ///
+    /// ```
+    /// # loopless::event::example(async |events, door| {
+    /// use std::time::Duration;
+    ///
+    /// let known = door.set().await?;
+    /// let is_known = |state: loopless::event::State| state.is_version_of(known);
+    /// let (state, _) = tokio::join!(door.changed(is_known, Duration::from_secs(1)), door.clear());
+    /// assert!(!state?.is_set());
+    /// # Ok(()) });
+    /// ```
     pub async fn changed(
         &self,
         known: impl Fn(State) -> bool,
@@ -574,6 +849,18 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
     ///
     /// Cost, errors and cancel safety are those of [`wait`](Self::wait), but that `None` is the answer when the time
     /// is up, also if the store failed.
+    ///
+    /// ```
+    /// # loopless::event::example(async |events, door| {
+    /// use std::time::Duration;
+    ///
+    /// let seen = door.look().await?;
+    /// let started = events.now();
+    /// assert_eq!(door.newer(seen, started, Duration::from_millis(20)).await?, None);
+    /// door.set().await?;
+    /// assert!(door.newer(seen, started, Duration::from_secs(1)).await?.is_some());
+    /// # Ok(()) });
+    /// ```
     pub async fn newer(
         &self,
         start: Seen,
@@ -701,6 +988,7 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
 pub(crate) mod tests {
     use std::future::Future;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use loopless_host::store::{Memory, Observed, Operation, Quirks, Store as _};
     use rand::rngs::StdRng;
@@ -708,10 +996,14 @@ pub(crate) mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::state::GENERATION_BITS;
     use crate::store::Atomics;
     use crate::strategy::{self, Exact, Plain};
 
     const KEY: &str = "event/e";
+
+    /// The tag that comes of random bits that are all 0.
+    const TAG: i64 = 1;
 
     /// Tokio's clock, which stands still in these tests until everybody sleeps.
     #[derive(Debug)]
@@ -756,7 +1048,7 @@ pub(crate) mod tests {
 
         /// An instance of its own, on this store.
         fn instance(&self) -> Events<Exact<Host>, Paused> {
-            Events::new(Exact(self.clone()), Paused(Instant::now()))
+            Events::new(Exact::new(self.clone(), || 0), Paused(Instant::now()))
         }
 
         /// An instance of its own, on this store, without compare-and-swap.
@@ -837,8 +1129,9 @@ pub(crate) mod tests {
         }
     }
 
-    fn state(number: i64) -> State {
-        strategy::state(number).unwrap()
+    /// The state in this generation, forgotten below 0, after a change with the tag `TAG`.
+    fn state(generation: i64) -> State {
+        strategy::state(generation.signum() * (TAG << GENERATION_BITS) + generation).unwrap()
     }
 
     /// The event that the tests are about.
@@ -1176,7 +1469,7 @@ pub(crate) mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_change_that_never_comes_through_ends_after_a_bounded_number_of_attempts() {
-        let events = Events::new(Exact(Stuck::default()), Paused(Instant::now()));
+        let events = Events::new(Exact::new(Stuck::default(), || 0), Paused(Instant::now()));
         let began = Instant::now();
         assert_eq!(events.named(&e()).set().await, Err(Error::Contended));
         assert_eq!(*events.store().0.lock().unwrap(), ATTEMPTS);
@@ -1327,9 +1620,41 @@ pub(crate) mod tests {
         }
         let seen: Vec<_> = seen
             .iter()
-            .map(|(name, state)| (name.as_str(), strategy::number(*state)))
+            .map(|(name, state)| (name.as_str(), state.generation.changes()))
             .collect();
         assert_eq!(seen, [("B", 1), ("a", 2), ("b", 1), ("~", 1)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_wipe_no_state_is_one_of_before_and_a_wait_ends_with_the_next_set() {
+        static RANDOM: AtomicU64 = AtomicU64::new(0);
+        let random = || RANDOM.fetch_add(1, Ordering::Relaxed);
+        let host = Host::new(Quirks::SpinSqlite);
+        let strategy = Exact::new(host.clone(), random);
+        let events = Arc::new(Events::new(strategy, Paused(Instant::now())));
+        let event = events.named(&e());
+        let mut before = Vec::new();
+        for set in [true, false, true, false] {
+            event.change(set).await.unwrap();
+            before.push(event.state().await.unwrap());
+        }
+        let same = events.clone();
+        let waiter =
+            tokio::spawn(async move { same.named(&e()).wait(Duration::from_secs(60)).await });
+        tokio::time::sleep(Duration::from_secs(10)).await;
+
+        host.store.delete(KEY).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!waiter.is_finished());
+        for set in [true, false, true, false] {
+            for state in &before {
+                let is_same = |now: State| now.is_version_of(*state);
+                let changed = event.change_if(set, &is_same).await;
+                assert!(matches!(changed, Ok(Changed::Refused(_))), "{changed:?}");
+            }
+            event.change(set).await.unwrap();
+        }
+        assert!(matches!(waiter.await.unwrap(), Ok(Waited::Set(_))));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,5 +1,32 @@
 //! `asyncio.Event` for WebAssembly components: an event that no loop owns.
 //!
+//! ```
+//! use std::time::Duration;
+//!
+//! use loopless::event::{Events, Name, Waited};
+//!
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let events = Events::in_memory();
+//!     let door = events.named(&Name::new("door").ok_or("not a name")?);
+//!
+//!     // Somebody waits, and somebody else sets it.
+//!     let (waited, set) = tokio::join!(door.wait(Duration::from_secs(1)), door.set());
+//!     assert_eq!(waited?, Waited::Set(set?));
+//!
+//!     // Whoever waits from now on finds it set.
+//!     assert!(door.is_set().await?);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! The same code runs in a component on a host's key-value store, where many requests, instances and machines share `door`.
+//!
+//! - To *call* the component, read the [API guide](guide::api); to *deploy* it, the [deployment guide](guide::deployment).
+//! - To use events from *Rust*, begin with [`event::Events`]. The modules [`event`], [`state`], [`strategy`], [`store`] and
+//!   [`clock`] are the library, and follow semantic versioning. The others are the component.
+//! - To *change* this crate, read on.
+//!
 //! # Architecture
 //!
 //! The crate is a component for hosts of WASI 0.3 or 0.2, with or without compare-and-swap: see [Builds](#builds). What each
@@ -11,6 +38,7 @@
 //! wasi_0_3.rs  clock, variables, tasks and reads of a WASI 0.3 host;    │
 //!              below it, responses, as long as somebody listens         │ these know WASI
 //! wasi_0_2.rs  the same of a WASI 0.2 host; below it, HTTP              │
+//!              Below both, their host's SQLite                          │
 //! atomics.rs   compare-and-swap and counters of `wasi:keyvalue`         ┘
 //! routes.rs    every route; below it, what they do                      ┐
 //! problem.rs   what a client sees of an error                           ┘ these know HTTP
@@ -20,6 +48,7 @@
 //!              compare-and-swap (Exact) and on registers (Plain)        │
 //! state.rs     Generation, State                                        │
 //! number.rs    numbers in the store                                     │
+//! sqlite.rs    Sqlite: a store in one table of an SQLite database       │
 //! store.rs     traits Store and Atomics: what is asked of a store       │ these know nothing
 //! clock.rs     traits Clock and Calendar: now, sleep; date              │ but each other
 //! settings.rs  trait Variables: what an operator sets                   │
@@ -54,9 +83,11 @@
 //! | `plain` | Akamai Functions | `deploy/akamai-functions.toml` | 0.3 | [plain](strategy::Plain) |
 //! | `wasi-0-2,plain` | Fermyon Cloud, Spin 2.3 to 3 | `deploy/fermyon-cloud.toml` | 0.2 | plain |
 //! | `wasi-0-2` | Spin 3, with a store that has atomics | none | 0.2 | exact, without the service |
+//! | `store-sqlite` | Spin 4.1 and newer, in [SQLite](sqlite::Sqlite) | `deploy/spin-sqlite.toml` | 0.3 | exact |
+//! | `wasi-0-2,store-sqlite` | Fermyon Cloud, Spin 2.3 to 3, in SQLite | `deploy/fermyon-cloud-sqlite.toml` | 0.2 | exact, without the service |
 //!
-//! [`promises`] has what each of the first three promises. The features choose two things, in this file: the edge
-//! (`wasi_0_3.rs` or `wasi_0_2.rs`) and the strategy. To support compare-and-swap in another form, implement
+//! [`promises`] has what each of them promises. The features choose three things, in this file: the edge
+//! (`wasi_0_3.rs` or `wasi_0_2.rs`), the strategy and the store. To support compare-and-swap in another form, implement
 //! [`store::Atomics`]; to make changes in another way, implement [`strategy::Strategy`].
 //!
 //! # A request
@@ -71,9 +102,10 @@
 //!    the next generation with a new tag.
 //! 4. An error of any of these is a [`problem::Problem`], and the instance lives on.
 //!
-//! # Security
+//! # Guides
 //!
-//! [`security`] says what is defended, by what, and what is left to the platform.
+//! The [API](guide::api), the [service](guide::service), [deployment](guide::deployment), and [`security`]: what is defended, by
+//! what, and what is left to the platform.
 #![warn(missing_docs)]
 
 #[cfg(all(
@@ -83,6 +115,7 @@
 pub mod atomics;
 pub mod clock;
 pub mod event;
+pub mod guide;
 pub(crate) mod number;
 pub mod problem;
 pub mod promises;
@@ -99,6 +132,10 @@ pub mod strategy;
 pub mod wasi_0_2;
 #[cfg(all(target_os = "wasi", not(feature = "wasi-0-2"), not(target_env = "p1")))]
 pub mod wasi_0_3;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(all(target_os = "wasi", target_env = "p1", not(feature = "wasi-0-2")))]
 compile_error!(
@@ -150,7 +187,7 @@ mod component {
         #[cfg(feature = "store-sqlite")]
         let store = Store::new(Patient::new(Default::default(), host::SpinClock));
         #[cfg(not(feature = "plain"))]
-        return crate::strategy::Exact(store);
+        return crate::strategy::Exact::new(store, host::random);
         #[cfg(feature = "plain")]
         return crate::strategy::Plain::new(store, host::random);
     }

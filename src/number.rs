@@ -5,7 +5,7 @@
 //! it finds a value of any other length, so the length has to stay), Redis and DynamoDB as decimal text.
 
 /// Far beyond what anything here counts to, and far from what could overflow.
-pub(crate) const LAST: u64 = 1_000_000_000_000_000_000;
+pub(crate) const LAST: u64 = 1 << 61;
 
 /// The number that a value stands for. `None` for a value that is no number, or one beyond [`LAST`].
 pub(crate) fn read(value: &[u8]) -> Option<i64> {

@@ -1,7 +1,7 @@
 //! What each build promises: the one table of it.
 //!
-//! `/openapi.json` lists the promises of the build that serves it (`info.x-loopless`). README has the table, and a test
-//! compares the two. The conformance suite checks what a server promises; `tests/promises.rs` tests each build.
+//! `/openapi.json` lists the promises of the build that serves it (`info.x-loopless`). The [deployment guide](crate::guide::deployment)
+//! has the table, and a test compares the two. The conformance suite checks what a server promises; `tests/promises.rs` tests each build.
 
 use std::fmt;
 
@@ -75,7 +75,7 @@ impl fmt::Display for Build {
 pub struct Promise {
     /// Its name in `/openapi.json`.
     pub id: &'static str,
-    /// What is promised, as README says it.
+    /// What is promised, as the guide says it.
     pub text: &'static str,
     /// Whether it takes a store with compare-and-swap.
     pub needs_atomics: bool,

@@ -48,9 +48,20 @@
 //! An allowed origin may do what the application's own page may do. Its scripts are as trusted as this component's.
 //!
 //! **Who writes into the store.** A value that no build of the component writes is 500, and is left alone; a key that is no name
-//! is passed over. A store that goes back to an earlier state is believed (see [`Exact`](crate::strategy::Exact)). A store that
-//! hangs is given up after 1.5 s (see [`Bounded`](crate::store::Bounded)), with WASI 0.3. Tested in `tests/promises/errors.rs`
-//! and by the simulation. To make up events, it is enough to write into the store.
+//! is passed over. Tested in `tests/promises/errors.rs`. To make up events, it is enough to write into the store.
+//!
+//! **A store that misbehaves**, by a fault or because somebody makes it.
+//!
+//! | what it may do | what holds | tested in |
+//! | --- | --- | --- |
+//! | to fail | 503 with `Retry-After`. Waits and streams go on when it is back; the component loses no acknowledged change | `tests/promises/errors.rs`, `tests/promises/api.rs` |
+//! | to hang | 503 after 1.5 s (see [`Bounded`](crate::store::Bounded)); a call that could not be given up is made only of a store that has just answered. With WASI 0.2 no call can be given up, and the host ends the request | `tests/promises/store.rs` |
+//! | to be wiped, or to go back to an earlier state | the newest read is believed: see [`Exact`](crate::strategy::Exact), and, without compare-and-swap, [`Plain`](crate::strategy::Plain). The service's runner ends at its next beat (see [`service`](crate::service)) | `tests/promises/store.rs`, `tests/promises/api.rs`, `tests/service.rs` |
+//! | to apply an `increment` twice | no event is changed. The service loses a term and no tick | `tests/service.rs` |
+//!
+//! In `loopless-host simulate`, each of these is a weather, under which the promises that still hold are checked. `loopless-host
+//! soak` kills hosts and lets the store fail under mixed traffic; it fails if an acknowledged change is lost, if anything is
+//! left in use, or if full service does not come back.
 //!
 //! **A component on `loopless-host`** that is hostile, or has been taken over. Wasmtime keeps it from the host's memory, files,
 //! network and environment variables: none of them is given to it. It has the whole store. What it prints is marked with

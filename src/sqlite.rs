@@ -4,7 +4,6 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::clock::{Clock, before};
-use crate::number;
 use crate::store::{Atomics, Error, LABEL, PATIENCE, Store};
 
 /// The table. A value that is a number is an `INTEGER`, so that SQLite can count; others are `TEXT` or `BLOB`.
@@ -245,9 +244,9 @@ fn sql(value: &[u8]) -> Value {
     let Ok(text) = std::str::from_utf8(value) else {
         return Value::Blob(value.into());
     };
-    match number::read(value) {
+    match text.parse::<i64>() {
         // Other texts of a number stay what they are.
-        Some(number) if number.to_string() == text => Value::Integer(number),
+        Ok(number) if number.to_string() == text => Value::Integer(number),
         _ => Value::Text(text.into()),
     }
 }

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::number;
+/// The number of bits of a [`Generation`]: enough for 8,000 changes a second over four years.
+pub(crate) const GENERATION_BITS: u32 = 40;
 
 /// How many times an event has changed. Even: clear. Odd: set.
 ///
@@ -13,11 +14,21 @@ pub struct Generation(u64);
 
 impl Generation {
     /// The generation after this many changes, or `None` if there cannot have been so many.
+    ///
+    /// ```
+    /// # use loopless::state::Generation;
+    /// assert!(Generation::new(7).is_some_and(Generation::is_set));
+    /// ```
     pub fn new(changes: u64) -> Option<Self> {
-        (changes <= number::LAST).then_some(Self(changes))
+        (changes >> GENERATION_BITS == 0).then_some(Self(changes))
     }
 
     /// How many changes that are.
+    ///
+    /// ```
+    /// # use loopless::state::Generation;
+    /// assert_eq!(Generation::default().changes(), 0);
+    /// ```
     pub fn changes(self) -> u64 {
         self.0
     }
@@ -28,6 +39,11 @@ impl Generation {
     }
 
     /// The generation after one transition.
+    ///
+    /// ```
+    /// # use loopless::state::Generation;
+    /// assert_eq!(Generation::default().next().changes(), 1);
+    /// ```
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
@@ -39,19 +55,41 @@ impl fmt::Display for Generation {
     }
 }
 
-/// What tells a change from every other one, where generations do not: 64 random bits.
+/// What tells a change from others of the same generation: random bits.
+///
+/// ```
+/// use loopless::state::{State, Tag};
+///
+/// let state: State = "7.1f9c2b".parse()?;
+/// assert_eq!(state.tag, Some(Tag::Narrow(0x1f9c2b)));
+/// # Ok::<(), loopless::state::NoState>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Tag(pub u64);
+pub enum Tag {
+    /// 64 bits, as text 16 hexadecimal digits: what [`Plain`](crate::strategy::Plain) tells all changes apart by.
+    Wide(u64),
+    /// 21 bits, as text 6 hexadecimal digits: what [`Exact`](crate::strategy::Exact) has beside a generation that counts.
+    Narrow(u32),
+}
 
 /// An event as one reading of the store shows it.
 ///
-/// As text (`7`, or with a tag `7.3f9c2b8a11d04e55`) it is the event's entity tag, and the id of a stream's message.
+/// As text, such as `7.1f9c2b` or `7.3f9c2b8a11d04e55`, it is the event's entity tag, and the id of a stream's message.
 /// Without a value in the store, it is `0`.
+///
+/// ```
+/// use loopless::state::State;
+///
+/// let state: State = "7.1f9c2b".parse()?;
+/// assert!(state.is_set() && state.exists());
+/// assert_eq!(state.to_string(), "7.1f9c2b");
+/// # Ok::<(), loopless::state::NoState>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct State {
     /// Its generation.
     pub generation: Generation,
-    /// The change that led to it, where the [strategy](crate::strategy) tells changes apart by tags.
+    /// The change that led to it. There was none to generation 0, and a stream does not know it of what it tells late.
     pub tag: Option<Tag>,
     /// Whether it was forgotten in this generation. It is clear then, as one that was never set.
     pub is_forgotten: bool,
@@ -69,6 +107,13 @@ impl State {
     }
 
     /// Whether both came from the same change.
+    ///
+    /// ```
+    /// # use loopless::state::State;
+    /// let (one, other): (State, State) = ("7.1f9c2b".parse()?, "7.07d6e0".parse()?);
+    /// assert!(!one.is_version_of(other));
+    /// # Ok::<(), loopless::state::NoState>(())
+    /// ```
     pub fn is_version_of(self, other: Self) -> bool {
         (self.generation, self.tag) == (other.generation, other.tag)
     }
@@ -78,13 +123,19 @@ impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.generation.fmt(f)?;
         match self.tag {
-            Some(Tag(bits)) => write!(f, ".{bits:016x}"),
+            Some(Tag::Wide(bits)) => write!(f, ".{bits:016x}"),
+            Some(Tag::Narrow(bits)) => write!(f, ".{bits:06x}"),
             None => Ok(()),
         }
     }
 }
 
 /// A text that no state has.
+///
+/// ```
+/// # use loopless::state::{NoState, State};
+/// assert_eq!("seven".parse::<State>(), Err(NoState));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoState;
 
@@ -96,7 +147,10 @@ impl FromStr for State {
             Some((generation, tag)) => (generation, Some(tag)),
             None => (text, None),
         };
-        let tag = tag.map(|tag| u64::from_str_radix(tag, 16).map(Tag));
+        let tag = tag.map(|tag| match tag.len() {
+            6 => u32::from_str_radix(tag, 16).map(Tag::Narrow),
+            _ => u64::from_str_radix(tag, 16).map(Tag::Wide),
+        });
         let state = Self {
             generation: generation
                 .parse()
@@ -117,7 +171,15 @@ mod tests {
 
     #[test]
     fn a_state_has_one_text() {
-        for text in ["0", "7", "7.3f9c2b8a11d04e55", "12.00000000000000ff"] {
+        for text in [
+            "0",
+            "7",
+            "7.1f9c2b",
+            "8.0000ff",
+            "7.3f9c2b8a11d04e55",
+            "12.00000000000000ff",
+            "1099511627775",
+        ] {
             let state: State = text.parse().unwrap();
             assert_eq!(state.to_string(), text);
         }
@@ -134,7 +196,7 @@ mod tests {
             "7.3f9c2b8a11d04e55.",
             "1e3",
             "99999999999999999999",
-            "1000000000000000001",
+            "1099511627776",
         ] {
             assert_eq!(text.parse::<State>(), Err(NoState), "{text:?}");
         }

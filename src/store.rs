@@ -1,12 +1,16 @@
 //! What an event needs of a key-value store, and nothing more.
 
 mod bounded;
+#[cfg(not(target_family = "wasm"))]
+mod memory;
 
 use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
 pub use bounded::{Bounded, PATIENCE};
+#[cfg(not(target_family = "wasm"))]
+pub use memory::Memory;
 
 /// The label of the store in Spin's manifests.
 pub const LABEL: &str = "default";
@@ -14,6 +18,27 @@ pub const LABEL: &str = "default";
 /// A host's key-value store: what every host has.
 ///
 /// A key is a register. What a `get` sees of a `set` under way, and of one that has returned, is the host's to promise.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use std::sync::Mutex;
+///
+/// use loopless::store::{Error, Store};
+///
+/// #[derive(Default)]
+/// struct Map(Mutex<HashMap<String, Vec<u8>>>);
+///
+/// impl Store for Map {
+///     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
+///         let values = self.0.lock().map_err(|error| Error::new(error.to_string()))?;
+///         Ok(values.get(key).cloned())
+///     }
+///     // ...
+/// #     async fn set(&self, _: &str, _: &[u8]) -> Result<(), Error> { Ok(()) }
+/// #     async fn delete(&self, _: &str) -> Result<(), Error> { Ok(()) }
+/// #     async fn keys(&self) -> Result<Vec<String>, Error> { Ok(vec![]) }
+/// }
+/// ```
 ///
 /// # Cancel safety
 ///
@@ -34,8 +59,15 @@ pub trait Store: Send + Sync {
 
 /// A store that also compares and counts: what [`Exact`](crate::strategy::Exact) and the
 /// [service](crate::service) need.
+///
+/// ```
+/// use loopless::store::{Atomics, Memory, Store};
+///
+/// # fn check(_: impl Atomics) {}
+/// check(Memory::default());
+/// ```
 pub trait Atomics: Store {
-    /// Adds `delta` to the number under `key`, which is 0 where there is none, and returns the sum.
+    /// Adds `delta` to the number under `key`, which is 0 if there is no value, and returns the sum.
     ///
     /// The one write whose answer is true on every backend. After an error, the number may have been added or not.
     fn increment(&self, key: &str, delta: i64) -> impl Future<Output = Result<i64, Error>> + Send;
@@ -63,6 +95,11 @@ pub struct Error {
 
 impl Error {
     /// An error that says `what` went wrong.
+    ///
+    /// ```
+    /// # use loopless::store::Error;
+    /// assert_eq!(Error::new("disk full").to_string(), "disk full");
+    /// ```
     pub fn new(what: impl Into<String>) -> Self {
         Self {
             what: what.into(),

@@ -22,9 +22,9 @@ use crate::state::State;
 use crate::store::Store;
 
 pub use exact::Exact;
-pub(crate) use exact::{ATTEMPTS, changed, was_set};
 #[cfg(test)]
-pub(crate) use exact::{number, state};
+pub(crate) use exact::state;
+pub(crate) use exact::{ATTEMPTS, changed, was_set};
 pub use plain::Plain;
 
 /// A state from which alone a change may be made.
@@ -46,6 +46,15 @@ pub enum Became {
 }
 
 /// How the events of a store are kept and changed.
+///
+/// ```
+/// use loopless::store::Memory;
+/// use loopless::strategy::{Exact, Foreign, Strategy};
+///
+/// let state = Exact::<Memory>::parse(Some(b"3"));
+/// assert!(state.is_ok_and(|state| state.is_set()));
+/// assert_eq!(Exact::<Memory>::parse(Some(b"x")), Err(Foreign(None)));
+/// ```
 pub trait Strategy: Send + Sync + Sized {
     /// The store that they are kept in.
     type Store: Store;

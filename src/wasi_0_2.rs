@@ -147,7 +147,6 @@ impl Variables for SpinVariables {
 }
 
 /// 64 random bits.
-#[cfg(feature = "plain")]
 pub fn random() -> u64 {
     wasi::random::random::get_random_u64()
 }

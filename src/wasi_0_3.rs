@@ -122,7 +122,6 @@ impl Variables for SpinVariables {
 }
 
 /// 64 random bits.
-#[cfg(feature = "plain")]
 pub fn random() -> u64 {
     wasip3::random::random::get_random_u64()
 }

@@ -183,7 +183,8 @@ fn progress(index: usize, answers: &[Answer]) -> Progress {
     replay.run().date = Duration::from_secs(1_700_000_000 + 3600 * index as u64);
     let store = replay.clone();
     let mut running = pin!(async {
-        let events = Events::new(Exact(store.clone()), store.clone());
+        let strategy: Exact<_> = Exact::new(store.clone(), || 0);
+        let events = Events::new(strategy, store.clone());
         let service = Service::new(&events, LEASE, Polling::default());
         if let Ok(Started::Now(runner)) = service.start(|_| ()).await {
             store.run().term = runner.status().runner.unwrap_or_default();
@@ -230,7 +231,7 @@ enum Action {
 #[derive(Clone, Debug)]
 struct Protocol {
     runners: usize,
-    /// How many steps each one takes at the most. A takeover without a race takes about 20.
+    /// How many steps each one takes at most. A takeover without a race takes about 20.
     steps: usize,
     /// Whether nobody has the lease at first. Otherwise, the first one has it.
     is_fresh: bool,
@@ -371,7 +372,7 @@ impl Model for Protocol {
 fn holds(protocol: Protocol) {
     let checker = protocol.clone().checker().threads(2).spawn_bfs().join();
     println!(
-        "{protocol:?}: {} states, {} steps at the most",
+        "{protocol:?}: {} states, {} steps at most",
         checker.unique_state_count(),
         checker.max_depth()
     );

@@ -228,6 +228,11 @@ fn number(value: &Value) -> i64 {
     }
 }
 
+/// Without the tag, which is above its 40 bits.
+fn generation(value: &Value) -> i64 {
+    number(value) % (1 << 40)
+}
+
 fn is_set(value: &Value) -> bool {
     number(value).rem_euclid(2) == 1
 }
@@ -334,15 +339,12 @@ type Tags = Box<dyn Fn() -> u64 + Send + Sync>;
 
 /// The events of a process, as the code that ships has them.
 enum Instance {
-    Exact(Events<Exact<Replay>, Replay>),
+    Exact(Events<Exact<Replay, Tags>, Replay>),
     Plain(Events<Plain<Replay, Tags>, Replay>),
 }
 
 impl Instance {
     fn new(store: &Replay, code: Code) -> Self {
-        if !code.is_plain() {
-            return Self::Exact(Events::new(Exact(store.clone()), store.clone()));
-        }
         let tags: Tags = match code {
             Code::HasNoTags => Box::new(|| 0),
             _ => {
@@ -350,7 +352,11 @@ impl Instance {
                 Box::new(move || store.tag())
             }
         };
-        Self::Plain(Events::new(Plain::new(store.clone(), tags), store.clone()))
+        if code.is_plain() {
+            Self::Plain(Events::new(Plain::new(store.clone(), tags), store.clone()))
+        } else {
+            Self::Exact(Events::new(Exact::new(store.clone(), tags), store.clone()))
+        }
     }
 }
 
@@ -711,7 +717,7 @@ impl Model for Protocol {
                     let only_sets = model.programs.iter().flatten().all(|operation| {
                         !matches!(operation, Operation::Clear | Operation::Forget)
                     });
-                    !only_sets || number(&state.value) <= 1
+                    !only_sets || generation(&state.value) <= 1
                 },
             ),
         ]
@@ -746,7 +752,7 @@ fn holds(name: &str, protocol: &Protocol) {
 fn holds_on(store: &str, name: &str, protocol: &Protocol) {
     let checker = protocol.clone().checker().threads(2).spawn_bfs().join();
     println!(
-        "{name}, {store}: {} states, {} steps at the most",
+        "{name}, {store}: {} states, {} steps at most",
         checker.unique_state_count(),
         checker.max_depth()
     );

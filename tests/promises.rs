@@ -15,6 +15,7 @@ mod spin {
     mod demo;
     mod errors;
     mod persistence;
+    mod store;
     mod stream;
 }
 
@@ -27,6 +28,7 @@ mod akamai_functions {
     mod demo;
     mod errors;
     mod persistence;
+    mod store;
     mod stream;
 }
 
@@ -39,6 +41,7 @@ mod fermyon_cloud {
     mod demo;
     mod errors;
     mod persistence;
+    mod store;
     mod stream;
 }
 
@@ -51,6 +54,7 @@ mod spin_sqlite {
     mod demo;
     mod errors;
     mod persistence;
+    mod store;
     mod stream;
 }
 
@@ -63,5 +67,6 @@ mod fermyon_cloud_sqlite {
     mod demo;
     mod errors;
     mod persistence;
+    mod store;
     mod stream;
 }

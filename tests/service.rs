@@ -8,11 +8,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
-use http_body_util::{BodyExt, Full};
 use loopless_host::store::{Error, Memory, Numbers, Observed, Quirks, Store};
 use loopless_host::{Harness, Reuse};
 use serde_json::Value;
-use support::{json, problem, request, send};
+use support::sse::Client;
+use support::{json, problem, send};
 use tokio::time::{Instant, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -253,54 +253,14 @@ async fn its_two_events_are_events_like_any_other() {
 }
 
 /// A client of the stream.
-struct Client {
-    response: Response<loopless_host::Body>,
-    text: String,
-}
-
-impl Client {
-    async fn connect(host: &Harness, headers: &[(&str, &str)]) -> Self {
-        let request = request("GET", "/service/stream", headers, "");
-        let response = host.handle(request.map(|_| Full::<Bytes>::default())).await;
-        assert_eq!(response.status(), StatusCode::OK);
-        assert_eq!(
-            response.headers()[header::CONTENT_TYPE],
-            "text/event-stream"
-        );
-        Self {
-            response,
-            text: String::new(),
-        }
-    }
-
-    /// The next message or comment, without what sets the time of retries. `None` at the end.
-    async fn next(&mut self) -> Option<String> {
-        loop {
-            if let Some((message, rest)) = self.text.split_once("\n\n") {
-                let (message, rest) = (message.to_owned(), rest.to_owned());
-                self.text = rest;
-                if !message.starts_with("retry:") {
-                    return Some(message);
-                }
-                continue;
-            }
-            let frame = self.response.body_mut().frame().await?.unwrap();
-            let data = frame.into_data().unwrap();
-            self.text.push_str(std::str::from_utf8(&data).unwrap());
-        }
-    }
-
-    async fn takes(&mut self, messages: &[&str]) {
-        for expected in messages {
-            assert_eq!(self.next().await.unwrap(), *expected);
-        }
-    }
+async fn connect(host: &Harness, headers: &[(&str, &str)]) -> Client {
+    Client::connect(host, "/service/stream", headers).await
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_stream_tells_each_line_once_and_goes_on_where_a_client_was() {
     let host = Harness::start().await.unwrap();
-    let mut early = Client::connect(&host, &[]).await;
+    let mut early = connect(&host, &[]).await;
     start(&host).await;
     let story = [
         "id: 1.1\ndata: Service started",
@@ -309,7 +269,7 @@ async fn the_stream_tells_each_line_once_and_goes_on_where_a_client_was() {
         "id: 1.4\ndata: Service stopped",
     ];
     early.takes(&story[..3]).await;
-    let mut late = Client::connect(&host, &[]).await;
+    let mut late = connect(&host, &[]).await;
     late.takes(&story[2..3]).await;
     stop(&host).await;
     late.takes(&story[3..]).await;
@@ -317,18 +277,18 @@ async fn the_stream_tells_each_line_once_and_goes_on_where_a_client_was() {
 
     for number in 1..4 {
         let id = format!("1.{number}");
-        let mut again = Client::connect(&host, &[("last-event-id", &id)]).await;
+        let mut again = connect(&host, &[("last-event-id", &id)]).await;
         again.takes(&story[number..]).await;
     }
     // Ids that are none of this service's.
     for id in ["1.5", "2.1", "x", ""] {
-        let mut again = Client::connect(&host, &[("last-event-id", id)]).await;
+        let mut again = connect(&host, &[("last-event-id", id)]).await;
         again.takes(&story[3..]).await;
     }
 
     start(&host).await;
     early.takes(&["id: 2.1\ndata: Service started"]).await;
-    let mut again = Client::connect(&host, &[("last-event-id", "1.2")]).await;
+    let mut again = connect(&host, &[("last-event-id", "1.2")]).await;
     again.takes(&story[2..]).await;
     again.takes(&["id: 2.1\ndata: Service started"]).await;
 }
@@ -343,7 +303,7 @@ async fn the_stream_tells_ticks_once_also_over_a_takeover() {
     let dying = host_on(&store, Quirks::Exact, reuse).await;
     let host = host_on(&store, Quirks::Exact, Reuse::default()).await;
     start(&dying).await;
-    let mut client = Client::connect(&host, &[]).await;
+    let mut client = connect(&host, &[]).await;
     client.takes(&["id: 1.1\ndata: Service started"]).await;
     sleep(SECOND * 10).await;
     assert_eq!(status(&host).await["state"], "lost");
@@ -369,10 +329,80 @@ async fn the_stream_tells_ticks_once_also_over_a_takeover() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_stream_goes_on_from_what_a_restored_store_has() {
+    let store = Observed::new(Memory::default());
+    let host = host_on(&store, Quirks::Exact, Reuse::default()).await;
+    start(&host).await;
+    let mut client = connect(&host, &[]).await;
+    sleep(SECOND * 2 + SECOND / 2).await;
+    let backup = store.backup().await.unwrap();
+    sleep(SECOND * 2).await;
+    let story = [
+        "id: 1.1\ndata: Service started",
+        "id: 1.2\ndata: Service did something",
+        "id: 1.3\ndata: Service did something",
+        "id: 1.4\ndata: Service did something",
+        "id: 1.5\ndata: Service did something",
+    ];
+    client.takes(&story).await;
+
+    let restored = Instant::now();
+    store.restore(&backup).await.unwrap();
+    client.takes(&story[2..3]).await;
+    assert!(restored.elapsed() < SECOND / 2, "within one reading");
+    // The runner of before has noticed, and another one goes on with the run.
+    sleep(SECOND * 8).await;
+    assert_eq!(status(&host).await["state"], "lost");
+    sleep(SECOND * 3 + SECOND / 2).await;
+    assert_eq!(stop(&host).await.status(), StatusCode::OK);
+    let mut number = 4;
+    loop {
+        let message = client.next().await.unwrap();
+        if message.ends_with("Service stopped") {
+            assert_eq!(message, format!("id: 1.{number}\ndata: Service stopped"));
+            break;
+        }
+        let tick = format!("id: 1.{number}\ndata: Service did something");
+        assert_eq!(message, tick);
+        number += 1;
+    }
+    assert_eq!(status(&host).await["ticks"], number - 2);
+
+    // Back over the beginning of a run.
+    let backup = store.backup().await.unwrap();
+    start(&host).await;
+    client.takes(&["id: 3.1\ndata: Service started"]).await;
+    store.restore(&backup).await.unwrap();
+    let last = format!("id: 1.{number}\ndata: Service stopped");
+    client.takes(&[&last]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_stream_tells_the_next_run_after_the_store_was_wiped() {
+    let store = Observed::new(Memory::default());
+    let host = host_on(&store, Quirks::Exact, Reuse::default()).await;
+    start(&host).await;
+    let mut client = connect(&host, &[]).await;
+    client.takes(&["id: 1.1\ndata: Service started"]).await;
+    client
+        .takes(&["id: 1.2\ndata: Service did something"])
+        .await;
+    store.wipe().await.unwrap();
+    // The runner notices at its next beat.
+    sleep(SECOND * 2).await;
+    assert_eq!(status(&host).await["state"], "stopped");
+    assert_eq!(start(&host).await, StatusCode::ACCEPTED);
+    client.takes(&["id: 1.1\ndata: Service started"]).await;
+    client
+        .takes(&["id: 1.2\ndata: Service did something"])
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_stream_of_a_service_that_never_ran_is_kept_open_and_ends_when_it_must() {
     let host = Harness::builder().variable("stream_max_seconds", "20");
     let host = host.start().await.unwrap();
-    let mut client = Client::connect(&host, &[]).await;
+    let mut client = connect(&host, &[]).await;
     client.takes(&[":"]).await;
     assert_eq!(client.next().await, None);
 }

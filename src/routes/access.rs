@@ -108,10 +108,10 @@ fn check(access: &Access, parts: &Parts) -> Result<(), Problem> {
     } else {
         ("read", &access.read_token)
     };
-    let Some(token) = token else { return Ok(()) };
     // Who may change events may look at them.
-    let is_writer = || bears(&parts.headers, access.write_token.as_deref());
-    if bears(&parts.headers, Some(token)) || is_writer() {
+    let is_writer = bears(&parts.headers, access.write_token.as_deref());
+    let is_reader = !is_change && bears(&parts.headers, access.read_token.as_deref());
+    if token.is_none() || is_writer || is_reader {
         return Ok(());
     }
     Err(Problem::unauthorized(

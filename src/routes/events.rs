@@ -20,7 +20,7 @@ pub type NamePath = Result<Path<String>, PathRejection>;
 /// How many events a page has, where the client does not say.
 const PAGE: usize = 50;
 
-/// How many events a page has at the most. Each costs a read.
+/// How many events a page has at most. Each costs a read.
 const LARGEST_PAGE: usize = 200;
 
 /// What `PUT` takes.
@@ -180,11 +180,11 @@ pub async fn press<H: Host>(
 }
 
 fn precondition_failed(state: event::State) -> Problem {
-    let generation = state.generation;
     Problem::new(
         StatusCode::PRECONDITION_FAILED,
         format!(
-            "The event is in generation {generation}, and If-Match does not name \"{generation}\", in quotes. Nothing was changed."
+            "The event is in generation {}, and If-Match does not name \"{state}\", in quotes. Nothing was changed.",
+            state.generation
         ),
     )
 }

@@ -18,7 +18,7 @@ use super::{App, Host, Place};
 use crate::problem::Problem;
 use crate::settings::Settings;
 
-/// How long a stream is silent at the most. Proxies close what is silent for longer.
+/// How long a stream is silent at most. Proxies close what is silent for longer.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// How long a client should wait before it comes back, in milliseconds.

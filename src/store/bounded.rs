@@ -9,7 +9,8 @@ use crate::clock::{Clock, before};
 
 /// How long an answer may take.
 ///
-/// Spin's Redis client retries by itself: with Redis down, a `get` does not return for more than 30 s (Spin 4.1).
+/// Spin's Redis client connects again by itself, and calls wait for that: with Redis down, a `get` does not return for more than
+/// 30 s (Spin 4.1).
 pub const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// How long ago a store may have answered that is taken to be there.
@@ -22,6 +23,13 @@ const FRESH: Duration = Duration::from_millis(100);
 /// comes first.
 ///
 /// On hosts of WASI 0.2, all calls are synchronous. Nothing is bounded there.
+///
+/// ```
+/// use loopless::clock::Tokio;
+/// use loopless::store::{Bounded, Memory};
+///
+/// let store = Bounded::new(Memory::default(), Tokio::default());
+/// ```
 ///
 /// # Cancel safety
 ///

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::event::{Changed, Error, Event};
 use crate::number;
-use crate::state::{Generation, State};
+use crate::state::{GENERATION_BITS, Generation, State, Tag};
 use crate::store::Atomics;
 use crate::strategy::{Became, Condition, Foreign, Strategy};
 
@@ -27,6 +27,8 @@ const BACKOFF: Duration = Duration::from_millis(2);
 /// The generation counts every change and never goes back, a change may be made [from one
 /// state only](Event::change_if), and a wait ends with a set if and only if there was one while it waited.
 ///
+/// The store may also be wiped or restored: [below](#a-store-that-goes-back).
+///
 /// # Why a generation
 ///
 /// - From generation g there is only one place to go, g + 1. Writers cannot disagree about where, only about who was
@@ -38,8 +40,9 @@ const BACKOFF: Duration = Duration::from_millis(2);
 ///
 /// # What is stored
 ///
-/// One value an event, under `event/<name>`: a number. No value means generation 0. A number can be written in two ways,
-/// and the value keeps the one that it was born with: decimal text, or eight little-endian bytes.
+/// One value an event, under `event/<name>`: a number. Its lower 40 bits are the generation, the 21 above them are the
+/// change's *tag*, drawn at random. No value means generation 0, and so does the number 0. A number can be written in two
+/// ways, and the value keeps the one that it was born with: decimal text, or eight little-endian bytes.
 ///
 /// The reason is the birth of the value. On Spin's SQLite store, a compare-and-swap from *no value* is a blind write: a
 /// writer that was held up between its look and its swap would set a much newer generation back to 1. The one
@@ -52,7 +55,7 @@ const BACKOFF: Duration = Duration::from_millis(2);
 /// A number below 0 is what is left of an event that was [forgotten](Event::forget): its generation, which
 /// a new event of that name goes on from, so that no generation is ever used twice.
 ///
-/// | from | `set` | `clear` | `forget` |
+/// | from generation | `set` | `clear` | `forget` |
 /// | --- | --- | --- | --- |
 /// | g, even: clear | g + 1 | | -(g + 2) |
 /// | g, odd: set | | g + 1 | -(g + 3) |
@@ -61,11 +64,10 @@ const BACKOFF: Duration = Duration::from_millis(2);
 /// # A store that goes back
 ///
 /// A store that is wiped or restored, or that fails over and loses writes, shows an older generation than before. What the
-/// newest read says is what is true, whatever was read before it: a wait goes on from there, and ends with the next set. But
-/// generations are used again then, and with them entity tags. A tag never matches an event that is set where the tag is
-/// of a clear one, or the other way round; it may match another change that has the same generation. A tag of random bits
-/// in each value, as [`Plain`](crate::strategy::Plain) has it, would need another form of value than the number that
-/// `increment` gives birth to, and that SQLite's host can read.
+/// newest read says is what is true, whatever was read before it: a wait goes on from there, and ends with the next set.
+///
+/// Generations are used again then. The tags of changes tell them apart, and entity tags have both numbers: none of before
+/// matches another state, unless two changes of the same generation draw the same tag, once in two million.
 ///
 /// A store that goes back and then forward, such as one that is wiped and then restored, looks as if the changes between
 /// had been made anew. A wait that saw it in between ends, and nobody can tell that there was no set.
@@ -74,15 +76,32 @@ const BACKOFF: Duration = Duration::from_millis(2);
 ///
 /// With forgetting there are two ways from a clear g. They stay apart: -(g + 2) can be reached from g without a set,
 /// and every other number beyond g cannot. So a writer that reads more than g still knows whether its set happened, and
-/// so does a waiter.
+/// so does a waiter. Tags do not order changes, and nobody has to know whose tag it is: only one swap from g succeeds.
 #[derive(Clone, Copy, Debug)]
-pub struct Exact<S>(pub S);
+pub struct Exact<S, T = fn() -> u64> {
+    store: S,
+    random: T,
+}
 
-impl<S: Atomics> Strategy for Exact<S> {
+impl<S: Atomics, T: Fn() -> u64 + Send + Sync> Exact<S, T> {
+    /// Events in `store`, with tags made of the 64 random bits that `random` returns.
+    ///
+    /// ```
+    /// use loopless::store::Memory;
+    /// use loopless::strategy::Exact;
+    ///
+    /// let strategy = Exact::new(Memory::default(), rand::random::<u64>);
+    /// ```
+    pub fn new(store: S, random: T) -> Self {
+        Self { store, random }
+    }
+}
+
+impl<S: Atomics, T: Fn() -> u64 + Send + Sync> Strategy for Exact<S, T> {
     type Store = S;
 
     fn store(&self) -> &S {
-        &self.0
+        &self.store
     }
 
     fn parse(value: Option<&[u8]>) -> Result<State, Foreign> {
@@ -97,9 +116,11 @@ impl<S: Atomics> Strategy for Exact<S> {
     }
 
     fn became(start: State, later: State) -> Became {
+        // Another change of the same generation comes after one that was lost, and after a set.
+        let is_another = later.generation == start.generation && later.tag != start.tag;
         if later.generation < start.generation {
             Became::Older
-        } else if was_set(start, later) {
+        } else if is_another || was_set(start, later) {
             Became::Set
         } else {
             Became::Forgotten
@@ -107,16 +128,23 @@ impl<S: Atomics> Strategy for Exact<S> {
     }
 
     fn since(known: State, now: State, most: u64) -> Option<Vec<State>> {
-        if known.tag.is_some() || known.generation > now.generation {
+        let is_lost =
+            known.generation == now.generation && known.tag.is_some() && known.tag != now.tag;
+        if known.generation > now.generation || is_lost {
             return None;
         }
         if now.is_forgotten {
-            return Some(Vec::from_iter((!known.is_version_of(now)).then_some(now)));
+            let is_news = known.generation < now.generation;
+            return Some(Vec::from_iter(is_news.then_some(now)));
         }
         let newest = now.generation.changes();
         let first = (known.generation.changes() + 1).max((newest + 1).saturating_sub(most));
-        let generations = (first..=newest).filter_map(Generation::new);
-        Some(generations.map(live).collect())
+        // Only of the newest is it known which change it was.
+        let state = |changes| match changes == newest {
+            true => Some(now),
+            false => Generation::new(changes).map(live),
+        };
+        Some((first..=newest).filter_map(state).collect())
     }
 
     async fn change<C: Clock>(
@@ -149,12 +177,12 @@ impl<S: Atomics> Strategy for Exact<S> {
 /// happened, or what `step` refuses with.
 ///
 /// `has_happened` tells, of the state before and a newer one, whether the step was taken between them, by whomever.
-async fn advance<S: Atomics, C: Clock, R>(
-    event: &Event<'_, Exact<S>, C>,
+async fn advance<S: Atomics, T: Fn() -> u64 + Send + Sync, C: Clock, R>(
+    event: &Event<'_, Exact<S, T>, C>,
     step: impl Fn(State) -> Result<State, R>,
     has_happened: impl Fn(State, State) -> bool,
 ) -> Result<Result<State, R>, Error> {
-    let Exact(store) = event.strategy();
+    let Exact { store, random } = event.strategy();
     let (mut seen, mut value) = event.read().await?;
     let mut failure = None;
     let mut pause = BACKOFF;
@@ -168,7 +196,7 @@ async fn advance<S: Atomics, C: Clock, R>(
         let asked = match &value {
             None => store.increment(event.key(), 0).await.map(drop),
             Some(old) => {
-                let new = number::write(Some(old), number(to));
+                let new = number::write(Some(old), number(tagged(to, random())));
                 store.swap(event.key(), old, &new).await
             }
         };
@@ -204,10 +232,54 @@ async fn advance<S: Atomics, C: Clock, R>(
 
 /// Whether the event was set between `clear`, an earlier state, and `later`.
 pub(crate) fn was_set(clear: State, later: State) -> bool {
-    later.generation > clear.generation && later != forgotten(clear)
+    let is_only_forgotten = later.is_forgotten && later.generation == forgotten(clear).generation;
+    later.generation > clear.generation && !is_only_forgotten
 }
 
-/// The state of an event that is not forgotten.
+/// The bits of a tag.
+const TAG_BITS: u32 = 21;
+
+/// The state that a stored number stands for.
+pub(crate) fn state(number: i64) -> Option<State> {
+    let (number, is_forgotten) = (number.unsigned_abs(), number < 0);
+    let generation = Generation::new(number % (1 << GENERATION_BITS))?;
+    let tag = u32::try_from(number >> GENERATION_BITS).ok()?;
+    // Only what was set can be forgotten, and only what was changed has a tag. Before there were tags, it had none.
+    let is_state = match generation.changes() {
+        0 => tag == 0,
+        _ => tag >> TAG_BITS == 0 && !(is_forgotten && generation.is_set()),
+    };
+    is_state.then_some(State {
+        generation,
+        tag: (tag > 0).then_some(Tag::Narrow(tag)),
+        is_forgotten,
+    })
+}
+
+/// The number that stands for it in the store.
+fn number(state: State) -> i64 {
+    let tag = match state.tag {
+        Some(Tag::Narrow(bits)) => i64::from(bits) << GENERATION_BITS,
+        _ => 0,
+    };
+    let changes = i64::try_from(state.generation.changes()).unwrap_or(i64::MAX);
+    if state.is_forgotten {
+        -(tag + changes)
+    } else {
+        tag + changes
+    }
+}
+
+/// The state with a tag of these bits. Tag 0 is none.
+fn tagged(state: State, random: u64) -> State {
+    let bits = random % ((1 << TAG_BITS) - 1) + 1;
+    State {
+        tag: u32::try_from(bits).ok().map(Tag::Narrow),
+        ..state
+    }
+}
+
+/// The state of an event that is not forgotten, after some change.
 fn live(generation: Generation) -> State {
     State {
         generation,
@@ -215,32 +287,12 @@ fn live(generation: Generation) -> State {
     }
 }
 
-/// The state that a stored number stands for.
-pub(crate) fn state(number: i64) -> Option<State> {
-    let generation = Generation::new(number.unsigned_abs())?;
-    let is_forgotten = number < 0;
-    (!is_forgotten || !generation.is_set()).then_some(State {
-        is_forgotten,
-        ..live(generation)
-    })
-}
-
-/// The number that stands for it in the store.
-pub(crate) fn number(state: State) -> i64 {
-    let changes = i64::try_from(state.generation.changes()).unwrap_or(i64::MAX);
-    if state.is_forgotten {
-        -changes
-    } else {
-        changes
-    }
-}
-
-/// The state after a transition.
+/// The state after a transition, but for its tag.
 pub(crate) fn changed(state: State) -> State {
     live(state.generation.next())
 }
 
-/// The state after it was forgotten.
+/// The state after it was forgotten, but for its tag.
 fn forgotten(state: State) -> State {
     let next = state.generation.next().next();
     State {
@@ -252,6 +304,7 @@ fn forgotten(state: State) -> State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::tests::Host;
 
     #[test]
     fn every_step_leads_to_a_number_that_was_never_there() {
@@ -265,9 +318,44 @@ mod tests {
             assert_eq!(super::state(super::number(forgotten)), Some(forgotten));
             assert!(changed(forgotten).is_set());
         }
-        for number in [-1, -3, i64::MIN, i64::MAX] {
+        let tag = 1 << GENERATION_BITS;
+        let beyond = tag << TAG_BITS;
+        for number in [-1, -3, tag, -tag, -tag - 1, beyond + 1, i64::MIN, i64::MAX] {
             assert_eq!(state(number), None, "{number}");
         }
+    }
+
+    #[test]
+    fn whatever_its_tag_a_state_is_one_number_that_can_be_read() {
+        for random in [0, 1, u64::MAX] {
+            let mut state = State::default();
+            for next in [changed as fn(State) -> State, forgotten, changed, changed] {
+                state = tagged(next(state), random);
+                assert!(state.tag.is_some());
+                assert_eq!(super::state(number(state)), Some(state));
+                let value = number::write(None, number(state));
+                assert_eq!(number::read(&value), Some(number(state)));
+            }
+        }
+    }
+
+    #[test]
+    fn another_change_of_the_same_generation_is_news() {
+        let clear = tagged(state(4).unwrap(), 1);
+        let another = tagged(clear, 2);
+        assert_eq!(Exact::<Host>::became(clear, another), Became::Set);
+        assert_eq!(Exact::<Host>::since(clear, another, 9), None);
+        assert_eq!(Exact::<Host>::since(clear, clear, 9), Some(vec![]));
+        // What was told late had no tag.
+        assert_eq!(
+            Exact::<Host>::since(live(clear.generation), clear, 9),
+            Some(vec![])
+        );
+        let later = tagged(state(6).unwrap(), 3);
+        let told = vec![live(changed(clear).generation), later];
+        assert_eq!(Exact::<Host>::since(clear, later, 9), Some(told));
+        assert_eq!(Exact::<Host>::became(later, clear), Became::Older);
+        assert_eq!(Exact::<Host>::since(later, clear, 9), None);
     }
 
     #[test]

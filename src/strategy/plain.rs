@@ -60,6 +60,13 @@ pub struct Plain<S, T> {
 impl<S: Store, T: Fn() -> u64 + Send + Sync> Plain<S, T> {
     /// Events in `store`, with changes told apart by what `tags` returns: 64 bits that it has never returned before,
     /// in this instance or any other.
+    ///
+    /// ```
+    /// use loopless::store::Memory;
+    /// use loopless::strategy::Plain;
+    ///
+    /// let strategy = Plain::new(Memory::default(), rand::random::<u64>);
+    /// ```
     pub fn new(store: S, tags: T) -> Self {
         Self { store, tags }
     }
@@ -79,7 +86,7 @@ impl<S: Store, T: Fn() -> u64 + Send + Sync> Strategy for Plain<S, T> {
         let text = std::str::from_utf8(value).ok();
         let state = text.and_then(|text| text.parse::<State>().ok());
         state
-            .filter(|state| state.tag.is_some() && state.exists())
+            .filter(|state| matches!(state.tag, Some(Tag::Wide(_))) && state.exists())
             .ok_or_else(|| Foreign(number::read(value).map(|_| exact::NAME)))
     }
 
@@ -121,7 +128,7 @@ impl<S: Store, T: Fn() -> u64 + Send + Sync> Strategy for Plain<S, T> {
         let Self { store, tags } = event.strategy();
         let next = State {
             generation: state.generation.next(),
-            tag: Some(Tag(tags())),
+            tag: Some(Tag::Wide(tags())),
             is_forgotten: false,
         };
         let value = next.to_string();

@@ -134,8 +134,7 @@ async fn the_state_is_a_generation_under_the_events_name() {
     for (body, generation) in [("True", 1), ("True", 1), ("False", 2), ("True", 3)] {
         host.post("/change_event", body).await;
         let value = store.get("event/event").await.unwrap().unwrap();
-        let value = String::from_utf8(value).unwrap();
-        assert!(BUILD.is_version(&value, generation), "{value}");
+        assert_eq!(BUILD.generation(&value), generation);
     }
 }
 
@@ -173,13 +172,9 @@ async fn a_hundred_sets_at_once_on_the_component_make_one_transition_on_every_ho
         host.post("/change_event", "False").await;
         host.post("/change_event", "True").await;
         let value = store.get("event/event").await.unwrap().unwrap();
-        let is_three = match quirks {
-            Quirks::SpinSqlite => value == 3_i64.to_le_bytes(),
-            Quirks::Exact | Quirks::SpinRedis => {
-                BUILD.is_version(std::str::from_utf8(&value).unwrap(), 3)
-            }
-        };
-        assert!(is_three, "{name}: {value:?}");
+        assert_eq!(BUILD.generation(&value), 3, "{name}");
+        // Spin's SQLite store can count with nothing else.
+        assert!(quirks != Quirks::SpinSqlite || value.len() == 8, "{name}");
     }
 }
 

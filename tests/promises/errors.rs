@@ -1,14 +1,10 @@
 //! Every error is a problem document, and changes nothing.
 
-use std::time::Duration;
-
 use super::BUILD;
-use crate::support::{problem, send};
+use crate::support::problem;
 use http::{Request, StatusCode, header};
-use loopless_host::Reuse;
 use loopless_host::console::Output;
 use loopless_host::store::{Operation, Store};
-use tokio::time::{Instant, sleep};
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_neither_true_nor_false_is_400_and_changes_nothing() {
@@ -161,69 +157,4 @@ async fn an_event_of_the_other_strategy_is_500_that_says_which_build_wrote_it() 
     assert_eq!(store.get("event/event").await, Ok(Some(foreign.into())));
     let listed = host.get("/events").await;
     assert_eq!(listed.body(), "{\"events\":[]}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_store_that_hangs_is_503_within_2_s_and_is_not_asked_what_cannot_be_given_up() {
-    let store = BUILD.store().await;
-    let reuse = Reuse {
-        request_timeout: Some(Duration::from_secs(30)),
-        ..Reuse::default()
-    };
-    let host = BUILD.on(&store).reuse(reuse);
-    let host = host.start().await.unwrap();
-    host.post("/change_event", "True").await;
-    let changes = || store.count(Operation::Swap) + store.count(Operation::Increment);
-    let before = (store.get("event/event").await, changes());
-    // Longer than the store is known to answer.
-    sleep(Duration::from_secs(1)).await;
-
-    store.hang();
-    let mut requests = tokio::task::JoinSet::new();
-    for (method, path, body) in [
-        ("GET", "/", ""),
-        ("POST", "/change_event", "False"),
-        ("GET", "/events", ""),
-        ("GET", "/events/event", ""),
-        ("PUT", "/events/event", "{\"set\": false}"),
-        ("DELETE", "/events/event", ""),
-        ("GET", "/events/event/wait", ""),
-        ("GET", "/events/event?wait=20", ""),
-        ("GET", "/events/event/stream", ""),
-        ("GET", "/service", ""),
-        ("POST", "/service/start", ""),
-        ("POST", "/service/stop", ""),
-    ] {
-        if path.starts_with("/service") && !BUILD.keeps("service") {
-            continue;
-        }
-        let host = host.clone();
-        requests.spawn(async move {
-            let began = Instant::now();
-            let response = send(&host, method, path, &[], body).await;
-            (path, response, began.elapsed())
-        });
-    }
-    for (path, response, took) in requests.join_all().await {
-        if BUILD.has_wasi_0_3() {
-            let detail = problem(&response, StatusCode::SERVICE_UNAVAILABLE);
-            assert!(detail.contains("1.5 s"), "{path}: {detail}");
-            assert_eq!(response.headers()[header::RETRY_AFTER], "1", "{path}");
-            assert!(took <= Duration::from_secs(2), "{path}: {took:?}");
-        } else {
-            // No call can be given up there. The host ends the request.
-            assert!(response.status().is_server_error(), "{path}");
-            assert_eq!(took, Duration::from_secs(30), "{path}");
-        }
-    }
-    assert_eq!(changes(), before.1);
-
-    store.recover();
-    let began = Instant::now();
-    assert_eq!(host.get("/").await.status(), StatusCode::OK);
-    assert_eq!(began.elapsed(), Duration::ZERO);
-    assert_eq!(store.get("event/event").await, before.0);
-    if BUILD.has_wasi_0_3() {
-        assert_eq!(host.printed(Output::Stderr), [""; 0], "nothing trapped");
-    }
 }

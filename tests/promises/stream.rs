@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::BUILD;
-use crate::support::{etag, problem, request, send};
-use bytes::Bytes;
-use http::{Response, StatusCode, header};
-use http_body_util::{BodyExt, Full};
+use crate::support::sse::Client;
+use crate::support::{etag, problem, send};
+use http::StatusCode;
+use http_body_util::BodyExt;
 use loopless_host::Harness;
-use loopless_host::store::{Operation, Store};
+use loopless_host::store::Operation;
 use tokio::time::{Instant, sleep, timeout};
 
 const SET: &str = "{\"set\": true}";
@@ -19,44 +19,8 @@ async fn put(host: &Harness, body: &str) {
     assert_eq!(status, StatusCode::OK);
 }
 
-/// A client of the stream.
-struct Client {
-    response: Response<loopless_host::Body>,
-    text: String,
-}
-
-impl Client {
-    async fn connect(host: &Harness, headers: &[(&str, &str)]) -> Self {
-        let request = request("GET", "/events/door/stream", headers, "");
-        let response = host.handle(request.map(|_| Full::<Bytes>::default())).await;
-        assert_eq!(response.status(), StatusCode::OK);
-        assert_eq!(
-            response.headers()[header::CONTENT_TYPE],
-            "text/event-stream"
-        );
-        assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
-        Self {
-            response,
-            text: String::new(),
-        }
-    }
-
-    /// The next message or comment, or `None` at the end. Without what sets the time of retries.
-    async fn next(&mut self) -> Option<String> {
-        loop {
-            if let Some((message, rest)) = self.text.split_once("\n\n") {
-                let (message, rest) = (message.to_owned(), rest.to_owned());
-                self.text = rest;
-                if message != "retry: 1000" {
-                    return Some(message);
-                }
-                continue;
-            }
-            let frame = self.response.body_mut().frame().await?.unwrap();
-            let data = frame.into_data().unwrap();
-            self.text.push_str(std::str::from_utf8(&data).unwrap());
-        }
-    }
+async fn connect(host: &Harness, headers: &[(&str, &str)]) -> Client {
+    Client::connect(host, "/events/door/stream", headers).await
 }
 
 /// The generation and the id of a change as the stream tells it.
@@ -71,27 +35,25 @@ fn change(message: &str) -> (u64, &str) {
     (generation, id)
 }
 
-impl Client {
-    /// Checks that the next message is of a change to this generation.
-    async fn is_told(&mut self, generation: u64) {
-        let message = self.next().await.unwrap();
-        let (told, id) = change(&message);
-        assert_eq!(told, generation, "{message}");
-        assert!(BUILD.is_version(id, generation), "{message}");
-    }
+/// Checks that the next message is of a change to this generation.
+async fn is_told(client: &mut Client, generation: u64) {
+    let message = client.next().await.unwrap();
+    let (told, id) = change(&message);
+    assert_eq!(told, generation, "{message}");
+    assert!(BUILD.is_version(id, generation), "{message}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn it_tells_the_state_at_once_and_then_each_change() {
     let host = BUILD.start().await;
     let began = Instant::now();
-    let mut client = Client::connect(&host, &[]).await;
-    client.is_told(0).await;
+    let mut client = connect(&host, &[]).await;
+    is_told(&mut client, 0).await;
     assert_eq!(began.elapsed(), Duration::ZERO);
     for generation in 1..6 {
         put(&host, if generation % 2 == 1 { SET } else { CLEAR }).await;
         let changed = Instant::now();
-        client.is_told(generation).await;
+        is_told(&mut client, generation).await;
         assert!(changed.elapsed() <= Duration::from_millis(10));
     }
 }
@@ -99,7 +61,7 @@ async fn it_tells_the_state_at_once_and_then_each_change() {
 #[tokio::test(start_paused = true)]
 async fn a_pulse_is_told_as_its_two_changes() {
     let host = BUILD.start().await;
-    let mut client = Client::connect(&host, &[]).await;
+    let mut client = connect(&host, &[]).await;
     client.next().await;
     sleep(Duration::from_secs(5)).await;
     put(&host, SET).await;
@@ -107,13 +69,13 @@ async fn a_pulse_is_told_as_its_two_changes() {
     // Where nobody has seen it set, nobody knows the tag of that.
     let set = client.next().await.unwrap();
     assert_eq!(change(&set).0, 1);
-    client.is_told(2).await;
+    is_told(&mut client, 2).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_first_thing_it_sends_sets_the_time_of_retries() {
     let host = BUILD.start().await;
-    let mut client = Client::connect(&host, &[]).await;
+    let mut client = connect(&host, &[]).await;
     let frame = client.response.body_mut().frame().await.unwrap().unwrap();
     assert!(frame.into_data().unwrap().starts_with(b"retry: 1000\n\n"));
 }
@@ -127,23 +89,23 @@ async fn who_comes_back_is_told_what_was_missed_and_nothing_twice() {
         let shown = host.get("/events/door").await;
         ids.push(etag(&shown).trim_matches('"').to_owned());
     }
-    let mut client = Client::connect(&host, &[("last-event-id", &ids[1])]).await;
+    let mut client = connect(&host, &[("last-event-id", &ids[1])]).await;
     let missed = client.next().await.unwrap();
     assert_eq!(change(&missed), (3, "3"));
-    client.is_told(4).await;
+    is_told(&mut client, 4).await;
     put(&host, SET).await;
     let last = client.next().await.unwrap();
     let (generation, id) = change(&last);
     assert_eq!(generation, 5);
 
-    let mut client = Client::connect(&host, &[("last-event-id", id)]).await;
+    let mut client = connect(&host, &[("last-event-id", id)]).await;
     put(&host, CLEAR).await;
-    client.is_told(6).await;
+    is_told(&mut client, 6).await;
 
     // What is no id.
     for id in ["x", "-1", ""] {
-        let mut client = Client::connect(&host, &[("last-event-id", id)]).await;
-        client.is_told(6).await;
+        let mut client = connect(&host, &[("last-event-id", id)]).await;
+        is_told(&mut client, 6).await;
     }
 }
 
@@ -154,17 +116,22 @@ async fn who_missed_very_much_is_told_the_end_of_it() {
         return;
     }
     let (host, store) = BUILD.observed().await;
-    store.set("event/door", b"1000000").await.unwrap();
-    let mut client = Client::connect(&host, &[("last-event-id", "1")]).await;
-    for generation in 999_901..=1_000_000 {
-        client.is_told(generation).await;
+    let number = (7_u64 << 40) + 1_000_000;
+    let value = number.to_string().into_bytes();
+    store.set("event/door", &value).await.unwrap();
+    let mut client = connect(&host, &[("last-event-id", "1.000007")]).await;
+    for generation in 999_901..1_000_000 {
+        // Only of the newest is it known which change it was.
+        let told = client.next().await.unwrap();
+        assert_eq!(change(&told), (generation, generation.to_string().as_str()));
     }
+    is_told(&mut client, 1_000_000).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_comment_every_15_s_keeps_it_open() {
     let host = BUILD.start().await;
-    let mut client = Client::connect(&host, &[]).await;
+    let mut client = connect(&host, &[]).await;
     client.next().await;
     for _ in 0..3 {
         let began = Instant::now();
@@ -173,13 +140,13 @@ async fn a_comment_every_15_s_keeps_it_open() {
         assert!((15.0..15.2).contains(&waited), "{waited}");
     }
     put(&host, SET).await;
-    client.is_told(1).await;
+    is_told(&mut client, 1).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_old_stream_reads_at_most_ten_times_a_second_also_after_a_comment() {
     let (host, store) = BUILD.observed().await;
-    let mut client = Client::connect(&host, &[]).await;
+    let mut client = connect(&host, &[]).await;
     client.next().await;
     assert_eq!(client.next().await.unwrap(), ":");
     let before = store.count(Operation::Get);
@@ -191,7 +158,7 @@ async fn an_old_stream_reads_at_most_ten_times_a_second_also_after_a_comment() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_whose_client_is_gone_stops_reading_within_a_second() {
     let (host, store) = BUILD.observed().await;
-    let mut client = Client::connect(&host, &[]).await;
+    let mut client = connect(&host, &[]).await;
     client.next().await;
     // Somebody takes what comes, until the client goes away.
     _ = timeout(Duration::from_secs(5), client.next()).await;
@@ -206,13 +173,15 @@ async fn a_stream_whose_client_is_gone_stops_reading_within_a_second() {
 async fn a_forgotten_event_ends_its_streams() {
     let host = BUILD.start().await;
     put(&host, SET).await;
-    let mut client = Client::connect(&host, &[]).await;
-    client.is_told(1).await;
+    let mut client = connect(&host, &[]).await;
+    is_told(&mut client, 1).await;
     send(&host, "DELETE", "/events/door", &[], "").await;
     let last = client.next().await.unwrap();
-    let id = if BUILD.keeps("counted") { 4 } else { 0 };
-    let start = format!("event: forgotten\nid: {id}\ndata: {{");
-    assert!(last.starts_with(&start), "{last}");
+    let last = last.strip_prefix("event: forgotten\n").unwrap();
+    let generation = if BUILD.keeps("counted") { 4 } else { 0 };
+    let (told, id) = change(last);
+    assert_eq!(told, generation);
+    assert!(BUILD.is_version(id, generation), "{id}");
     assert_eq!(client.next().await, None);
 }
 
@@ -221,8 +190,8 @@ async fn a_variable_ends_it_after_a_while_for_hosts_that_would_cut_it_off() {
     let host = BUILD.builder().variable("stream_max_seconds", "20");
     let host = host.start().await.unwrap();
     let began = Instant::now();
-    let mut client = Client::connect(&host, &[]).await;
-    client.is_told(0).await;
+    let mut client = connect(&host, &[]).await;
+    is_told(&mut client, 0).await;
     assert_eq!(client.next().await.unwrap(), ":");
     assert_eq!(client.next().await, None);
     let lasted = began.elapsed().as_secs_f64();
@@ -232,13 +201,13 @@ async fn a_variable_ends_it_after_a_while_for_hosts_that_would_cut_it_off() {
 #[tokio::test(start_paused = true)]
 async fn it_outlasts_a_store_that_fails_for_a_while() {
     let (host, store) = BUILD.observed().await;
-    let mut client = Client::connect(&host, &[]).await;
+    let mut client = connect(&host, &[]).await;
     client.next().await;
     store.fail("down");
     assert_eq!(client.next().await.unwrap(), ":");
     store.recover();
     put(&host, SET).await;
-    client.is_told(1).await;
+    is_told(&mut client, 1).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -254,25 +223,31 @@ async fn a_store_that_goes_back_is_told_as_a_reset_and_the_stream_goes_on() {
     for body in [SET, CLEAR, SET] {
         put(&host, body).await;
     }
-    let mut client = Client::connect(&host, &[]).await;
-    client.is_told(3).await;
-    store.delete("event/door").await.unwrap();
+    let before = etag(&host.get("/events/door").await)
+        .trim_matches('"')
+        .to_owned();
+    let mut client = connect(&host, &[]).await;
+    is_told(&mut client, 3).await;
+    store.wipe().await.unwrap();
     let message = client.next().await.unwrap();
     if BUILD.keeps("counted") {
         let told = message.strip_prefix("event: reset\n").unwrap();
         assert_eq!(change(told), (0, "0"));
         put(&host, SET).await;
-        client.is_told(1).await;
+        is_told(&mut client, 1).await;
     } else {
         // It looks like an event that was forgotten.
         assert!(message.starts_with("event: forgotten\n"), "{message}");
     }
 
-    // To who comes back, too.
-    let mut client = Client::connect(&host, &[("last-event-id", "3")]).await;
-    let message = client.next().await.unwrap();
-    if BUILD.keeps("counted") {
-        let told = message.strip_prefix("event: reset\n").unwrap();
-        assert_eq!(change(told), (1, "1"));
+    // To who comes back, too, until the generation has passed the one of before.
+    for (generation, body) in [(1, SET), (2, CLEAR), (3, SET)] {
+        put(&host, body).await;
+        let mut client = connect(&host, &[("last-event-id", &before)]).await;
+        let message = client.next().await.unwrap();
+        if BUILD.keeps("counted") {
+            let told = message.strip_prefix("event: reset\n").unwrap();
+            assert_eq!(change(told).0, generation);
+        }
     }
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub mod arbitrary;
+pub mod sse;
 pub mod table;
 
 use std::ops::Deref;
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
-use loopless::event::State;
+use loopless::event::{State, Tag};
 use loopless::promises::{self, PROMISES};
 use loopless_host::manifest::Manifest;
 use loopless_host::platform::Platform;
@@ -154,12 +155,31 @@ impl Build {
         self.promises.has_wasi_0_3
     }
 
-    /// Whether this is the text of a state in this generation: a stored value, an entity tag without its quotes, an id.
+    /// The generation of an event with this value in the store.
+    pub fn generation(self, value: &[u8]) -> u64 {
+        let text = std::str::from_utf8(value);
+        if !self.promises.has_atomics {
+            let state: State = text.unwrap().parse().unwrap();
+            return state.generation.changes();
+        }
+        let number = match value.try_into() {
+            Ok(bytes) => u64::from_le_bytes(bytes),
+            Err(_) => text.unwrap().parse().unwrap(),
+        };
+        // Above its 40 bits is the tag.
+        number % (1 << 40)
+    }
+
+    /// Whether this is the text of a state in this generation: an entity tag without its quotes, an id.
     pub fn is_version(self, text: &str, generation: u64) -> bool {
         let state: Result<State, _> = text.parse();
-        let has_tag = !self.promises.has_atomics && generation > 0;
         state.is_ok_and(|state| {
-            state.generation.changes() == generation && state.tag.is_some() == has_tag
+            let is_tag = match state.tag {
+                Some(Tag::Narrow(_)) => self.promises.has_atomics,
+                Some(Tag::Wide(_)) => !self.promises.has_atomics,
+                None => generation == 0,
+            };
+            is_tag && state.generation.changes() == generation
         })
     }
 }

@@ -23,7 +23,7 @@ static INSTANCE: LazyLock<String> = LazyLock::new(|| {
     name
 });
 
-/// How long a wait takes at the most, and work that has nothing to do with the event.
+/// How long a wait takes at most, and work that has nothing to do with the event.
 const LONGEST: Duration = Duration::from_secs(3);
 
 /// Waits until the event is set.

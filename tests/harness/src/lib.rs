@@ -30,6 +30,8 @@
 //! | have the response's head, and its body as it comes | [`Harness::handle`] |
 //! | fill the store beforehand and see it afterwards | [`Builder::store`], with a clone of an [`Observed`](store::Observed) |
 //! | let the store fail | [`Observed::fail`](store::Observed::fail), [`fail_at`](store::Observed::fail_at), [`fail_next`](store::Observed::fail_next), [`fail_some`](store::Observed::fail_some) |
+//! | let the store hang | [`Observed::hang`](store::Observed::hang), [`recover`](store::Observed::recover) |
+//! | let the store go back to an earlier state, or to nothing | [`Observed::backup`](store::Observed::backup), [`restore`](store::Observed::restore), [`wipe`](store::Observed::wipe) |
 //! | set variables | [`Builder::variable`] |
 //! | see what the component printed | [`Harness::printed`]; with the instance that printed it, [`Harness::lines`] |
 //! | run the component of a Spin manifest | [`Builder::manifest`] |
@@ -86,7 +88,7 @@
 //! # Stores
 //!
 //! The guest's key-value store is a [`store::Store`]: in [memory](store::Memory), in a [SQLite](store::Sqlite) file, in
-//! [Redis](store::Redis), or a test's own. Two wrap another one: [`store::Observed`] counts its operations, and fails on demand;
+//! [Redis](store::Redis), or a test's own. Two wrap another one: [`store::Observed`] counts its operations, and fails, hangs or goes back on demand;
 //! [`store::Limited`] holds it to quotas. [`store::Quirks`] says whose `wasi:keyvalue/atomics` the guest meets: an exact one, or
 //! one of Spin's.
 //!
@@ -123,3 +125,7 @@ pub use variables::is_name as is_variable_name;
 
 /// The body of a response, which may still be on its way.
 pub use wasmtime_wasi_http::WasiBody as Body;
+
+/// The program: its options, and the tools that test a server and a component.
+#[doc = include_str!("../README.md")]
+pub mod program {}

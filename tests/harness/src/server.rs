@@ -99,7 +99,7 @@ impl Server {
         Arc::strong_count(&self.open).saturating_sub(2)
     }
 
-    /// Takes no more requests and lets those that run finish, for [`GRACE`] at the longest.
+    /// Takes no more requests and lets those that run finish, for at most [`GRACE`].
     ///
     /// Returns whether all of them finished.
     pub async fn shut_down(self) -> bool {

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 
 pub use limited::{Limited, Quotas};
 pub use memory::Memory;
-pub use observed::{Observed, Operation};
+pub use observed::{Backup, Observed, Operation};
 pub use redis::Redis;
 pub use sqlite::Sqlite;
 
@@ -42,7 +42,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Gives `key` the value `new` if it has the value `old` now (`None`: if it has none). Returns whether it did.
     async fn swap(&self, key: &str, old: Option<&[u8]>, new: &[u8]) -> Result<bool, Error>;
 
-    /// Adds `delta` to the number under `key`, which is 0 where there is none. Returns the sum.
+    /// Adds `delta` to the number under `key`, which is 0 if there is no value. Returns the sum.
     async fn increment(&self, key: &str, delta: i64, numbers: Numbers) -> Result<i64, Error>;
 
     /// How this backend writes numbers when it is itself.

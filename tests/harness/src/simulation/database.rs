@@ -19,9 +19,9 @@ use crate::store::{Error, Numbers, Operation, Store};
 /// What may happen to the calls of a [`Database`]. Probabilities are from 0 to 1, and of a single call.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Faults {
-    /// How long a call takes at the most on its way to the store, and its answer on the way back.
+    /// How long a call takes at most on its way to the store, and its answer on the way back.
     pub latency: Duration,
-    /// How probable it is that one of the two ways takes [`slow_latency`](Self::slow_latency) at the most instead.
+    /// How probable it is that one of the two ways takes at most [`slow_latency`](Self::slow_latency) instead.
     pub slow: f64,
     /// What that is.
     pub slow_latency: Duration,

@@ -1,10 +1,10 @@
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
 
 use super::{Error, Numbers, Store};
 use crate::sqlite::{self, Answer, Database, Value};
@@ -22,7 +22,7 @@ pub enum Operation {
     Increment,
 }
 
-/// A store that counts what it is asked, and that fails or hangs when it is told to.
+/// A store that counts what it is asked, and that fails, hangs, or loses what it held when it is told to.
 ///
 /// Clones are the same store: keep one, give the host the other.
 #[derive(Clone, Debug)]
@@ -31,7 +31,13 @@ pub struct Observed {
     state: Arc<Mutex<State>>,
     /// Whether it hangs.
     hanging: watch::Sender<bool>,
+    /// Every call holds it for reading, and whoever restores the store for writing: no call sees half of a restore.
+    turn: Arc<RwLock<()>>,
 }
+
+/// What an [`Observed`] store held at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Backup(BTreeMap<String, Vec<u8>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -75,6 +81,7 @@ impl Observed {
             inner: Arc::new(inner),
             state: Arc::default(),
             hanging: watch::Sender::default(),
+            turn: Arc::default(),
         }
     }
 
@@ -137,6 +144,54 @@ impl Observed {
         self.hanging.send_replace(false);
     }
 
+    /// What it holds now. This is not counted and meets no fault.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store inside.
+    pub async fn backup(&self) -> Result<Backup, Error> {
+        let _turn = self.turn.write().await;
+        self.read_all().await
+    }
+
+    /// Goes back to what it held then: a backup that is restored, or a failover that loses the writes since. What is asked
+    /// meanwhile waits. This is not counted and meets no fault.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store inside. It may have gone back in part.
+    pub async fn restore(&self, Backup(then): &Backup) -> Result<(), Error> {
+        let _turn = self.turn.write().await;
+        let Backup(now) = self.read_all().await?;
+        for key in now.keys().filter(|key| !then.contains_key(*key)) {
+            self.inner.delete(key).await?;
+        }
+        for (key, value) in then {
+            self.inner.set(key, value).await?;
+        }
+        Ok(())
+    }
+
+    /// Loses all that it holds, as Redis with `FLUSHALL`. Otherwise as [`restore`](Self::restore).
+    ///
+    /// # Errors
+    ///
+    /// As [`restore`](Self::restore).
+    pub async fn wipe(&self) -> Result<(), Error> {
+        self.restore(&Backup::default()).await
+    }
+
+    /// The values of all keys.
+    async fn read_all(&self) -> Result<Backup, Error> {
+        let mut all = BTreeMap::new();
+        for key in self.inner.keys().await? {
+            if let Some(value) = self.inner.get(&key).await? {
+                all.insert(key, value);
+            }
+        }
+        Ok(Backup(all))
+    }
+
     fn add(&self, operation: Option<Operation>, times: Option<u64>, message: &str) {
         self.state().failures.push(Failure {
             message: message.into(),
@@ -158,6 +213,7 @@ impl Observed {
         *self.state().counts.entry(operation).or_default() += 1;
         // The sender is this store's own: there is always one.
         _ = self.hanging.subscribe().wait_for(|hangs| !hangs).await;
+        let _turn = self.turn.read().await;
         let fate = self.state().fate(operation);
         match fate {
             Fate::Answered => call.await,
@@ -277,6 +333,8 @@ impl Database for ObservedDatabase {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Waker};
+
     use super::super::Memory;
     use super::*;
 
@@ -307,5 +365,42 @@ mod tests {
         }
         store.recover();
         assert!(store.increment("n", 0, Numbers::Text).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn it_goes_back_to_a_backup_also_while_it_hangs_and_can_be_wiped() {
+        let store = Observed::new(Memory::default());
+        store.set("kept", b"1").await.unwrap();
+        store.set("changed", b"1").await.unwrap();
+        let backup = store.backup().await.unwrap();
+        store.set("changed", b"2").await.unwrap();
+        store.set("new", b"1").await.unwrap();
+        let counts = [Operation::Get, Operation::Set, Operation::Keys].map(|of| store.count(of));
+
+        store.fail("down");
+        store.hang();
+        store.restore(&backup).await.unwrap();
+        assert_eq!(store.backup().await.unwrap(), backup);
+        store.recover();
+        assert_eq!(store.get("changed").await, Ok(Some(b"1".to_vec())));
+        assert_eq!(store.keys().await.unwrap(), ["changed", "kept"]);
+
+        store.wipe().await.unwrap();
+        assert_eq!(store.keys().await, Ok(vec![]));
+        assert_eq!(store.backup().await.unwrap(), Backup::default());
+        let now = [Operation::Get, Operation::Set, Operation::Keys].map(|of| store.count(of));
+        // One `get` and two `keys` are this test's.
+        assert_eq!(now, [counts[0] + 1, counts[1], counts[2] + 2]);
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_during_a_restore_waits_for_its_end() {
+        let store = Observed::new(Memory::default());
+        let restoring = store.turn.write().await;
+        let mut asked = store.get("key");
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(asked.as_mut().poll(&mut context).is_pending());
+        drop(restoring);
+        assert_eq!(asked.await, Ok(None));
     }
 }

@@ -74,7 +74,7 @@ impl Redis {
     ///
     /// An error that names host and port, and never the password, where the URL makes no sense or Redis does not answer.
     pub async fn connect(url: &str) -> anyhow::Result<Self> {
-        // Its errors repeat parts of the URL at the most, not the password.
+        // Its errors repeat at most parts of the URL, and never the password.
         let info = url
             .into_connection_info()
             .context("the URL of the Redis store makes no sense")?;

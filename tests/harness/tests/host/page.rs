@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use crate::browser::{Browser, browser, browser_with, button, button_says, click, shows};
+use crate::browser::{Browser, button, button_says, open, press, shows};
 use crate::support::{Host, command, component, project};
 use fantoccini::{Client, Locator};
 use rustix::process::Signal;
@@ -45,44 +45,41 @@ fn the_page_with_its_style_and_its_script_is_smaller_than_20_kb() {
 
 #[tokio::test]
 async fn two_pages_are_in_step_with_each_other_and_with_everyone_else() {
-    let directory = tempfile::tempdir().unwrap();
-    let Some(Browser { client, _driver }) = browser(directory.path()).await else {
+    let Some((browser, host)) = open(&["--store", "memory"]).await else {
         return;
     };
-    let host = Host::start(directory.path(), &["--store", "memory"]).await;
-    client.goto(&host.url).await.unwrap();
+    let client = &browser.client;
     let one = client.window().await.unwrap();
     let two = client.new_window(false).await.unwrap().handle;
     client.switch_to_window(two.clone()).await.unwrap();
     client.goto(&host.url).await.unwrap();
-    reads(&client, "link", "live").await;
+    reads(client, "link", "live").await;
 
     for (window, other, then) in [(&one, &two, "Clear"), (&two, &one, "Set")] {
         client.switch_to_window(window.clone()).await.unwrap();
-        click(&client).await;
-        button_says(&client, then).await;
+        press(client, "button").await;
+        button_says(client, then).await;
         client.switch_to_window(other.clone()).await.unwrap();
-        button_says(&client, then).await;
+        button_says(client, then).await;
     }
     // A pulse is over before anybody could look, and is told all the same.
     put(&host, "event", true).await;
     put(&host, "event", false).await;
-    reads(&client, "generation", "4").await;
+    reads(client, "generation", "4").await;
     assert_eq!(
-        changes(&client).await,
+        changes(client).await,
         ["4 clear", "3 set", "2 clear", "1 set", "0 clear"]
     );
     let title = client.title().await.unwrap();
     assert!(title.starts_with("event is clear"), "{title}");
-    client.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_lost_connection_is_said_and_what_was_missed_is_told_when_it_is_back() {
-    let directory = tempfile::tempdir().unwrap();
-    let Some(Browser { client, _driver }) = browser(directory.path()).await else {
+    let Some(browser) = Browser::start(&[], json!({})).await else {
         return;
     };
+    let client = &browser.client;
     // The port is free again when this is dropped, and is taken by the host.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
     let address = address.unwrap().to_string();
@@ -95,51 +92,45 @@ async fn a_lost_connection_is_said_and_what_was_missed_is_told_when_it_is_back()
         "--component",
     ];
     let arguments = [&arguments, &[component.to_str().unwrap()][..]].concat();
-    let host = Host::wait_for(command(directory.path(), &arguments)).await;
+    let host = Host::wait_for(command(browser.directory.path(), &arguments)).await;
     client.goto(&host.url).await.unwrap();
-    reads(&client, "link", "live").await;
-    reads(&client, "changes", "0 clear").await;
+    reads(client, "link", "live").await;
+    reads(client, "changes", "0 clear").await;
 
     host.signal(Signal::KILL);
     host.ended().await;
-    reads(&client, "link", "connection lost").await;
-    click(&client).await;
-    reads(&client, "problem", "did not answer").await;
+    reads(client, "link", "connection lost").await;
+    press(client, "button").await;
+    reads(client, "problem", "did not answer").await;
     // It says nothing that it does not know.
-    assert_eq!(button(&client).await, "Set");
+    assert_eq!(button(client).await, "Set");
 
-    let host = Host::wait_for(command(directory.path(), &arguments)).await;
+    let host = Host::wait_for(command(browser.directory.path(), &arguments)).await;
     for is_set in [true, false, true] {
         put(&host, "event", is_set).await;
     }
-    reads(&client, "link", "live").await;
-    button_says(&client, "Clear").await;
+    reads(client, "link", "live").await;
+    button_says(client, "Clear").await;
     assert_eq!(
-        changes(&client).await,
+        changes(client).await,
         ["3 set", "2 clear", "1 set", "0 clear"]
     );
-    client.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn it_shows_a_wait_opens_and_makes_events_and_runs_the_service() {
-    let directory = tempfile::tempdir().unwrap();
-    let Some(Browser { client, _driver }) = browser(directory.path()).await else {
+    let Some((browser, host)) = open(&["--store", "memory"]).await else {
         return;
     };
-    let host = Host::start(directory.path(), &["--store", "memory"]).await;
+    let client = &browser.client;
     put(&host, "door", false).await;
     put(&host, "gate", true).await;
     client.goto(&host.url).await.unwrap();
-    reads(&client, "list", "gate set").await;
+    reads(client, "list", "gate set").await;
 
     let name = client.find(Locator::Id("name")).await.unwrap();
     name.send_keys("no name").await.unwrap();
-    let open = client
-        .find(Locator::Css("#open [type=submit]"))
-        .await
-        .unwrap();
-    open.click().await.unwrap();
+    press(client, "#open [type=submit]").await;
     assert_eq!(
         client.current_url().await.unwrap().path(),
         "/",
@@ -147,77 +138,60 @@ async fn it_shows_a_wait_opens_and_makes_events_and_runs_the_service() {
     );
     name.clear().await.unwrap();
     name.send_keys("new").await.unwrap();
-    open.click().await.unwrap();
-    shows(&client, "//h1[.='new']").await;
+    press(client, "#open [type=submit]").await;
+    shows(client, "//h1[.='new']").await;
 
-    let wait = client.find(Locator::Id("wait")).await.unwrap();
-    wait.click().await.unwrap();
-    reads(&client, "waited", "waiting for").await;
+    press(client, "#wait").await;
+    reads(client, "waited", "waiting for").await;
     put(&host, "new", true).await;
-    reads(&client, "waited", "it was set, after").await;
-    reads(&client, "list", "new set").await;
+    reads(client, "waited", "it was set, after").await;
+    reads(client, "list", "new set").await;
 
-    client
-        .find(Locator::Css("summary"))
-        .await
-        .unwrap()
-        .click()
-        .await
-        .unwrap();
-    client
-        .find(Locator::Id("start"))
-        .await
-        .unwrap()
-        .click()
-        .await
-        .unwrap();
-    reads(&client, "lines", "Service did something").await;
-    reads(&client, "doing", "running").await;
-    client
-        .find(Locator::Id("stop"))
-        .await
-        .unwrap()
-        .click()
-        .await
-        .unwrap();
-    reads(&client, "lines", "Service stopped").await;
-    reads(&client, "doing", "stopped").await;
-    client.close().await.unwrap();
+    press(client, "summary").await;
+    press(client, "#start").await;
+    reads(client, "lines", "Service did something").await;
+    reads(client, "doing", "running").await;
+    press(client, "#stop").await;
+    reads(client, "lines", "Service stopped").await;
+    reads(client, "doing", "stopped").await;
 }
 
 #[tokio::test]
 async fn a_build_without_the_service_has_no_panel_for_it_and_all_else() {
-    let directory = tempfile::tempdir().unwrap();
-    let Some(Browser { client, _driver }) = browser(directory.path()).await else {
+    let Some(browser) = Browser::start(&[], json!({})).await else {
         return;
     };
-    let host = Host::of_build(directory.path(), "fermyon-cloud", &["--store", "memory"]).await;
+    let client = &browser.client;
+    let host = Host::of_build(
+        browser.directory.path(),
+        "fermyon-cloud",
+        &["--store", "memory"],
+    )
+    .await;
     client.goto(&host.url).await.unwrap();
-    reads(&client, "link", "live").await;
-    click(&client).await;
-    button_says(&client, "Clear").await;
+    reads(client, "link", "live").await;
+    press(client, "button").await;
+    button_says(client, "Clear").await;
     assert!(client.find(Locator::Id("panel")).await.is_err());
-    client.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn without_javascript_the_button_is_a_form() {
-    let directory = tempfile::tempdir().unwrap();
     let preferences = json!({ "profile.managed_default_content_settings.javascript": 2 });
     let names = ["--host-resolver-rules=MAP loopless.test 127.0.0.1"];
-    let started = browser_with(directory.path(), &names, preferences).await;
-    let Some(Browser { client, _driver }) = started else {
+    let Some(browser) = Browser::start(&names, preferences).await else {
         return;
     };
-    let host = Host::start(directory.path(), &["--store", "memory"]).await;
+    let client = &browser.client;
+    let host = Host::start(browser.directory.path(), &["--store", "memory"]).await;
     // To a server of another machine, over plain HTTP, a browser sends the origin and nothing else.
     let elsewhere = host.url.replace("127.0.0.1", "loopless.test");
     for url in [&host.url, &elsewhere] {
         for path in ["/", "/events/door"] {
             client.goto(&format!("{url}{path}")).await.unwrap();
             for then in ["Clear", "Set"] {
-                click(&client).await;
-                button_says(&client, then).await;
+                press(client, "button").await;
+                button_says(client, then).await;
                 assert_eq!(client.current_url().await.unwrap().path(), path);
             }
             // What needs a script is not there.
@@ -229,7 +203,6 @@ async fn without_javascript_the_button_is_a_form() {
     }
     let (_, event) = host.send("GET", "/events/event", "", false).await;
     assert!(event.contains("\"generation\":4"), "{event}");
-    client.close().await.unwrap();
 }
 
 /// axe-core, if it is installed. A test that does not get it has nothing to do: that is said here, and in CI it is a
@@ -265,57 +238,36 @@ fn scheme(name: &str) -> &'static str {
 async fn it_is_for_everybody_as_far_as_axe_core_can_tell() {
     let Some(axe) = axe() else { return };
     for name in ["light", "dark"] {
-        let directory = tempfile::tempdir().unwrap();
         // What is on its way into view has no contrast yet.
         let arguments = [scheme(name), "--force-prefers-reduced-motion"];
-        let started = browser_with(directory.path(), &arguments, json!({})).await;
-        let Some(Browser { client, _driver }) = started else {
+        let Some(browser) = Browser::start(&arguments, json!({})).await else {
             return;
         };
-        let host = Host::start(directory.path(), &["--store", "memory"]).await;
+        let client = &browser.client;
+        let _host = browser.show(&["--store", "memory"]).await;
         let matches = format!("return matchMedia('(prefers-color-scheme: {name})').matches");
-        client.goto(&host.url).await.unwrap();
         let matches = client.execute(&matches, vec![]).await.unwrap();
         assert_eq!(matches, Value::Bool(true), "{name}");
         for then in ["Clear", "Set"] {
-            click(&client).await;
-            button_says(&client, then).await;
-            assert_eq!(violations(&client, &axe).await, [""; 0], "{name} {then}");
+            press(client, "button").await;
+            button_says(client, then).await;
+            assert_eq!(violations(client, &axe).await, [""; 0], "{name} {then}");
         }
-        populate(&client).await;
-        assert_eq!(violations(&client, &axe).await, [""; 0], "{name}");
+        populate(client).await;
+        assert_eq!(violations(client, &axe).await, [""; 0], "{name}");
         // A problem, and the form for the token.
         let problem =
             "say('Something is wrong.'); document.getElementById('unlock').hidden = false";
         client.execute(problem, vec![]).await.unwrap();
-        assert_eq!(violations(&client, &axe).await, [""; 0], "{name}");
-        client.close().await.unwrap();
+        assert_eq!(violations(client, &axe).await, [""; 0], "{name}");
     }
 }
 
 /// Makes the page show all that it can.
 async fn populate(client: &Client) {
-    client
-        .find(Locator::Id("wait"))
-        .await
-        .unwrap()
-        .click()
-        .await
-        .unwrap();
-    client
-        .find(Locator::Css("summary"))
-        .await
-        .unwrap()
-        .click()
-        .await
-        .unwrap();
-    client
-        .find(Locator::Id("start"))
-        .await
-        .unwrap()
-        .click()
-        .await
-        .unwrap();
+    press(client, "#wait").await;
+    press(client, "summary").await;
+    press(client, "#start").await;
     reads(client, "lines", "Service did something").await;
 }
 
@@ -324,22 +276,20 @@ async fn populate(client: &Client) {
 #[ignore = "writes pictures into .github/"]
 async fn screenshots() {
     for name in ["light", "dark"] {
-        let directory = tempfile::tempdir().unwrap();
-        let started = browser_with(directory.path(), &[scheme(name)], json!({})).await;
-        let Browser { client, _driver } = started.unwrap();
-        let host = Host::start(directory.path(), &["--store", "memory"]).await;
+        let browser = Browser::start(&[scheme(name)], json!({})).await.unwrap();
+        let client = &browser.client;
+        let host = Host::start(browser.directory.path(), &["--store", "memory"]).await;
         put(&host, "door", true).await;
         put(&host, "gate", false).await;
         client.set_window_size(640, 1100).await.unwrap();
         client.goto(&host.url).await.unwrap();
         for then in ["Clear", "Set", "Clear", "Set"] {
-            click(&client).await;
-            button_says(&client, then).await;
+            press(client, "button").await;
+            button_says(client, then).await;
         }
-        populate(&client).await;
+        populate(client).await;
         let picture = client.screenshot().await.unwrap();
         let file: &Path = &project().join(format!(".github/page-{name}.png"));
         std::fs::write(file, picture).unwrap();
-        client.close().await.unwrap();
     }
 }

@@ -217,8 +217,8 @@ const WRITES_NO_TAG: Mutation = Mutation {
     about: "events",
     edits: &[(
         "strategy/plain.rs",
-        "Some(Tag(tags()))",
-        "Some(Tag(tags() & 0))",
+        "Some(Tag::Wide(tags()))",
+        "Some(Tag::Wide(tags() & 0))",
     )],
 };
 

@@ -1,4 +1,4 @@
-//! `loopless-host conformance`: whether a server keeps the promises of README's tables, seen from outside.
+//! `loopless-host conformance`: whether a server keeps the promises of the guides, seen from outside.
 
 pub mod client;
 mod full;

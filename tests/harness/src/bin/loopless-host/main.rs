@@ -39,7 +39,7 @@ enum Command {
     /// Each seed is a world of its own: a few hosts with many instances of the component, one store, clients, and what
     /// goes wrong for them. Time is virtual.
     Simulate(simulate::Arguments),
-    /// Checks over HTTP that a running server keeps the promises of README
+    /// Checks over HTTP that a running server keeps what the guides promise
     ///
     /// The server may be this host, Spin, a cloud, or the Python original (with `--profile seed`). The checks use events
     /// with names of their own, which they forget afterwards, and the demo's event, which is left as it was found.

@@ -88,7 +88,7 @@ pub struct Arguments {
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     request_timeout: Option<Duration>,
 
-    /// How many requests may be under way at the same time; more are refused with 503
+    /// How many requests may be under way at the same time; more are rejected with 503
     #[arg(long, value_name = "N", default_value_t = Limits::default().concurrent_requests, value_parser = at_least_one)]
     max_concurrent_requests: usize,
 
@@ -342,6 +342,7 @@ struct Running {
 /// Builds the component if need be, starts its application, and serves it.
 async fn start(mut arguments: Arguments) -> anyhow::Result<Running> {
     log::start(arguments.log_format)?;
+    let is_own = arguments.component.is_none() && arguments.from.is_none();
     let manifest = arguments.manifest()?;
     let token = lifespan::token(&mut arguments.variables)?;
     // Before the build, which may take a minute: what is wrong with the arguments is said at once.
@@ -422,6 +423,15 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<Running> {
     println!("{BOLD}Serving{BOLD:#} {url} (store: {store}{databases})");
     if arguments.gotcha {
         println!("{BOLD}The gotcha{BOLD:#} {}/", server.url(GOTCHA));
+    }
+    if is_own {
+        let (door, waits) = (
+            server.url("/events/door"),
+            "# waits until it is set, 25 s at most",
+        );
+        println!("Open it in a browser, or try this in two other terminals:");
+        println!("  curl {door}/wait    {DIM}{waits}{DIM:#}");
+        println!("  curl -X PUT -d '{{\"set\": true}}' {door}    {DIM}# sets it{DIM:#}");
     }
     let most = limits.concurrent_requests;
     println!(

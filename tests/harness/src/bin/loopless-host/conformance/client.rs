@@ -272,7 +272,7 @@ impl Answer {
         }
     }
 
-    /// The value of a header; empty where there is none.
+    /// The value of a header; empty if there is none.
     pub fn header(&self, name: &str) -> &str {
         let value = self.headers.get(name);
         value
@@ -360,7 +360,9 @@ fn is_version(text: &str, generation: u64) -> bool {
         Some((number, tag)) => (number, Some(tag)),
         None => (text, None),
     };
-    let is_tag = |tag: &str| tag.len() == 16 && tag.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_tag = |tag: &str| {
+        [6, 16].contains(&tag.len()) && tag.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
     number == generation.to_string() && tag.is_none_or(is_tag)
 }
 

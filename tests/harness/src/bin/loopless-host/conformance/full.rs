@@ -1,4 +1,4 @@
-//! Every route and every promise of README's tables that can be seen from outside.
+//! Every route and every promise of the guides that can be seen from outside.
 
 use std::time::Duration;
 
@@ -209,8 +209,9 @@ async fn conditional_changes(report: &mut Report, target: &Target) {
     let current = async {
         let name = target.name("current");
         let first = [("if-match", "\"0\"")];
-        target.put_if(&name, true, &first).await?.state(1)?;
-        let second = [("if-match", "\"0\", \"1\"")];
+        let set = target.put_if(&name, true, &first).await?.state(1)?;
+        let tags = format!("\"0\", {}", set.etag());
+        let second = [("if-match", tags.as_str())];
         target
             .put_if(&name, false, &second)
             .await?
@@ -222,8 +223,10 @@ async fn conditional_changes(report: &mut Report, target: &Target) {
     let promise = "If-Match with another generation is 412, and changes nothing";
     let stale = async {
         let name = target.name("stale");
-        target.put(&name, true).await?.state(1)?;
-        for tag in ["\"0\"", "\"2\"", "W/\"1\"", "1"] {
+        let set = target.put(&name, true).await?.state(1)?;
+        let tag = set.etag();
+        let unquoted = tag.trim_matches('"');
+        for tag in ["\"0\"", "\"2\"", &format!("W/{tag}"), unquoted] {
             let condition = [("if-match", tag)];
             target
                 .put_if(&name, false, &condition)
@@ -238,7 +241,7 @@ async fn conditional_changes(report: &mut Report, target: &Target) {
 
 /// `If-Match`, where it cannot be had.
 async fn no_conditional_changes(report: &mut Report, target: &Target) {
-    let promise = "If-Match is refused with 501, and changes nothing";
+    let promise = "If-Match is rejected with 501, and changes nothing";
     let refused = async {
         let name = target.name("conditional");
         let set = target.put(&name, true).await?.state(1)?;
@@ -646,7 +649,7 @@ async fn service(report: &mut Report, target: &Target) {
     report.check(promise, nonsense).await;
 }
 
-/// The service, where there is none.
+/// The service, in a build that has none.
 async fn no_service(report: &mut Report, target: &Target) {
     let promise = "/service and what is below it are 501";
     let lacking = async {
@@ -665,7 +668,7 @@ async fn no_service(report: &mut Report, target: &Target) {
 
 /// The lifespan, for who is not the operator.
 async fn lifespan(report: &mut Report, target: &Target) {
-    let promise = "/lifespan answers only to the operator's token: 401, or 403 where there is none";
+    let promise = "/lifespan answers only to the operator's token: 401, or 403 if none is set";
     let lifespan = async {
         for path in ["/lifespan/startup", "/lifespan/shutdown"] {
             for headers in [&[][..], &[("authorization", "Bearer wrong")]] {

@@ -35,7 +35,11 @@ impl Specification for Event {
 
     fn apply(operation: &Operation, state: &State) -> (bool, State) {
         let next = match operation {
-            Operation::Saw(version) => return (state.version == *version, *state),
+            // Which tag a change has is seen in the store, and not here.
+            Operation::Saw(version) => {
+                let is_it = state.version.generation == version.generation;
+                return (is_it, *state);
+            }
             Operation::Set if !state.is_set() => state.changed(),
             Operation::Clear if state.is_set() => state.changed(),
             Operation::Forget if state.exists() => state.forgotten(),

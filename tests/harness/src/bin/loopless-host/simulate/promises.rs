@@ -392,7 +392,7 @@ impl Seen<'_> {
             return self.slept_through(start, answered, is_due);
         }
         let visible = |moment: Moment| moment.at + self.lag();
-        // The last look is half an interval after the deadline at the latest, and has as long for its answer.
+        // The last look is at most half an interval after the deadline, and has as long for its answer.
         let is_fast = self.run.longest_call + TIMERS < self.interval(timeout) / 2;
         let is_sure = self.run.weather == Weather::Healthy && is_fast;
         self.truth.changes().find(|&(moment, state)| {
@@ -519,15 +519,21 @@ impl Seen<'_> {
     }
 
     /// Whether the store went back, while this request was under way, to what looks as if the event had been changed: with
-    /// compare-and-swap, to a later generation than it had before, as where a store is wiped and a backup restored;
+    /// compare-and-swap, to a later generation than it had before, or to another change of the same one, as where a store is
+    /// wiped and a backup restored;
     /// without an order of versions, to any. Nobody can tell.
     fn is_deceived(&self) -> bool {
         let sent = self.done.exchange.sent;
-        let mut earliest = u64::MAX;
+        let mut earliest = None::<Version>;
         self.history().any(|(since, state)| {
-            let generation = state.version.generation;
-            let is_later = generation > earliest || !self.run.contract.is_exact();
-            earliest = earliest.min(generation);
+            let version = state.version;
+            let is_later = earliest.is_some_and(|earliest| {
+                version != earliest && version.generation >= earliest.generation
+            });
+            let is_later = is_later || !self.run.contract.is_exact();
+            if earliest.is_none_or(|earliest| version.generation < earliest.generation) {
+                earliest = Some(version);
+            }
             let is_revert = |since: Moment| since > sent && self.truth.is_revert(since);
             is_later && since.is_some_and(is_revert)
         })
@@ -711,9 +717,11 @@ impl Seen<'_> {
                 // The client's last id may be of another event, and ahead of this one.
                 let may_reset = self.run.weather == Weather::Forgetful || index == 0;
                 let is_reset = messages[index].is_reset && may_reset;
-                if index == 0 && !is_next || is_reset {
+                // What was between two states that were read is told without a tag.
+                if step.tag.is_some() {
                     self.was(*step)?;
-                } else if !is_next || messages[index].is_reset {
+                }
+                if !(index == 0 || is_reset) && (!is_next || messages[index].is_reset) {
                     return Err(format!("the stream's ids are {}", told()));
                 }
             }

@@ -269,7 +269,7 @@ impl Run<'_> {
         violations
     }
 
-    /// Every answer is one of those that README names.
+    /// Every answer is one of those that the API guide names.
     fn check_answers(&self) -> Vec<String> {
         let answers = self.done.iter().filter_map(|done| {
             let response = done.exchange.result.as_ref().ok()?;

@@ -8,23 +8,29 @@ use loopless_host::simulation::{Database, Moment};
 
 use crate::contract::Contract;
 
-/// What tells one state of an event from another: `7`, or with a tag `7.3f9c2b8a11d04e55`. Written down anew here, so
-/// that a mistake in the component is not made twice.
+/// What tells one state of an event from another: `7.1f9c2b` with compare-and-swap, `7.3f9c2b8a11d04e55` without, and `0`
+/// of an event that was never set. Written down anew here, so that a mistake in the component is not made twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Version {
     pub generation: u64,
     pub tag: Option<u64>,
+    /// How many digits the tag has.
+    digits: usize,
 }
 
 impl Version {
     /// The version that this text is of.
     pub fn parse(text: &str) -> Option<Self> {
         let (generation, tag) = match text.split_once('.') {
-            None => (text, None),
-            Some((generation, tag)) => (generation, Some(u64::from_str_radix(tag, 16).ok()?)),
+            None => (text, ""),
+            Some((generation, tag)) => (generation, tag),
         };
-        let generation = generation.parse().ok()?;
-        Some(Self { generation, tag })
+        let bits = u64::from_str_radix(tag, 16).ok();
+        (bits.is_some() == text.contains('.')).then_some(Self {
+            generation: generation.parse().ok()?,
+            tag: bits,
+            digits: tag.len(),
+        })
     }
 
     /// What the store of an event without compare-and-swap holds: a version with a tag, or nothing.
@@ -36,6 +42,16 @@ impl Version {
         (version.tag.is_some() && version.generation > 0).then_some(version)
     }
 
+    /// The version of a generation and a tag, with compare-and-swap. Tag 0 is none.
+    fn counted(generation: u64, tag: u64) -> Self {
+        let tag = (tag > 0).then_some(tag);
+        Self {
+            generation,
+            tag,
+            digits: if tag.is_some() { 6 } else { 0 },
+        }
+    }
+
     pub fn is_set(self) -> bool {
         self.generation % 2 == 1
     }
@@ -44,7 +60,8 @@ impl Version {
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.generation.fmt(f)?;
-        self.tag.map_or(Ok(()), |tag| write!(f, ".{tag:016x}"))
+        let digits = self.digits;
+        self.tag.map_or(Ok(()), |tag| write!(f, ".{tag:0digits$x}"))
     }
 }
 
@@ -56,8 +73,8 @@ pub struct State {
 }
 
 impl State {
-    /// With compare-and-swap, a value is a number. At least 0: the generation. Below: it was forgotten in the generation
-    /// without the sign.
+    /// With compare-and-swap, a value is a number: the generation, and above its 40 bits the tag. Below 0: it was forgotten in
+    /// the generation without the sign.
     fn of_number(value: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(value).ok();
         let number = text.and_then(|text| text.parse().ok());
@@ -67,7 +84,10 @@ impl State {
         };
         Some(Self {
             is_forgotten: number < 0,
-            ..Self::counted(number.unsigned_abs())
+            version: Version::counted(
+                number.unsigned_abs() % (1 << 40),
+                number.unsigned_abs() >> 40,
+            ),
         })
     }
 
@@ -82,14 +102,6 @@ impl State {
         })
     }
 
-    fn counted(generation: u64) -> Self {
-        let tag = None;
-        Self {
-            version: Version { generation, tag },
-            is_forgotten: false,
-        }
-    }
-
     pub fn is_set(self) -> bool {
         self.version.is_set()
     }
@@ -98,17 +110,20 @@ impl State {
         !self.is_forgotten && self.version.generation > 0
     }
 
-    /// With compare-and-swap, the state after a set or a clear that changes something.
+    /// With compare-and-swap, the state after a set or a clear that changes something, but for its tag.
     pub fn changed(self) -> Self {
-        Self::counted(self.version.generation + 1)
+        self.after(1, false)
     }
 
-    /// With compare-and-swap, the state after it was forgotten.
+    /// With compare-and-swap, the state after it was forgotten, but for its tag.
     pub fn forgotten(self) -> Self {
-        let generation = self.version.generation;
+        self.after(2 + self.version.generation % 2, true)
+    }
+
+    fn after(self, steps: u64, is_forgotten: bool) -> Self {
         Self {
-            is_forgotten: true,
-            ..Self::counted(generation + 2 + generation % 2)
+            version: Version::counted(self.version.generation + steps, 0),
+            is_forgotten,
         }
     }
 }
@@ -143,7 +158,7 @@ impl Truth {
             states: vec![(None, State::default())],
             reverts: Vec::new(),
         };
-        let mut tags = HashSet::new();
+        let (mut tags, mut versions) = (HashSet::new(), HashSet::new());
         let reverted = database.reverted();
         for (moment, value) in database.history(key) {
             let last = truth.last();
@@ -157,7 +172,15 @@ impl Truth {
             let next = next.ok_or_else(|| format!("{key} was given {value:?} at {at:.3} s"))?;
             let is_legal = if contract.is_exact() {
                 let is_birth = next == State::default() && last == State::default();
-                is_birth || next == last.changed() || (last.exists() && next == last.forgotten())
+                let is_step = |step: State| {
+                    let generation = next.version.generation;
+                    next.is_forgotten == step.is_forgotten && generation == step.version.generation
+                };
+                let is_next =
+                    is_step(last.changed()) || (last.exists() && is_step(last.forgotten()));
+                // Tags are short here: they tell apart what has the same generation.
+                let mut is_new = || next.version.tag.is_some() && versions.insert(next.version);
+                is_birth || (is_next && is_new())
             } else {
                 // Whoever writes has read a state that there was, at some time; and nobody had the tag before.
                 value.is_none()

@@ -1,24 +1,29 @@
-//! README says what the code does.
+//! The guides say what the code does.
 
 use http::{Request, StatusCode};
 use loopless::promises::{Build, PROMISES};
 use loopless_host::Harness;
 use loopless_host::store::{Memory, Observed, Operation};
 
-const README: &str = include_str!("../README.md");
+const GUIDE: &str = include_str!("../src/guide/deployment.md");
 
 #[test]
 fn its_table_of_promises_is_the_codes() {
-    let builds = [Build::SPIN, Build::AKAMAI_FUNCTIONS, Build::FERMYON_CLOUD];
+    let builds = [
+        Build::SPIN,
+        Build::FERMYON_CLOUD_SQLITE,
+        Build::AKAMAI_FUNCTIONS,
+        Build::FERMYON_CLOUD,
+    ];
     let rows = PROMISES.iter().map(|promise| {
         let kept = builds.map(|build| if build.keeps(promise) { "yes" } else { "no" });
         format!("| {} | {} |\n", promise.text, kept.join(" | "))
     });
-    let head = "| | Spin 4.1 | Akamai Functions | Fermyon Cloud, Spin 2.3 to 3 |\n| --- | --- | --- | --- |\n";
+    let head = "| | Spin 4.1, also with SQLite | Fermyon Cloud and Spin 2.3 to 3 with SQLite | Akamai Functions | Fermyon Cloud, Spin 2.3 to 3 |\n| --- | --- | --- | --- | --- |\n";
     let table = format!("{head}{}\n", rows.collect::<String>());
     assert!(
-        README.contains(&table),
-        "README should have this table:\n{table}"
+        GUIDE.contains(&table),
+        "src/guide/deployment.md should have this table:\n{table}"
     );
 }
 

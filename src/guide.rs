@@ -1,0 +1,10 @@
+//! Guides for those who call the component, deploy it and run it. There is no code here.
+
+#[doc = include_str!("guide/api.md")]
+pub mod api {}
+
+#[doc = include_str!("guide/deployment.md")]
+pub mod deployment {}
+
+#[doc = include_str!("guide/service.md")]
+pub mod service {}
