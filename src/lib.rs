@@ -75,7 +75,8 @@
 //!
 //! # Builds
 //!
-//! One source makes four components. Two features, each independent of the other, say what the host has:
+//! One source makes six components. Its features say what the host has. Each is independent of the others, but for `plain` and
+//! `store-sqlite`, which exclude each other:
 //!
 //! | features | for | manifest | WASI | strategy |
 //! | --- | --- | --- | --- | --- |

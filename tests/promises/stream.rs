@@ -8,7 +8,7 @@ use crate::support::{etag, problem, send};
 use http::StatusCode;
 use http_body_util::BodyExt;
 use loopless_host::Harness;
-use loopless_host::store::Operation;
+use loopless_host::store::{Operation, Store};
 use tokio::time::{Instant, sleep, timeout};
 
 const SET: &str = "{\"set\": true}";
