@@ -221,6 +221,10 @@ impl<D: Database> Store for Sqlite<D> {
 
 impl<D: Database> Atomics for Sqlite<D> {
     async fn increment(&self, key: &str, delta: i64) -> Result<i64, Error> {
+        if delta != 0 {
+            // A statement that is given up may be executed later, and would count then: it is asked of a database that answers.
+            self.get(key).await?;
+        }
         let parameters = vec![Value::Text(key.into()), Value::Integer(delta)];
         match first(self.execute(INCREMENT, parameters).await?) {
             Some(Value::Integer(sum)) => Ok(sum),
@@ -355,8 +359,17 @@ mod tests {
     }
 
     #[test]
+    fn what_counts_is_asked_of_a_database_that_answers() {
+        let silent = store([Err(Failure::Silent)]);
+        let error = at_once(silent.increment("service/terms", 1)).unwrap_err();
+        assert!(error.is_silent());
+        assert_eq!(*silent.database.asked.lock().unwrap(), [GET]);
+    }
+
+    #[test]
     fn what_is_no_number_is_not_counted_and_what_is_no_value_is_not_read() {
-        let error = at_once(store([Ok(Vec::new())]).increment("event/door", 1)).unwrap_err();
+        let answers = [Ok(Vec::new()), Ok(Vec::new())];
+        let error = at_once(store(answers).increment("event/door", 1)).unwrap_err();
         assert!(error.to_string().contains("\"event/door\""), "{error}");
         let error = at_once(store([Ok(vec![vec![Value::Other]])]).get("event/door")).unwrap_err();
         assert!(error.to_string().contains("\"event/door\""), "{error}");
