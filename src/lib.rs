@@ -36,7 +36,8 @@
 //! ```text
 //! lib.rs       the host's handler -> router, nothing else               ┐
 //! wasi_0_3.rs  clock, variables, tasks and reads of a WASI 0.3 host;    │
-//!              below it, responses, as long as somebody listens         │ these know WASI
+//!              below it, responses, as long as somebody listens, and    │
+//!              events for other components (`wit/events.wit`)           │ these know WASI
 //! wasi_0_2.rs  the same of a WASI 0.2 host; below it, HTTP              │
 //! atomics.rs   compare-and-swap and counters of `wasi:keyvalue`         ┘
 //! routes.rs    every route; below it, what they do                      ┐
@@ -172,7 +173,7 @@ mod component {
 
     /// The host that the component is built for.
     #[derive(Clone, Copy, Debug)]
-    struct Host;
+    pub struct Host;
 
     impl routes::Host for Host {
         type Strategy = Strategy;
@@ -205,11 +206,13 @@ mod component {
         }
     }
 
-    /// One router, and so one opened store, for all requests of an instance.
-    static ROUTER: LazyLock<Router> = LazyLock::new(|| {
+    /// One application, and so one opened store, for all that an instance does.
+    pub static APP: LazyLock<App<Host>> = LazyLock::new(|| {
         let events = Events::new(strategy(), host::SpinClock);
-        routes::router::<Host>(events, host::SpinVariables)
+        App::new(events, host::SpinVariables)
     });
+
+    static ROUTER: LazyLock<Router> = LazyLock::new(|| routes::router(APP.clone()));
 
     /// Answers one request.
     pub async fn answer(request: Request<Body>) -> Response {
