@@ -7,18 +7,17 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::sync::Mutex;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use http::{Request, Response, StatusCode};
-use loopless::clock::{Calendar, Clock};
+use loopless::clock::Tokio;
 use loopless::event::Events;
 use loopless::promises;
 use loopless::routes::{self, App, Background};
 use loopless::settings::Variables;
-use loopless::store::{Atomics, Error, Store};
+use loopless::store::{Memory, Store};
 use loopless::strategy::{Exact, Plain, Strategy};
 use loopless_host::Reuse;
 use loopless_host::store::Store as _;
@@ -47,78 +46,17 @@ fn runtime() -> Runtime {
     runtime.enable_all().start_paused(true).build().unwrap()
 }
 
-/// A store in memory, whose swaps are true.
-#[derive(Clone, Debug, Default)]
-struct Memory(Arc<Mutex<BTreeMap<String, Vec<u8>>>>);
-
-impl Memory {
-    fn values(&self) -> MutexGuard<'_, BTreeMap<String, Vec<u8>>> {
-        self.0.lock().unwrap()
-    }
-
-    fn dump(&self) -> Dump {
-        let mut dump = self.values().clone();
-        dump.retain(|key, _| is_of_events(key));
-        dump
-    }
-}
-
-impl Store for Memory {
-    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
-        Ok(self.values().get(key).cloned())
-    }
-
-    async fn set(&self, key: &str, value: &[u8]) -> Result<(), Error> {
-        self.values().insert(key.into(), value.into());
-        Ok(())
-    }
-
-    async fn delete(&self, key: &str) -> Result<(), Error> {
-        self.values().remove(key);
-        Ok(())
-    }
-
-    async fn keys(&self) -> Result<Vec<String>, Error> {
-        Ok(self.values().keys().cloned().collect())
-    }
-}
-
-impl Atomics for Memory {
-    async fn increment(&self, key: &str, delta: i64) -> Result<i64, Error> {
-        let mut values = self.values();
-        let value = values.entry(key.into()).or_insert_with(|| b"0".into());
-        let number: i64 = std::str::from_utf8(value).unwrap().parse().unwrap();
-        *value = (number + delta).to_string().into_bytes();
-        Ok(number + delta)
-    }
-
-    async fn swap(&self, key: &str, old: &[u8], new: &[u8]) -> Result<(), Error> {
-        let mut values = self.values();
-        if let Some(value) = values.get_mut(key).filter(|value| *value == old) {
-            *value = new.into();
+/// What the store has of events.
+async fn dump(store: &Memory) -> Dump {
+    let mut dump = Dump::new();
+    for key in store.keys().await.unwrap() {
+        if is_of_events(&key)
+            && let Some(value) = store.get(&key).await.unwrap()
+        {
+            dump.insert(key, value);
         }
-        Ok(())
     }
-}
-
-/// The runtime's clock, whose time is virtual.
-#[derive(Clone, Copy)]
-struct Virtual(tokio::time::Instant);
-
-impl Clock for Virtual {
-    fn now(&self) -> Duration {
-        self.0.elapsed()
-    }
-
-    async fn sleep(&self, duration: Duration) {
-        tokio::time::sleep(duration).await;
-    }
-}
-
-impl Calendar for Virtual {
-    fn date(&self) -> Duration {
-        self.now()
-    }
+    dump
 }
 
 struct Given(&'static [(&'static str, &'static str)]);
@@ -137,7 +75,7 @@ struct WithAtomics;
 
 impl routes::Host for WithAtomics {
     type Strategy = Exact<Memory>;
-    type Clock = Virtual;
+    type Clock = Tokio;
     type Variables = Given;
 
     const BUILD: promises::Build = promises::Build::SPIN;
@@ -162,7 +100,7 @@ struct WithRegisters;
 
 impl routes::Host for WithRegisters {
     type Strategy = Plain<Memory, fn() -> u64>;
-    type Clock = Virtual;
+    type Clock = Tokio;
     type Variables = Given;
 
     const BUILD: promises::Build = promises::Build::FERMYON_CLOUD;
@@ -173,7 +111,7 @@ impl routes::Host for WithRegisters {
 }
 
 /// Sends arbitrary requests to the router of a host.
-fn tries_the_router<H: routes::Host<Clock = Virtual, Variables = Given>>(
+fn tries_the_router<H: routes::Host<Clock = Tokio, Variables = Given>>(
     strategy: impl Fn(Memory) -> H::Strategy,
 ) where
     H::Strategy: Strategy,
@@ -182,17 +120,17 @@ fn tries_the_router<H: routes::Host<Clock = Virtual, Variables = Given>>(
         let runtime = runtime();
         let _entered = runtime.enter();
         let store = Memory::default();
-        let clock = Virtual(tokio::time::Instant::now());
-        let events = Events::new(strategy(store.clone()), clock);
+        let events = Events::new(strategy(store.clone()), Tokio::default());
         let router = routes::router::<H>(events, Given(variables));
         let tried = runner(500).run(&requests(), |requests| {
             for arbitrary in requests {
                 let Some(request) = arbitrary.request() else {
                     continue;
                 };
-                let before = store.dump();
+                let before = runtime.block_on(dump(&store));
                 let response = runtime.block_on(answer(&router, request.map(Body::from)));
-                check(&arbitrary, &response, &before, &store.dump())?;
+                let after = runtime.block_on(dump(&store));
+                check(&arbitrary, &response, &before, &after)?;
             }
             Ok(())
         });
@@ -284,9 +222,8 @@ fn the_build_for_fermyon_cloud_withstands_arbitrary_requests() {
 fn the_requests_reach_every_route_and_every_kind_of_answer() {
     let runtime = runtime();
     let _entered = runtime.enter();
-    let clock = Virtual(tokio::time::Instant::now());
     let strategy: Exact<_> = Exact::new(Memory::default(), rand::random);
-    let events = Events::new(strategy, clock);
+    let events = Events::new(strategy, Tokio::default());
     let router = routes::router::<WithAtomics>(events, Given(VARIABLES[0]));
     let seen = Mutex::new(BTreeMap::<u16, usize>::new());
     let tried = runner(500).run(&requests(), |requests| {

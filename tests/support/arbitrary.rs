@@ -19,10 +19,10 @@ pub const ORIGIN: &str = "https://app.example";
 /// What a request is made of.
 #[derive(Clone, Debug)]
 pub struct Arbitrary {
-    method: String,
-    target: String,
-    headers: Vec<(String, Vec<u8>)>,
-    body: Vec<u8>,
+    pub method: String,
+    pub target: String,
+    pub headers: Vec<(String, Vec<u8>)>,
+    pub body: Vec<u8>,
 }
 
 impl Arbitrary {
@@ -61,7 +61,8 @@ pub fn requests() -> impl Strategy<Value = Vec<Arbitrary>> {
 /// How many requests a case has.
 pub const REQUESTS: usize = 10;
 
-fn request() -> impl Strategy<Value = Arbitrary> {
+/// One request.
+pub fn request() -> impl Strategy<Value = Arbitrary> {
     let headers = vec(header(), 0..4);
     (method(), target(), headers, body()).prop_map(|(method, target, headers, body)| Arbitrary {
         method,

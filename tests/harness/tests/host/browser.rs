@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::conformance::{server, whole};
+use crate::conformance::{Server, whole};
 use crate::shared::programs::program;
 use crate::support::Host;
 use fantoccini::elements::Element;
@@ -260,7 +260,8 @@ async fn a_page_of_another_site_can_change_nothing_and_frame_nothing() {
          <input type=hidden name=state value=True><input type=submit></form>"
     );
     let page = move |_| std::future::ready(whole(200, "text/html", &evil));
-    client.goto(&server(page).await).await.unwrap();
+    let other = Server::start(page).await;
+    client.goto(&other.url).await.unwrap();
     // The frame stays empty.
     client.enter_frame(0).await.unwrap();
     let buttons = client.find_all(Locator::Css("button")).await.unwrap();

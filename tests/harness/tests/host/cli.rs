@@ -56,6 +56,24 @@ async fn help_says_what_it_does_and_names_every_option() {
             assert!(help.contains(&format!("- {host}:")), "{help}");
         }
     }
+    let (code, soak, _) = run(Path::new("."), &["soak", "--help"]).await;
+    assert_eq!(code, 0);
+    for told in [
+        "--url",
+        "--token",
+        "--minutes",
+        "--clients",
+        "--seed",
+        "--store",
+        "--component",
+        "--host",
+        "--quirks",
+        "sqlite:PATH",
+        "redis://",
+        "Exit code: 0",
+    ] {
+        assert!(soak.contains(told), "{told}: {soak}");
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The front of the host: what it takes from clients, what it refuses, and that the others are served meanwhile.
 
+mod fuzz;
+
 use std::time::Duration;
 
 use http::{Request, StatusCode};

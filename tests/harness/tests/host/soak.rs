@@ -1,19 +1,24 @@
 //! `loopless-host soak`: it passes where nothing is lost, and fails where something is.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::{Method, Request};
 use hyper::body::Incoming;
+use loopless_host::store::{Sqlite, Store};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::tempdir;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::ChildStdout;
 
-use crate::conformance::{Answer, Fault, Outcome, proxy, server, whole};
+use crate::conformance::{Answer, Fault, Outcome, Server, proxy, whole};
+use crate::shared::redis_server::RedisServer;
 use crate::support::{Host, command, component};
 
 /// Soaks for some seconds: a hundredth of a minute is 600 ms.
@@ -68,6 +73,18 @@ async fn hosts_that_are_killed_and_whose_store_fails_lose_nothing() {
 }
 
 #[tokio::test]
+async fn hosts_on_one_redis_lose_nothing_either() {
+    let Some(redis) = RedisServer::start().await else {
+        return;
+    };
+    let component = component();
+    let component = component.to_str().unwrap();
+    let store = ["--store", &redis.url(), "--quirks", "spin-redis"];
+    let arguments = ["--minutes", "0.05", "--component", component];
+    passed(&soak(&[&arguments[..], &store].concat()).await);
+}
+
+#[tokio::test]
 async fn a_server_that_runs_is_soaked_from_outside_and_left_as_it_was() {
     let directory = tempdir().unwrap();
     let host = Host::of_build(
@@ -99,7 +116,10 @@ async fn drops_changes(
         return proxy(Fault::Nothing, upstream, request).await;
     }
     let (mut parts, body) = request.into_parts();
-    let wanted = http_body_util::BodyExt::collect(body).await.unwrap();
+    let Ok(wanted) = http_body_util::BodyExt::collect(body).await else {
+        // Its client has hung up.
+        return whole(400, "text/plain", "");
+    };
     let wanted: Value = serde_json::from_slice(&wanted.to_bytes()).unwrap_or_default();
     parts.method = Method::GET;
     parts.headers.clear();
@@ -131,10 +151,11 @@ async fn changes_that_are_acknowledged_and_not_made_are_found() {
         let host = Host::of_build(directory.path(), build, &["--store", "memory"]).await;
         let upstream: Arc<str> = host.url.as_str().into();
         let count = Arc::default();
-        let url =
-            server(move |request| drops_changes(Arc::clone(&count), upstream.clone(), request))
-                .await;
-        let outcome = soak(&["--url", &url, "--minutes", "0.03"]).await;
+        let server = Server::start(move |request| {
+            drops_changes(Arc::clone(&count), upstream.clone(), request)
+        })
+        .await;
+        let outcome = soak(&["--url", &server.url, "--minutes", "0.03"]).await;
         failed(&outcome, &["states that contradict what was acknowledged"]);
     }
 }
@@ -144,8 +165,10 @@ async fn waits_that_end_too_early_are_found() {
     let directory = tempdir().unwrap();
     let host = Host::start(directory.path(), &["--store", "memory"]).await;
     let upstream: Arc<str> = host.url.as_str().into();
-    let url = server(move |request| proxy(Fault::EndsWaitsAtOnce, upstream.clone(), request)).await;
-    let outcome = soak(&["--url", &url, "--minutes", "0.03"]).await;
+    let server =
+        Server::start(move |request| proxy(Fault::EndsWaitsAtOnce, upstream.clone(), request))
+            .await;
+    let outcome = soak(&["--url", &server.url, "--minutes", "0.03"]).await;
     failed(
         &outcome,
         &["watchers that were told too much or too little"],
@@ -157,7 +180,7 @@ async fn a_server_that_refuses_all_changes_does_not_pass() {
     let directory = tempdir().unwrap();
     let host = Host::start(directory.path(), &["--store", "memory"]).await;
     let upstream: Arc<str> = host.url.as_str().into();
-    let url = server(move |request: Request<Incoming>| {
+    let server = Server::start(move |request: Request<Incoming>| {
         let upstream = upstream.clone();
         async move {
             if request.method() == Method::PUT {
@@ -167,8 +190,119 @@ async fn a_server_that_refuses_all_changes_does_not_pass() {
         }
     })
     .await;
-    let outcome = soak(&["--url", &url, "--minutes", "0.01"]).await;
+    let outcome = soak(&["--url", &server.url, "--minutes", "0.01"]).await;
     failed(&outcome, &["requests refused or broken off"]);
+}
+
+/// A soak with hosts of its own on a store in this directory, which meet something that the soak does not expect.
+struct Own {
+    soak: tokio::process::Child,
+    stdout: Lines<BufReader<ChildStdout>>,
+    printed: String,
+}
+
+impl Own {
+    async fn start(directory: &Path) -> (Self, Sqlite) {
+        let path = directory.join("store.db");
+        let store = format!("sqlite:{}", path.display());
+        let component = component();
+        let component = component.to_str().unwrap();
+        let arguments = ["soak", "--minutes", "0.05", "--component", component];
+        let mut soak = command(directory, &arguments);
+        let mut soak = soak.args(["--store", &store]).spawn().unwrap();
+        let mut stdout = BufReader::new(soak.stdout.take().unwrap()).lines();
+        let printed = stdout.next_line().await.unwrap().expect("it begins") + "\n";
+        let store = Sqlite::open(path).unwrap();
+        let soak = Self {
+            soak,
+            stdout,
+            printed,
+        };
+        (soak, store)
+    }
+
+    /// The address of the host that is not killed before the last look.
+    fn address(&self) -> String {
+        let mut words = self.printed.split_whitespace();
+        let address = words.find_map(|word| word.strip_prefix("http://"));
+        address.expect(&self.printed).to_owned()
+    }
+
+    /// Waits until it ends. What it met goes on until then.
+    async fn ends(mut self) -> Outcome {
+        while let Some(line) = self.stdout.next_line().await.unwrap() {
+            self.printed += &(line + "\n");
+        }
+        let output = self.soak.wait_with_output().await.unwrap();
+        Outcome {
+            code: output.status.code().unwrap(),
+            stdout: self.printed,
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+/// How often a fault strikes, for as long as the soak goes on.
+const AGAIN: Duration = Duration::from_millis(50);
+
+#[tokio::test]
+async fn a_store_that_goes_back_behind_its_hosts_is_found() {
+    let directory = tempdir().unwrap();
+    let (soak, store) = Own::start(directory.path()).await;
+    let goes_back = async {
+        // What each key had when it was first seen.
+        let mut old = HashMap::new();
+        loop {
+            for key in store.keys().await.unwrap() {
+                if let Some(value) = store.get(&key).await.unwrap() {
+                    let old: &Vec<u8> = old.entry(key.clone()).or_insert(value);
+                    store.set(&key, old).await.unwrap();
+                }
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    };
+    let outcome = tokio::select! {
+        outcome = soak.ends() => outcome,
+        () = goes_back => unreachable!(),
+    };
+    failed(&outcome, &["states that contradict what was acknowledged"]);
+}
+
+#[tokio::test]
+async fn a_connection_that_stays_open_is_found() {
+    /// The soak looks at two events before the traffic, and sees then what its hosts have open without any.
+    const BEFORE: usize = 2;
+
+    let directory = tempdir().unwrap();
+    let (soak, store) = Own::start(directory.path()).await;
+    let address = soak.address();
+    let stays = async {
+        while store.keys().await.unwrap().len() <= BEFORE {
+            tokio::time::sleep(AGAIN).await;
+        }
+        // A connection is closed if nothing comes for long. No instance sees this request, which names no host.
+        while let Ok(mut connection) = TcpStream::connect(&address).await {
+            let mut answer = [0; 1024];
+            while connection
+                .write_all(b"GET / HTTP/1.1\r\n\r\n")
+                .await
+                .is_ok()
+                && matches!(connection.read(&mut answer).await, Ok(1..))
+            {
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+        // The host was killed: the look is over.
+        std::future::pending().await
+    };
+    let outcome = tokio::select! {
+        outcome = soak.ends() => outcome,
+        () = stays => unreachable!(),
+    };
+    failed(&outcome, &[" leaks"]);
+    let found = "has 1 connections 10 s after the traffic, and had 0";
+    assert!(outcome.stderr.contains(found), "{}", outcome.stderr);
 }
 
 #[tokio::test]
@@ -199,13 +333,13 @@ async fn what_cannot_be_soaked_is_one_line_and_exit_code_1() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let nobody = format!("http://{}", free.local_addr().unwrap());
     drop(free);
-    let other = server(async |_| whole(200, "text/plain", "hello")).await;
+    let other = Server::start(async |_| whole(200, "text/plain", "hello")).await;
     let component = component();
     let component = component.to_str().unwrap();
     for (arguments, what) in [
         (&["--url", &nobody][..], nobody.as_str()),
         (
-            &["--url", &other],
+            &["--url", &other.url],
             "does not say what the component promises",
         ),
         (&["--component", "no.wasm"], "no.wasm"),

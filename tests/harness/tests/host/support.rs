@@ -122,11 +122,13 @@ impl Host {
     /// The same, with the lines of standard output from the beginning.
     pub async fn finished(mut self) -> (ExitStatus, Vec<String>, String) {
         let mut errors = String::new();
-        let mut stderr = self.child.stderr.take().unwrap();
         while let Some(line) = self.stdout.next_line().await.unwrap() {
             self.printed.push(line);
         }
-        stderr.read_to_string(&mut errors).await.unwrap();
+        // It may have been given a file instead.
+        if let Some(mut stderr) = self.child.stderr.take() {
+            stderr.read_to_string(&mut errors).await.unwrap();
+        }
         (self.child.wait().await.unwrap(), self.printed, errors)
     }
 
