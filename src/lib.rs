@@ -22,7 +22,8 @@
 //!
 //! The same code runs in a component on a host's key-value store, where many requests, instances and machines share `door`.
 //!
-//! - To *call* the component, read the [API guide](guide::api); to *deploy* it, the [deployment guide](guide::deployment).
+//! - To *call* the component, read the [API guide](guide::api); to use events from *another component*, in any language, the
+//!   [guide to languages](guide::languages); to *deploy* it, the [deployment guide](guide::deployment).
 //! - To use events from *Rust*, begin with [`event::Events`]. The modules [`event`], [`state`], [`strategy`], [`store`] and
 //!   [`clock`] are the library, and follow semantic versioning. The others are the component.
 //! - To *change* this crate, read on.
@@ -101,8 +102,8 @@
 //!
 //! # Guides
 //!
-//! The [API](guide::api), the [service](guide::service), [deployment](guide::deployment), and [`security`]: what is defended, by
-//! what, and what is left to the platform.
+//! The [API](guide::api), [languages](guide::languages), the [service](guide::service), [deployment](guide::deployment), and
+//! [`security`]: what is defended, by what, and what is left to the platform.
 #![warn(missing_docs)]
 
 #[cfg(all(target_os = "wasi", not(feature = "plain")))]
