@@ -33,7 +33,10 @@ fn say(said: &Once, what: &str) {
 fn keeps_every_promise([option, build]: [&str; 2], seeds: u64) {
     static SAID: Once = Once::new();
 
-    say(&SAID, "The simulation searches 1,000 worlds: a minute or two");
+    say(
+        &SAID,
+        "The simulation searches 1,000 worlds: a minute or two",
+    );
     let count = seeds.to_string();
     let output = simulate(&[option, build, "--seeds", &count]);
     let (found, errors) = (text(&output.stdout), text(&output.stderr));
