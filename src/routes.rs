@@ -26,7 +26,7 @@ use crate::clock::{Calendar, Clock};
 use crate::event::{Event, Events, Name};
 use crate::problem::Problem;
 use crate::promises::Build;
-use crate::settings::{Access, Settings, Variables};
+use crate::settings::{self, Access, Settings, Variables};
 use crate::store::Atomics;
 use crate::strategy::{Exact, Strategy};
 
@@ -35,15 +35,8 @@ use page::Page;
 /// The largest request body, in bytes.
 const BODY_LIMIT: usize = 1024;
 
-/// The application, over any host.
-pub fn router<H: Host>(events: Events<H::Strategy, H::Clock>, variables: H::Variables) -> Router {
-    let app = App(Arc::new(Shared {
-        events,
-        variables,
-        settings: OnceLock::new(),
-        access: OnceLock::new(),
-        places: Arc::new(()),
-    }));
+/// The routes of the application, over any host.
+pub fn router<H: Host>(app: App<H>) -> Router {
     Router::new()
         .route("/", get(demo::index::<H>))
         .route("/change_event", post(demo::change::<H>))
@@ -134,7 +127,7 @@ pub struct Place {
     _of: Arc<()>,
 }
 
-/// The state of the router.
+/// The application: the state of the router.
 pub struct App<H: Host>(Arc<Shared<H>>);
 
 impl<H: Host> std::fmt::Debug for App<H> {
@@ -150,8 +143,19 @@ impl<H: Host> Clone for App<H> {
 }
 
 impl<H: Host> App<H> {
+    /// The application, with the events and the variables of its host.
+    pub fn new(events: Events<H::Strategy, H::Clock>, variables: H::Variables) -> Self {
+        Self(Arc::new(Shared {
+            events,
+            variables,
+            settings: OnceLock::new(),
+            access: OnceLock::new(),
+            places: Arc::new(()),
+        }))
+    }
+
     /// The settings, read from the host by the first request of an instance that needs them.
-    async fn settings(&self) -> Result<Settings, Problem> {
+    pub(crate) async fn settings(&self) -> Result<Settings, settings::Error> {
         if let Some(settings) = self.0.settings.get() {
             return Ok(*settings);
         }
@@ -190,7 +194,7 @@ impl<H: Host> App<H> {
     }
 
     /// An event, to look at or to change.
-    fn event(&self, name: &Name) -> Event<'_, H::Strategy, H::Clock> {
+    pub(crate) fn event(&self, name: &Name) -> Event<'_, H::Strategy, H::Clock> {
         self.0.events.named(name)
     }
 

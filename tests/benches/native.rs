@@ -12,7 +12,7 @@ use divan::{Bencher, black_box};
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use loopless::event::Name;
-use loopless::routes;
+use loopless::routes::{self, App};
 use loopless::store::{Atomics, Memory, Store};
 use loopless_benches::{Host, Unset, events, now};
 
@@ -80,7 +80,7 @@ mod router {
     fn bench(bencher: Bencher, requests: &[(Method, &str, &'static str)]) {
         let events = events();
         now(events.named(&Name::DEMO).set()).unwrap();
-        let router = routes::router::<Host>(events, Unset);
+        let router = routes::router::<Host>(App::new(events, Unset));
         let requests = requests.iter().cycle();
         let mut next = requests.map(|(method, path, body)| {
             let request = Request::builder().method(method).uri(*path);
