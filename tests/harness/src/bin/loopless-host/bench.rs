@@ -16,8 +16,8 @@
 //!
 //! Waits that come together are spread over instances, because Wasmtime's handler starts one where none can take a request at
 //! once. To let no more requests be taken than there are threads, until each pauses, halves the reads of 100 waits. It
-//! was tried and left out: it also packs changes, each of which stops its instance until it is on the disk, and a third to a half of
-//! the changes/s on SQLite went with it.
+//! was tried and left out: it also packs changes, each of which stops its instance until it is on the disk, and more than half of the
+//! changes/s on SQLite went with it.
 
 mod load;
 pub mod plain;
