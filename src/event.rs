@@ -986,7 +986,6 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::future::Future;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -996,6 +995,7 @@ pub(crate) mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::clock::Tokio;
     use crate::state::GENERATION_BITS;
     use crate::store::Atomics;
     use crate::strategy::{self, Exact, Plain};
@@ -1004,20 +1004,6 @@ pub(crate) mod tests {
 
     /// The tag that comes of random bits that are all 0.
     const TAG: i64 = 1;
-
-    /// Tokio's clock, which stands still in these tests until everybody sleeps.
-    #[derive(Debug)]
-    struct Paused(Instant);
-
-    impl Clock for Paused {
-        fn now(&self) -> Duration {
-            self.0.elapsed()
-        }
-
-        fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send {
-            tokio::time::sleep(duration)
-        }
-    }
 
     /// The harness's store with the quirks of a host. Each step takes a random while, so that a seed is a schedule.
     #[derive(Clone, Debug)]
@@ -1047,17 +1033,17 @@ pub(crate) mod tests {
         }
 
         /// An instance of its own, on this store.
-        fn instance(&self) -> Events<Exact<Host>, Paused> {
-            Events::new(Exact::new(self.clone(), || 0), Paused(Instant::now()))
+        fn instance(&self) -> Events<Exact<Host>, Tokio> {
+            Events::new(Exact::new(self.clone(), || 0), Tokio::default())
         }
 
         /// An instance of its own, on this store, without compare-and-swap.
         fn plain_instance(
             &self,
-        ) -> Events<Plain<Host, impl Fn() -> u64 + Send + Sync + use<>>, Paused> {
+        ) -> Events<Plain<Host, impl Fn() -> u64 + Send + Sync + use<>>, Tokio> {
             let random = self.random.clone();
             let tags = move || random.lock().unwrap().random();
-            Events::new(Plain::new(self.clone(), tags), Paused(Instant::now()))
+            Events::new(Plain::new(self.clone(), tags), Tokio::default())
         }
 
         async fn step(&self) {
@@ -1469,7 +1455,7 @@ pub(crate) mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_change_that_never_comes_through_ends_after_a_bounded_number_of_attempts() {
-        let events = Events::new(Exact::new(Stuck::default(), || 0), Paused(Instant::now()));
+        let events = Events::new(Exact::new(Stuck::default(), || 0), Tokio::default());
         let began = Instant::now();
         assert_eq!(events.named(&e()).set().await, Err(Error::Contended));
         assert_eq!(*events.store().0.lock().unwrap(), ATTEMPTS);
@@ -1631,7 +1617,7 @@ pub(crate) mod tests {
         let random = || RANDOM.fetch_add(1, Ordering::Relaxed);
         let host = Host::new(Quirks::SpinSqlite);
         let strategy = Exact::new(host.clone(), random);
-        let events = Arc::new(Events::new(strategy, Paused(Instant::now())));
+        let events = Arc::new(Events::new(strategy, Tokio::default()));
         let event = events.named(&e());
         let mut before = Vec::new();
         for set in [true, false, true, false] {

@@ -8,8 +8,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::future::{Future, pending, poll_fn};
+use std::io::{self, Write};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Once};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -230,7 +231,7 @@ fn number(value: &Value) -> i64 {
 
 /// Without the tag, which is above its 40 bits.
 fn generation(value: &Value) -> i64 {
-    number(value) % (1 << 40)
+    number(value).abs() % (1 << 40)
 }
 
 fn is_set(value: &Value) -> bool {
@@ -652,8 +653,7 @@ impl Model for Protocol {
             _ => self.apply(&mut state.value, &step),
         };
         let is_lenient = self.code.is_plain() && !self.is_strict;
-        let (old, new) = (number(&last.value), number(&state.value));
-        state.went_back |= new.abs() < old.abs();
+        state.went_back |= generation(&state.value) < generation(&last.value);
         if state.value != last.value {
             for other in state.under_way.iter_mut().flatten() {
                 other.was_set |= is_set(&state.value);
@@ -749,7 +749,17 @@ fn holds(name: &str, protocol: &Protocol) {
     );
 }
 
+/// Says what takes long. The test harness captures what is printed by macros, and not this.
+fn say_what_takes_long() {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        let what = "The model checker takes every order of steps of small programs: about a minute";
+        _ = writeln!(io::stderr(), "{what}");
+    });
+}
+
 fn holds_on(store: &str, name: &str, protocol: &Protocol) {
+    say_what_takes_long();
     let checker = protocol.clone().checker().threads(2).spawn_bfs().join();
     println!(
         "{name}, {store}: {} states, {} steps at most",

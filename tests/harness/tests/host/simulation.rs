@@ -1,8 +1,9 @@
 //! The promises hold in every world that a few hundred seeds make, and the search finds what breaks them.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::Mutex;
+use std::sync::{Mutex, Once};
 
 use crate::support::{component, project};
 
@@ -23,8 +24,19 @@ fn on(component: &Path) -> [String; 2] {
     ["--component".into(), component.to_str().unwrap().to_owned()]
 }
 
+/// Says what takes long. The test harness captures what is printed by macros, and not this.
+fn say(said: &Once, what: &str) {
+    said.call_once(|| _ = writeln!(io::stderr(), "{what}"));
+}
+
 /// Searches worlds of this build.
 fn keeps_every_promise([option, build]: [&str; 2], seeds: u64) {
+    static SAID: Once = Once::new();
+
+    say(
+        &SAID,
+        "The simulation searches 1,000 worlds: one or two minutes",
+    );
     let count = seeds.to_string();
     let output = simulate(&[option, build, "--seeds", &count]);
     let (found, errors) = (text(&output.stdout), text(&output.stderr));
@@ -367,11 +379,16 @@ const SWAPS_BLINDLY: Mutation = Mutation {
 /// Builds the component with a mistake in it, from a copy of its sources.
 fn mutant(mutation: &Mutation) -> PathBuf {
     static BUILDING: Mutex<()> = Mutex::new(());
+    static SAID: Once = Once::new();
 
     // All of them in one place, so that what they depend on is built once.
     let place = project().join("target/mutants");
     let directory = place.join(mutation.name);
     let _building = BUILDING.lock();
+    say(
+        &SAID,
+        "The mutants are built, each with a mistake that the simulation has to find: some minutes",
+    );
     for part in ["src", "wit"] {
         copy(&project().join(part), &directory.join(part));
     }
