@@ -22,7 +22,8 @@
 //!
 //! The same code runs in a component on a host's key-value store, where many requests, instances and machines share `door`.
 //!
-//! - To *call* the component, read the [API guide](guide::api); to *deploy* it, the [deployment guide](guide::deployment).
+//! - To *call* the component, read the [API guide](guide::api); to use events from *another component*, in any language, the
+//!   [guide to languages](guide::languages); to *deploy* it, the [deployment guide](guide::deployment).
 //! - To use events from *Rust*, begin with [`event::Events`]. The modules [`event`], [`state`], [`strategy`], [`store`] and
 //!   [`clock`] are the library, and follow semantic versioning. The others are the component.
 //! - To *change* this crate, read on.
@@ -36,7 +37,8 @@
 //! ```text
 //! lib.rs       the host's handler -> router, nothing else               ┐
 //! wasi_0_3.rs  clock, variables, tasks and reads of a WASI 0.3 host;    │
-//!              below it, responses, as long as somebody listens         │ these know WASI
+//!              below it, responses, as long as somebody listens, and    │
+//!              events for other components (`wit/events.wit`)           │ these know WASI
 //! wasi_0_2.rs  the same of a WASI 0.2 host; below it, HTTP              │
 //!              Below both, their host's SQLite                          │
 //! atomics.rs   compare-and-swap and counters of `wasi:keyvalue`         ┘
@@ -105,8 +107,8 @@
 //!
 //! # Guides
 //!
-//! The [API](guide::api), the [service](guide::service), [deployment](guide::deployment), and [`security`]: what is defended, by
-//! what, and what is left to the platform.
+//! The [API](guide::api), [languages](guide::languages), the [service](guide::service), [deployment](guide::deployment), and
+//! [`security`]: what is defended, by what, and what is left to the platform.
 #![warn(missing_docs)]
 
 #[cfg(all(
@@ -195,7 +197,7 @@ mod component {
 
     /// The host that the component is built for.
     #[derive(Clone, Copy, Debug)]
-    struct Host;
+    pub struct Host;
 
     impl routes::Host for Host {
         type Strategy = Strategy;
@@ -228,11 +230,13 @@ mod component {
         }
     }
 
-    /// One router, and so one opened store, for all requests of an instance.
-    static ROUTER: LazyLock<Router> = LazyLock::new(|| {
+    /// One application, and so one opened store, for all that an instance does.
+    pub static APP: LazyLock<App<Host>> = LazyLock::new(|| {
         let events = Events::new(strategy(), host::SpinClock);
-        routes::router::<Host>(events, host::SpinVariables)
+        App::new(events, host::SpinVariables)
     });
+
+    static ROUTER: LazyLock<Router> = LazyLock::new(|| routes::router(APP.clone()));
 
     /// Answers one request.
     pub async fn answer(request: Request<Body>) -> Response {

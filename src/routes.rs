@@ -26,7 +26,7 @@ use crate::clock::{Calendar, Clock};
 use crate::event::{Event, Events, Name};
 use crate::problem::Problem;
 use crate::promises::Build;
-use crate::settings::{Access, Settings, Variables};
+use crate::settings::{self, Access, Settings, Variables};
 use crate::store::Atomics;
 use crate::strategy::{Exact, Strategy};
 
@@ -35,15 +35,8 @@ use page::Page;
 /// The largest request body, in bytes.
 const BODY_LIMIT: usize = 1024;
 
-/// The application, over any host.
-pub fn router<H: Host>(events: Events<H::Strategy, H::Clock>, variables: H::Variables) -> Router {
-    let app = App(Arc::new(Shared {
-        events,
-        variables,
-        settings: OnceLock::new(),
-        access: OnceLock::new(),
-        places: Arc::new(()),
-    }));
+/// The routes of the application, over any host.
+pub fn router<H: Host>(app: App<H>) -> Router {
     Router::new()
         .route("/", get(demo::index::<H>))
         .route("/change_event", post(demo::change::<H>))
@@ -134,7 +127,7 @@ pub struct Place {
     _of: Arc<()>,
 }
 
-/// The state of the router.
+/// The application: the state of the router.
 pub struct App<H: Host>(Arc<Shared<H>>);
 
 impl<H: Host> std::fmt::Debug for App<H> {
@@ -150,8 +143,19 @@ impl<H: Host> Clone for App<H> {
 }
 
 impl<H: Host> App<H> {
+    /// The application, with the events and the variables of its host.
+    pub fn new(events: Events<H::Strategy, H::Clock>, variables: H::Variables) -> Self {
+        Self(Arc::new(Shared {
+            events,
+            variables,
+            settings: OnceLock::new(),
+            access: OnceLock::new(),
+            places: Arc::new(()),
+        }))
+    }
+
     /// The settings, read from the host by the first request of an instance that needs them.
-    async fn settings(&self) -> Result<Settings, Problem> {
+    pub(crate) async fn settings(&self) -> Result<Settings, settings::Error> {
         if let Some(settings) = self.0.settings.get() {
             return Ok(*settings);
         }
@@ -190,7 +194,7 @@ impl<H: Host> App<H> {
     }
 
     /// An event, to look at or to change.
-    fn event(&self, name: &Name) -> Event<'_, H::Strategy, H::Clock> {
+    pub(crate) fn event(&self, name: &Name) -> Event<'_, H::Strategy, H::Clock> {
         self.0.events.named(name)
     }
 
@@ -213,14 +217,46 @@ pub async fn answer(router: &Router, request: Request<Body>) -> Response {
     response
 }
 
-/// The description of all this (OpenAPI 3.1).
+/// The description of all this (OpenAPI 3.1), without the indentation, which is a third of it.
+static OPENAPI: &str = {
+    const SOURCE: &[u8] = include_bytes!("openapi.json");
+    const LENGTH: usize = unindent(SOURCE, &mut []);
+    static DOCUMENT: [u8; LENGTH] = {
+        let mut document = [0; LENGTH];
+        unindent(SOURCE, &mut document);
+        document
+    };
+    match str::from_utf8(&DOCUMENT) {
+        Ok(document) => document,
+        Err(_) => panic!("the description is no text"),
+    }
+};
+
+/// Writes `source` without line breaks and what is blank after them, as far as there is room. Returns how long it is.
+const fn unindent(source: &[u8], into: &mut [u8]) -> usize {
+    let (mut length, mut at, mut is_indentation) = (0, 0, false);
+    while at < source.len() {
+        let byte = source[at];
+        is_indentation = byte == b'\n' || (is_indentation && byte == b' ');
+        if !is_indentation {
+            if length < into.len() {
+                into[length] = byte;
+            }
+            length += 1;
+        }
+        at += 1;
+    }
+    length
+}
+
+/// The description of all this.
 async fn openapi<H: Host>(State(app): State<App<H>>, uri: Uri) -> Result<Response, Problem> {
     let [] = request::parameters(&uri, [])?;
     let settings = app.settings().await?;
     // The one number in it that an operator may change, and what the build is. A test sees to it that they are there.
     let most = format!("\"maximum\": {}", settings.wait_max.as_secs());
     let build = format!("\"x-loopless\": {}", H::BUILD.document());
-    let document = include_str!("openapi.json")
+    let document = OPENAPI
         .replace("\"maximum\": 25", &most)
         .replace("\"x-loopless\": {}", &build);
     Ok(json(document))
@@ -257,4 +293,19 @@ async fn health<H: Host>(State(app): State<App<H>>, uri: Uri) -> Result<Response
     let health =
         serde_json::json!({ "status": "ok", "store_ms": took.as_micros() as f64 / 1000.0 });
     Ok(json(health.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn the_description_loses_its_indentation_and_nothing_else() {
+        let source = include_str!("openapi.json");
+        let parse = |document| serde_json::from_str::<Value>(document).unwrap();
+        assert_eq!(parse(OPENAPI), parse(source));
+        assert!(!OPENAPI.contains('\n'));
+    }
 }

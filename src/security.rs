@@ -29,7 +29,7 @@
 //! | to change, or to look, without a token | 401, before a handler or the store is asked. Tokens are compared in constant time: only their length shows. A variable that cannot be used lets nobody pass | `tests/promises/access.rs` |
 //! | to guess a token | nothing but its length: no attempt is counted. 32 random bytes, as in README, are not guessed | |
 //! | requests that make no sense | bounds on the path, the headers, the body (1 KiB), names (64 characters), times and list pages; 4xx with a problem document, and nothing is changed | `tests/fuzz.rs`, `tests/promises/errors.rs` |
-//! | to make the component trap, which would end the other requests of its instance | no `unwrap` outside tests, and arbitrary requests that find no panic; no unsafe code in the workspace | `tests/fuzz.rs` |
+//! | to make the component trap, which would end the other requests of its instance | no `unwrap` outside tests, and arbitrary requests that find no panic; no unsafe code in the workspace but what wit-bindgen generates | `tests/fuzz.rs` |
 //! | waits and streams in great number | `instance_waits_max` an instance, then 429. The waits on an event share its reads (WASI 0.3), and each wait has an end. Where the host tells, a client that hangs up ends its wait | `tests/promises/access.rs`, `tests/harness/tests/host/front.rs` |
 //! | names in great number, to fill the store | with a `write_token`, only writers can. There is no bound on events, other than the store's own | |
 //! | `GET /healthz`, which needs no token | one read of the store a request, and an answer within 1.5 s (with WASI 0.3) | `tests/promises/access.rs` |
@@ -70,7 +70,7 @@
 //! platform's.
 //!
 //! **Who supplies the code.** `Cargo.lock` pins every crate by its hash. cargo-deny, in CI, checks licences, sources, what the
-//! component may depend on, and known vulnerabilities. The workspace forbids unsafe code; bindings come from wit-bindgen. The component
+//! component may depend on, and known vulnerabilities. The workspace denies unsafe code, except in bindings, which come from wit-bindgen. The component
 //! imports no way out of its sandbox but the store: it can send no requests, so it cannot give anything away except in a
 //! response. `wit/world.wit` names each import with its reason, and a test compares it with what is built.
 //!

@@ -35,7 +35,7 @@ fn keeps_every_promise([option, build]: [&str; 2], seeds: u64) {
 
     say(
         &SAID,
-        "The simulation searches 1,000 worlds: one or two minutes",
+        "The simulation searches 1,000 worlds: a minute or two",
     );
     let count = seeds.to_string();
     let output = simulate(&[option, build, "--seeds", &count]);

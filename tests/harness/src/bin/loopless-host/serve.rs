@@ -446,7 +446,7 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<Running> {
 }
 
 /// Lets this process have as many open files as it may: each connection is one, and the usual limit is 1,024.
-fn allow_open_files() {
+pub fn allow_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let most = Rlimit {
         current: limit.maximum,

@@ -1,0 +1,303 @@
+//! Another component uses events through `loopless:event/events`, without HTTP: Spin composes the two if that one has loopless
+//! as a component dependency. Here, the test does.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use http::{Method, Request, StatusCode};
+use loopless_host::console::Output;
+use loopless_host::store::{Memory, Observed, Operation, Quirks, Store};
+use loopless_host::{Builder, Harness, component};
+use support::{Build, send, text};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use wac_graph::CompositionGraph;
+use wac_graph::types::Package;
+
+/// The builds that export the interface.
+const BUILDS: [(&str, Build); 2] = [
+    ("spin", Build::SPIN),
+    ("akamai-functions", Build::AKAMAI_FUNCTIONS),
+];
+
+/// A reading of a wait that is old, with its jitter.
+const READING: Duration = Duration::from_millis(125);
+
+const SET: &str = "{\"set\": true}";
+const CLEAR: &str = "{\"set\": false}";
+
+/// The doorbell, composed with a build of loopless as Spin composes a component with its dependency: what that one exports
+/// and this one imports is joined, and the host provides what else they import. Its exports are those of the doorbell.
+fn composed(name: &str, build: Build) -> PathBuf {
+    static COMPOSED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("doorbell-{name}.wasm"));
+    let mut composed = COMPOSED.lock().unwrap();
+    if !composed.contains(&path) {
+        let doorbell = component::build("tests/doorbell".as_ref()).unwrap();
+        let mut graph = CompositionGraph::new();
+        let [doorbell, loopless] =
+            [("doorbell", doorbell), ("loopless", build.path())].map(|(name, path)| {
+                let package = Package::from_file(name, None, path, graph.types_mut()).unwrap();
+                graph.register_package(package).unwrap()
+            });
+        wac_graph::plug(&mut graph, vec![loopless], doorbell).unwrap();
+        std::fs::write(&path, graph.encode(Default::default()).unwrap()).unwrap();
+        composed.push(path.clone());
+    }
+    path
+}
+
+fn doorbell((name, build): (&str, Build)) -> Builder {
+    let builder = build.builder();
+    builder.component(composed(name, build))
+}
+
+/// A host of the doorbell and one of the component itself, on one store.
+async fn both(build: (&str, Build)) -> (Harness, Harness, Observed) {
+    let store = Observed::new(Memory::default());
+    let doorbell = doorbell(build).store(store.clone()).start().await.unwrap();
+    let loopless = build
+        .1
+        .builder()
+        .store(store.clone())
+        .start()
+        .await
+        .unwrap();
+    (doorbell, loopless, store)
+}
+
+/// What the interface returned.
+async fn ask(host: &Harness, method: &str, path: &str) -> String {
+    let response = send(host, method, path, &[], "").await;
+    assert_eq!(
+        response.status(),
+        StatusCode::OK,
+        "{path}: {}",
+        text(&response)
+    );
+    text(&response).to_owned()
+}
+
+/// The error that the interface returned.
+async fn error(host: &Harness, method: &str, path: &str) -> String {
+    let response = send(host, method, path, &[], "").await;
+    let status = response.status();
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{path}");
+    assert!(host.printed(Output::Stderr).is_empty(), "it trapped");
+    text(&response).to_owned()
+}
+
+async fn put(host: &Harness, body: &str) {
+    let changed = send(host, "PUT", "/events/door", &[], body).await;
+    assert_eq!(changed.status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_are_those_of_the_http_api() {
+    for build in BUILDS {
+        let (doorbell, loopless, _) = both(build).await;
+        assert_eq!(ask(&doorbell, "GET", "/door").await, "false");
+        assert_eq!(ask(&doorbell, "PUT", "/door").await, "done");
+        assert_eq!(ask(&doorbell, "GET", "/door").await, "true");
+        let seen = loopless.get("/events/door").await;
+        assert_eq!(support::json(&seen)["set"], true);
+
+        put(&loopless, CLEAR).await;
+        assert_eq!(ask(&doorbell, "GET", "/door").await, "false");
+        put(&loopless, SET).await;
+        assert_eq!(ask(&doorbell, "DELETE", "/door").await, "done");
+        let seen = loopless.get("/events/door").await;
+        assert_eq!(support::json(&seen)["set"], false);
+        assert_eq!(ask(&doorbell, "GET", "/window").await, "false");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_ends_with_a_set_on_another_host_even_if_a_clear_follows_at_once() {
+    for build in BUILDS {
+        let (doorbell, loopless, _) = both(build).await;
+        let began = Instant::now();
+        let (waited, ()) = tokio::join!(ask(&doorbell, "GET", "/door/wait/60000"), async {
+            sleep(Duration::from_secs(3)).await;
+            put(&loopless, SET).await;
+            put(&loopless, CLEAR).await;
+        });
+        assert_eq!(waited, "set");
+        let took = began.elapsed();
+        let set = Duration::from_secs(3);
+        assert!(
+            (set..set + READING).contains(&took),
+            "{}: {took:?}",
+            build.0
+        );
+        assert_eq!(ask(&doorbell, "GET", "/door").await, "false");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_on_a_set_event_returns_at_once_after_one_read() {
+    for build in BUILDS {
+        let (doorbell, loopless, store) = both(build).await;
+        put(&loopless, SET).await;
+        let (began, read) = (Instant::now(), store.count(Operation::Get));
+        assert_eq!(ask(&doorbell, "GET", "/door/wait/60000").await, "set");
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert_eq!(store.count(Operation::Get), read + 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_nobody_ends_times_out() {
+    for build in BUILDS {
+        let (doorbell, _, _) = both(build).await;
+        for timeout in [0, 20, 5000] {
+            let began = Instant::now();
+            let waited = ask(&doorbell, "GET", &format!("/door/wait/{timeout}")).await;
+            assert_eq!(waited, "timed-out");
+            let took = began.elapsed();
+            let timeout = Duration::from_millis(timeout);
+            assert!(
+                (timeout..=timeout + READING).contains(&took),
+                "{timeout:?}: {took:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_on_an_event_that_is_deleted_says_so() {
+    for build in BUILDS {
+        let (doorbell, loopless, _) = both(build).await;
+        put(&loopless, SET).await;
+        put(&loopless, CLEAR).await;
+        let (waited, ()) = tokio::join!(ask(&doorbell, "GET", "/door/wait/60000"), async {
+            sleep(Duration::from_secs(1)).await;
+            let deleted = send(&loopless, "DELETE", "/events/door", &[], "").await;
+            assert_eq!(deleted.status(), StatusCode::NO_CONTENT);
+        });
+        assert_eq!(waited, "forgotten");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_of_many_requests_and_some_that_are_given_up_go_on_side_by_side() {
+    for build in BUILDS {
+        let (doorbell, _, _) = both(build).await;
+        let mut waits = JoinSet::new();
+        for _ in 0..8 {
+            let doorbell = doorbell.clone();
+            waits.spawn(async move { ask(&doorbell, "GET", "/door/wait/60000").await });
+        }
+        for ms in [1, 30, 700, 1500] {
+            assert_eq!(
+                ask(&doorbell, "GET", &format!("/door/leave/{ms}")).await,
+                "done"
+            );
+        }
+        // A client that is gone takes its request along.
+        let abandoned = doorbell.handle(request("/door/wait/60000"));
+        assert!(
+            tokio::time::timeout(Duration::from_secs(1), abandoned)
+                .await
+                .is_err()
+        );
+
+        assert_eq!(ask(&doorbell, "PUT", "/door").await, "done");
+        for waited in waits.join_all().await {
+            assert_eq!(waited, "set");
+        }
+        assert!(doorbell.printed(Output::Stderr).is_empty(), "it trapped");
+    }
+}
+
+fn request(path: &str) -> Request<http_body_util::Empty<bytes::Bytes>> {
+    let request = Request::builder().method(Method::GET).uri(path);
+    request.body(http_body_util::Empty::new()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_waits_and_sets_at_the_same_time() {
+    for build in BUILDS {
+        let quirks = build.1.quirks().iter().map(|(_, quirks)| *quirks);
+        for quirks in quirks.chain([Quirks::default()]) {
+            let doorbell = doorbell(build).quirks(quirks).start().await.unwrap();
+            assert_eq!(ask(&doorbell, "POST", "/door/meet/5000").await, "set");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_read_as_often_as_the_variables_say() {
+    for build in BUILDS {
+        let store = Observed::new(Memory::default());
+        let doorbell = doorbell(build).store(store.clone());
+        let doorbell = doorbell
+            .variable("poll_first_ms", "2000")
+            .variable("poll_last_ms", "2000");
+        let doorbell = doorbell.start().await.unwrap();
+        assert_eq!(ask(&doorbell, "GET", "/door/wait/20000").await, "timed-out");
+        let reads = store.count(Operation::Get);
+        assert!((9..=14).contains(&reads), "{}: {reads} reads", build.0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_say_what_is_wrong_and_the_component_goes_on() {
+    for build in BUILDS {
+        let (doorbell, _, store) = both(build).await;
+        for name in ["no%20spaces", "front@door", &"n".repeat(65)] {
+            let error = error(&doorbell, "GET", &format!("/{name}")).await;
+            assert!(error.contains("BadName") && error.contains(name), "{error}");
+        }
+        assert_eq!(
+            store.count(Operation::Get),
+            0,
+            "a bad name is not looked for"
+        );
+
+        store.fail("the disk is on fire");
+        for (method, path) in [
+            ("GET", "/door"),
+            ("PUT", "/door"),
+            ("DELETE", "/door"),
+            ("GET", "/door/wait/50"),
+        ] {
+            let error = error(&doorbell, method, path).await;
+            assert!(
+                error.contains("Store") && error.contains("the disk is on fire"),
+                "{method} {path}: {error}"
+            );
+        }
+        store.recover();
+        assert_eq!(ask(&doorbell, "PUT", "/door").await, "done");
+
+        store.set("event/door", b"a doormat").await.unwrap();
+        for (method, path) in [("GET", "/door"), ("PUT", "/door"), ("GET", "/door/wait/50")] {
+            let error = error(&doorbell, method, path).await;
+            assert!(
+                error.contains("Foreign") && error.contains("event/door"),
+                "{method} {path}: {error}"
+            );
+        }
+        let kept = store.get("event/door").await.unwrap();
+        assert_eq!(kept.as_deref(), Some(&b"a doormat"[..]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_variable_that_cannot_be_used_is_an_error_of_waits() {
+    for build in BUILDS {
+        let doorbell = doorbell(build).variable("poll_first_ms", "soon");
+        let doorbell = doorbell.start().await.unwrap();
+        let error = error(&doorbell, "GET", "/door/wait/50").await;
+        assert!(
+            error.contains("BadSetting") && error.contains("poll_first_ms"),
+            "{error}"
+        );
+        assert_eq!(ask(&doorbell, "PUT", "/door").await, "done");
+    }
+}
