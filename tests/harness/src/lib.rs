@@ -32,6 +32,8 @@
 //! | let the store fail | [`Observed::fail`](store::Observed::fail), [`fail_at`](store::Observed::fail_at), [`fail_next`](store::Observed::fail_next), [`fail_some`](store::Observed::fail_some) |
 //! | let the store hang | [`Observed::hang`](store::Observed::hang), [`recover`](store::Observed::recover) |
 //! | let the store go back to an earlier state, or to nothing | [`Observed::backup`](store::Observed::backup), [`restore`](store::Observed::restore), [`wipe`](store::Observed::wipe) |
+//! | give it an SQLite database, or see one | [`Builder::database`] with a [`sqlite::Connection`] |
+//! | let an SQLite database fail | [`Observed::database`](store::Observed::database) |
 //! | set variables | [`Builder::variable`] |
 //! | see what the component printed | [`Harness::printed`]; with the instance that printed it, [`Harness::lines`] |
 //! | run the component of a Spin manifest | [`Builder::manifest`] |
@@ -56,14 +58,14 @@
 //! A core module for `wasm32-wasip1`, which is what spin-sdk makes for Spin 2 and 3, becomes a component when it is loaded:
 //! [`component::encode`].
 //!
-//! Both kinds may import, besides WASI's own interfaces, `spin:key-value@3.0.0` and `spin:variables@3.0.0`, their
-//! predecessors in `fermyon:spin@2.0.0`, and `store`, `batch` and `atomics` of `wasi:keyvalue@0.2.0-draft2`. A component that
-//! imports anything else does not start, and the error names the import.
+//! Both kinds may import, besides WASI's own interfaces, `spin:key-value@3.0.0`, `spin:sqlite@3.1.0` and
+//! `spin:variables@3.0.0`, their predecessors in `fermyon:spin@2.0.0`, and `store`, `batch` and `atomics` of
+//! `wasi:keyvalue@0.2.0-draft2`. A component that imports anything else does not start, and the error names the import.
 //!
 //! # Manifests and platforms
 //!
-//! A [`manifest::Manifest`] says how a component is built and which variables it gets. This host reads no more of it: outgoing
-//! requests, files and databases are passed over.
+//! A [`manifest::Manifest`] says how a component is built, which variables it gets, and which SQLite databases it may open. This
+//! host reads no more of it: outgoing requests and files are passed over.
 //!
 //! A [`platform::Platform`] is another host to imitate. It names the [interfaces](platform::Interface) that this host then
 //! leaves out, and limits:
@@ -92,9 +94,14 @@
 //! [`store::Limited`] holds it to quotas. [`store::Quirks`] says whose `wasi:keyvalue/atomics` the guest meets: an exact one, or
 //! one of Spin's.
 //!
+//! # SQLite
+//!
+//! A guest's database is a [`sqlite::Database`], in a file or in memory, behind one [connection](sqlite::Connection) as in Spin. What
+//! goes wrong with a statement comes after its rows: `execute-async` reports it in the future beside them, and nowhere else.
+//!
 //! # Limits
 //!
-//! One store, labelled `default`. No outgoing requests, no sockets, no files; no databases, queues or models of Spin's.
+//! One store, labelled `default`. No outgoing requests, no sockets, no files; of Spin's databases, SQLite only; no queues or models.
 #![warn(missing_docs)]
 #![cfg(not(target_family = "wasm"))]
 
