@@ -4,6 +4,7 @@
 mod support;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -29,8 +30,21 @@ const READING: Duration = Duration::from_millis(125);
 const SET: &str = "{\"set\": true}";
 const CLEAR: &str = "{\"set\": false}";
 
-/// The doorbell, composed with a build of loopless as Spin composes a component with its dependency: what that one exports
-/// and this one imports is joined, and the host provides what else they import. Its exports are those of the doorbell.
+/// A component, composed with a build of loopless as Spin composes a component with its dependency: what that one exports
+/// and this one imports is joined, and the host provides what else they import. Its exports are those of the component.
+fn compose(component: &Path, build: Build) -> Vec<u8> {
+    let mut graph = CompositionGraph::new();
+    let mut register = |name, path| {
+        let package = Package::from_file(name, None, path, graph.types_mut()).unwrap();
+        graph.register_package(package).unwrap()
+    };
+    let component = register("component", component.to_owned());
+    let loopless = register("loopless", build.path());
+    wac_graph::plug(&mut graph, vec![loopless], component).unwrap();
+    graph.encode(Default::default()).unwrap()
+}
+
+/// The doorbell with a build of loopless, composed once.
 fn composed(name: &str, build: Build) -> PathBuf {
     static COMPOSED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
@@ -38,14 +52,7 @@ fn composed(name: &str, build: Build) -> PathBuf {
     let mut composed = COMPOSED.lock().unwrap();
     if !composed.contains(&path) {
         let doorbell = component::build("tests/doorbell".as_ref()).unwrap();
-        let mut graph = CompositionGraph::new();
-        let [doorbell, loopless] =
-            [("doorbell", doorbell), ("loopless", build.path())].map(|(name, path)| {
-                let package = Package::from_file(name, None, path, graph.types_mut()).unwrap();
-                graph.register_package(package).unwrap()
-            });
-        wac_graph::plug(&mut graph, vec![loopless], doorbell).unwrap();
-        std::fs::write(&path, graph.encode(Default::default()).unwrap()).unwrap();
+        std::fs::write(&path, compose(&doorbell, build)).unwrap();
         composed.push(path.clone());
     }
     path
@@ -300,4 +307,60 @@ async fn a_variable_that_cannot_be_used_is_an_error_of_waits() {
         );
         assert_eq!(ask(&doorbell, "PUT", "/door").await, "done");
     }
+}
+
+/// The doorbell in Python, as a component. `None` without componentize-py, which is said, and in CI a failure.
+fn in_python() -> Option<PathBuf> {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = project.join("target/python");
+    let componentize = python.join("bin/componentize-py");
+    if !componentize.is_file() {
+        assert!(std::env::var_os("CI").is_none(), "CI must have it");
+        eprintln!(
+            "SKIPPED: no componentize-py; python3 -m venv target/python && target/python/bin/pip install componentize-py==0.25.1 spin-sdk==5.0.0"
+        );
+        return None;
+    }
+    let component = Path::new(env!("CARGO_TARGET_TMPDIR")).join("doorbell-python.wasm");
+    let output = Command::new(componentize)
+        .env("VIRTUAL_ENV", &python)
+        .current_dir(project.join("tests/doorbell"))
+        .args(["-d", "../../wit/events.wit"])
+        .args(["-w", "loopless:event/imports@0.1.0"])
+        .args(["componentize", "doorbell", "-o"])
+        .arg(&component)
+        // Not `-w spin:up/http-trigger`, which imports all that Spin has, and this host has not.
+        .args(["-m", "spin_sdk=wasi:http/service@0.3.0"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    Some(component)
+}
+
+#[tokio::test(start_paused = true)]
+async fn python_uses_events_too() {
+    let Some(python) = in_python() else { return };
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("doorbell-python-spin.wasm");
+    std::fs::write(&path, compose(&python, Build::SPIN)).unwrap();
+    let store = Observed::new(Memory::default());
+    let doorbell = Build::SPIN.builder().component(path).store(store.clone());
+    let doorbell = doorbell.start().await.unwrap();
+    let loopless = Build::SPIN.builder().store(store).start().await.unwrap();
+
+    assert_eq!(ask(&doorbell, "GET", "/door").await, "false");
+    assert_eq!(ask(&doorbell, "GET", "/door/wait/20").await, "timed-out");
+    let (waited, ()) = tokio::join!(ask(&doorbell, "GET", "/door/wait/60000"), async {
+        sleep(Duration::from_secs(3)).await;
+        put(&loopless, SET).await;
+    });
+    assert_eq!(waited, "set");
+    assert_eq!(ask(&doorbell, "GET", "/door").await, "true");
+    assert_eq!(ask(&doorbell, "DELETE", "/door").await, "done");
+    assert_eq!(ask(&doorbell, "POST", "/door/meet/5000").await, "set");
+    let error = error(&doorbell, "GET", "/front@door").await;
+    assert!(
+        error.contains("BadName") && error.contains("front@door"),
+        "{error}"
+    );
 }
