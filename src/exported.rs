@@ -1,20 +1,33 @@
-//! `loopless:event/events`: events for the components that this one is composed with. They need no HTTP.
+//! Events for the components that this one is composed with, which need no HTTP: `loopless:event/events` on WASI 0.3, and
+//! `loopless:event/blocking-events` on WASI 0.2.
 //!
 //! The rule holds here too. Each call is a task of its own, and shares with the others of the instance what requests share.
 
 use std::time::Duration;
 
+#[cfg(not(feature = "wasi-0-2"))]
 mod bindings {
     wit_bindgen::generate!({
         world: "exports-events",
         path: "wit",
         generate_all,
     });
+
+    pub use exports::loopless::event::events as exported;
 }
 
-use bindings::exports::loopless::event::events::{
-    self, Duration as Nanoseconds, Error, Guest, GuestEvent, Waited,
-};
+#[cfg(feature = "wasi-0-2")]
+mod bindings {
+    wit_bindgen::generate!({
+        world: "exports-blocking-events",
+        path: "wit",
+        generate_all,
+    });
+
+    pub use exports::loopless::event::blocking_events as exported;
+}
+
+use bindings::exported::{self, Error, Waited};
 
 use crate::component::APP;
 use crate::event::{self, Name};
@@ -29,17 +42,17 @@ mod export {
     bindings::export!(Component with_types_in bindings);
 }
 
-impl Guest for Component {
+impl exported::Guest for Component {
     type Event = Event;
 }
 
 /// An event by its name. What an event is apart from that is in the store.
 struct Event(Name);
 
-impl GuestEvent for Event {
-    fn open(name: String) -> Result<events::Event, Error> {
-        match Name::new(&name) {
-            Some(name) => Ok(events::Event::new(Self(name))),
+impl Event {
+    fn named(name: &str) -> Result<exported::Event, Error> {
+        match Name::new(name) {
+            Some(name) => Ok(exported::Event::new(Self(name))),
             None => Err(Error::BadName(format!(
                 "{name:?} is not the name of an event: that is 1 to {} of the characters A-Z a-z 0-9 . _ ~ -, and not \".\" or \"..\"",
                 Name::LONGEST
@@ -47,29 +60,70 @@ impl GuestEvent for Event {
         }
     }
 
-    async fn set(&self) -> Result<(), Error> {
-        APP.event(&self.0).set().await?;
+    async fn changed_to(&self, is_set: bool) -> Result<(), Error> {
+        APP.event(&self.0).change(is_set).await?;
         Ok(())
     }
 
-    async fn clear(&self) -> Result<(), Error> {
-        APP.event(&self.0).clear().await?;
-        Ok(())
-    }
-
-    async fn is_set(&self) -> Result<bool, Error> {
+    async fn looked_at(&self) -> Result<bool, Error> {
         Ok(APP.event(&self.0).is_set().await?)
     }
 
-    async fn wait(&self, timeout: Nanoseconds) -> Result<Waited, Error> {
+    async fn waited_for(&self, nanoseconds: u64) -> Result<Waited, Error> {
         let polling = APP.settings().await?.polling;
         let event = APP.event(&self.0).with_polling(polling);
-        let waited = event.wait(Duration::from_nanos(timeout)).await?;
+        let waited = event.wait(Duration::from_nanos(nanoseconds)).await?;
         Ok(match waited {
             event::Waited::Set(_) => Waited::Set,
             event::Waited::TimedOut(_) => Waited::TimedOut,
             event::Waited::Forgotten(_) => Waited::Forgotten,
         })
+    }
+}
+
+#[cfg(not(feature = "wasi-0-2"))]
+impl exported::GuestEvent for Event {
+    fn open(name: String) -> Result<exported::Event, Error> {
+        Self::named(&name)
+    }
+
+    async fn set(&self) -> Result<(), Error> {
+        self.changed_to(true).await
+    }
+
+    async fn clear(&self) -> Result<(), Error> {
+        self.changed_to(false).await
+    }
+
+    async fn is_set(&self) -> Result<bool, Error> {
+        self.looked_at().await
+    }
+
+    async fn wait(&self, timeout: exported::Duration) -> Result<Waited, Error> {
+        self.waited_for(timeout).await
+    }
+}
+
+#[cfg(feature = "wasi-0-2")]
+impl exported::GuestEvent for Event {
+    fn open(name: String) -> Result<exported::Event, Error> {
+        Self::named(&name)
+    }
+
+    fn set(&self) -> Result<(), Error> {
+        spin_executor::run(self.changed_to(true))
+    }
+
+    fn clear(&self) -> Result<(), Error> {
+        spin_executor::run(self.changed_to(false))
+    }
+
+    fn is_set(&self) -> Result<bool, Error> {
+        spin_executor::run(self.looked_at())
+    }
+
+    fn wait(&self, timeout: exported::Duration) -> Result<Waited, Error> {
+        spin_executor::run(self.waited_for(timeout))
     }
 }
 

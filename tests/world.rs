@@ -119,7 +119,12 @@ fn the_build_for_wasi_0_2_needs_nothing_newer_than_0_2_0() {
     let of = |package: &str, version: &str| (package.to_owned(), version.to_owned());
     assert_eq!(
         versions,
-        [of("fermyon", "2.0.0"), of("wasi", "0.2.0")].into()
+        [
+            of("fermyon", "2.0.0"),
+            of("loopless", "0.1.0"),
+            of("wasi", "0.2.0")
+        ]
+        .into()
     );
 }
 
