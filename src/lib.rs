@@ -38,7 +38,8 @@
 //! lib.rs       the host's handler -> router, nothing else               ┐
 //! wasi_0_3.rs  clock, variables, tasks and reads of a WASI 0.3 host;    │
 //!              below it, responses, as long as somebody listens         │
-//! wasi_0_2.rs  the same of a WASI 0.2 host; below it, HTTP              │ these know WASI
+//! wasi_0_2.rs  the same of a WASI 0.2 host; below it, HTTP              │
+//!              Below both, their host's SQLite                          │ these know WASI
 //! exported.rs  events for other components (`wit/events.wit`)           │
 //! atomics.rs   compare-and-swap and counters of `wasi:keyvalue`         ┘
 //! routes.rs    every route; below it, what they do                      ┐
@@ -49,6 +50,7 @@
 //!              compare-and-swap (Exact) and on registers (Plain)        │
 //! state.rs     Generation, State                                        │
 //! number.rs    numbers in the store                                     │
+//! sqlite.rs    Sqlite: a store in one table of an SQLite database       │
 //! store.rs     traits Store and Atomics: what is asked of a store       │ these know nothing
 //! clock.rs     traits Clock and Calendar: now, sleep; date              │ but each other
 //! settings.rs  trait Variables: what an operator sets                   │
@@ -75,7 +77,8 @@
 //!
 //! # Builds
 //!
-//! One source makes four components. Two features, each independent of the other, say what the host has:
+//! One source makes six components. Its features say what the host has. Each is independent of the others, but for `plain` and
+//! `store-sqlite`, which exclude each other:
 //!
 //! | features | for | manifest | WASI | strategy |
 //! | --- | --- | --- | --- | --- |
@@ -83,9 +86,11 @@
 //! | `plain` | Akamai Functions | `deploy/akamai-functions.toml` | 0.3 | [plain](strategy::Plain) |
 //! | `wasi-0-2,plain` | Fermyon Cloud, Spin 2.3 to 3 | `deploy/fermyon-cloud.toml` | 0.2 | plain |
 //! | `wasi-0-2` | Spin 3, with a store that has atomics | none | 0.2 | exact, without the service |
+//! | `store-sqlite` | Spin 4.1 and newer, in [SQLite](sqlite::Sqlite) | `deploy/spin-sqlite.toml` | 0.3 | exact |
+//! | `wasi-0-2,store-sqlite` | Fermyon Cloud, Spin 2.3 to 3, in SQLite | `deploy/fermyon-cloud-sqlite.toml` | 0.2 | exact, without the service |
 //!
-//! [`promises`] has what each of the first three promises. The features choose two things, in this file: the edge
-//! (`wasi_0_3.rs` or `wasi_0_2.rs`) and the strategy. To support compare-and-swap in another form, implement
+//! [`promises`] has what each of them promises. The features choose three things, in this file: the edge
+//! (`wasi_0_3.rs` or `wasi_0_2.rs`), the strategy and the store. To support compare-and-swap in another form, implement
 //! [`store::Atomics`]; to make changes in another way, implement [`strategy::Strategy`].
 //!
 //! # A request
@@ -106,7 +111,10 @@
 //! [`security`]: what is defended, by what, and what is left to the platform.
 #![warn(missing_docs)]
 
-#[cfg(all(target_os = "wasi", not(feature = "plain")))]
+#[cfg(all(
+    target_os = "wasi",
+    not(any(feature = "plain", feature = "store-sqlite"))
+))]
 pub mod atomics;
 pub mod clock;
 pub mod event;
@@ -120,6 +128,8 @@ pub mod routes;
 pub mod security;
 pub mod service;
 pub mod settings;
+#[cfg(any(feature = "store-sqlite", not(target_os = "wasi")))]
+pub mod sqlite;
 pub mod state;
 pub mod store;
 pub mod strategy;
@@ -137,6 +147,11 @@ compile_error!(
     "the target wasm32-wasip1 has no WASI 0.3: add --features wasi-0-2, or build for wasm32-wasip2"
 );
 
+#[cfg(all(feature = "plain", feature = "store-sqlite"))]
+compile_error!(
+    "the features plain and store-sqlite exclude each other: SQLite compares and swaps, so leave out plain"
+);
+
 /// The component: what the features make of the parts, and its router.
 #[cfg(all(target_os = "wasi", any(feature = "wasi-0-2", not(target_env = "p1"))))]
 mod component {
@@ -150,14 +165,19 @@ mod component {
     use crate::event::Events;
     use crate::promises::Build;
     use crate::routes::{self, App};
+    #[cfg(feature = "store-sqlite")]
+    use crate::sqlite::{Patient, Sqlite};
+    #[cfg(not(feature = "store-sqlite"))]
     use crate::store::Bounded;
     #[cfg(feature = "wasi-0-2")]
     use crate::wasi_0_2 as host;
     #[cfg(not(feature = "wasi-0-2"))]
     use crate::wasi_0_3 as host;
 
-    #[cfg(not(feature = "plain"))]
+    #[cfg(not(any(feature = "plain", feature = "store-sqlite")))]
     type Store = Bounded<crate::atomics::WithAtomics<host::SpinStore>, host::SpinClock>;
+    #[cfg(feature = "store-sqlite")]
+    type Store = Sqlite<Patient<host::SpinDatabase, host::SpinClock>>;
     #[cfg(feature = "plain")]
     type Store = Bounded<host::SpinStore, host::SpinClock>;
 
@@ -167,7 +187,10 @@ mod component {
     type Strategy = crate::strategy::Plain<Store, fn() -> u64>;
 
     fn strategy() -> Strategy {
+        #[cfg(not(feature = "store-sqlite"))]
         let store = Store::new(Default::default(), host::SpinClock);
+        #[cfg(feature = "store-sqlite")]
+        let store = Store::new(Patient::new(Default::default(), host::SpinClock));
         #[cfg(not(feature = "plain"))]
         return crate::strategy::Exact::new(store, host::random);
         #[cfg(feature = "plain")]

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-/// What a component is built for, by the features `wasi-0-2` and `plain`: see [Builds](crate#builds).
+/// What a component is built for, by the features `wasi-0-2`, `plain` and `store-sqlite`: see [Builds](crate#builds).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Build {
     /// Whether the host runs WASI 0.3: many requests in an instance, and tasks that outlive them.
@@ -15,7 +15,7 @@ pub struct Build {
 }
 
 impl Build {
-    /// For Spin 4.1 and newer: no feature.
+    /// For Spin 4.1 and newer: no feature, or `store-sqlite`.
     pub const SPIN: Self = Self {
         has_wasi_0_3: true,
         has_atomics: true,
@@ -31,6 +31,12 @@ impl Build {
     pub const FERMYON_CLOUD: Self = Self {
         has_wasi_0_3: false,
         ..Self::AKAMAI_FUNCTIONS
+    };
+
+    /// For Fermyon Cloud with SQLite: `wasi-0-2` and `store-sqlite`.
+    pub const FERMYON_CLOUD_SQLITE: Self = Self {
+        has_wasi_0_3: false,
+        ..Self::SPIN
     };
 
     /// Whether this build has the service: it needs a lease, and a task that outlives its request.
@@ -158,6 +164,7 @@ mod tests {
         assert_eq!(kept(Build::SPIN), PROMISES.len());
         assert_eq!(kept(Build::AKAMAI_FUNCTIONS), 5);
         assert_eq!(kept(Build::FERMYON_CLOUD), 4);
+        assert_eq!(kept(Build::FERMYON_CLOUD_SQLITE), PROMISES.len() - 2);
         assert_eq!(
             Build::FERMYON_CLOUD.document(),
             r#"{"promises":["linearizable","no-lost-wake-up","unique-etags","pulses-in-streams"],"strategy":"plain","wasi":"0.2"}"#

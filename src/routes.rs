@@ -217,14 +217,46 @@ pub async fn answer(router: &Router, request: Request<Body>) -> Response {
     response
 }
 
-/// The description of all this (OpenAPI 3.1).
+/// The description of all this (OpenAPI 3.1), without the indentation, which is a third of it.
+static OPENAPI: &str = {
+    const SOURCE: &[u8] = include_bytes!("openapi.json");
+    const LENGTH: usize = unindent(SOURCE, &mut []);
+    static DOCUMENT: [u8; LENGTH] = {
+        let mut document = [0; LENGTH];
+        unindent(SOURCE, &mut document);
+        document
+    };
+    match str::from_utf8(&DOCUMENT) {
+        Ok(document) => document,
+        Err(_) => panic!("the description is no text"),
+    }
+};
+
+/// Writes `source` without line breaks and what is blank after them, as far as there is room. Returns how long it is.
+const fn unindent(source: &[u8], into: &mut [u8]) -> usize {
+    let (mut length, mut at, mut is_indentation) = (0, 0, false);
+    while at < source.len() {
+        let byte = source[at];
+        is_indentation = byte == b'\n' || (is_indentation && byte == b' ');
+        if !is_indentation {
+            if length < into.len() {
+                into[length] = byte;
+            }
+            length += 1;
+        }
+        at += 1;
+    }
+    length
+}
+
+/// The description of all this.
 async fn openapi<H: Host>(State(app): State<App<H>>, uri: Uri) -> Result<Response, Problem> {
     let [] = request::parameters(&uri, [])?;
     let settings = app.settings().await?;
     // The one number in it that an operator may change, and what the build is. A test sees to it that they are there.
     let most = format!("\"maximum\": {}", settings.wait_max.as_secs());
     let build = format!("\"x-loopless\": {}", H::BUILD.document());
-    let document = include_str!("openapi.json")
+    let document = OPENAPI
         .replace("\"maximum\": 25", &most)
         .replace("\"x-loopless\": {}", &build);
     Ok(json(document))
@@ -261,4 +293,19 @@ async fn health<H: Host>(State(app): State<App<H>>, uri: Uri) -> Result<Response
     let health =
         serde_json::json!({ "status": "ok", "store_ms": took.as_micros() as f64 / 1000.0 });
     Ok(json(health.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn the_description_loses_its_indentation_and_nothing_else() {
+        let source = include_str!("openapi.json");
+        let parse = |document| serde_json::from_str::<Value>(document).unwrap();
+        assert_eq!(parse(OPENAPI), parse(source));
+        assert!(!OPENAPI.contains('\n'));
+    }
 }

@@ -108,7 +108,7 @@ impl Error {
     }
 
     /// The store has not answered within this time.
-    fn silent(patience: Duration) -> Self {
+    pub(crate) fn silent(patience: Duration) -> Self {
         Self {
             what: format!("it has not answered within {} s", patience.as_secs_f64()),
             is_silent: true,

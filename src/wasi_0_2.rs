@@ -5,6 +5,8 @@
 //! reading and writing bodies, lets other futures of the request go on.
 
 mod http;
+#[cfg(feature = "store-sqlite")]
+mod sqlite;
 
 use std::future::{self, Future, poll_fn};
 use std::sync::OnceLock;
@@ -14,6 +16,9 @@ use std::time::Duration;
 use spin_executor::CancelOnDropToken;
 use wasi::clocks::monotonic_clock;
 use wasi::io::poll::Pollable;
+
+#[cfg(feature = "store-sqlite")]
+pub use sqlite::SpinDatabase;
 
 use crate::clock::Clock;
 use crate::settings::Variables;

@@ -2,6 +2,8 @@
 //! that it has for us.
 
 mod outgoing;
+#[cfg(feature = "store-sqlite")]
+mod sqlite;
 
 use std::future::Future;
 use std::sync::OnceLock;
@@ -13,6 +15,9 @@ use spin_sdk::key_value;
 use spin_sdk::variables;
 use spin_sdk::wasip3;
 use spin_sdk::wasip3::clocks::{monotonic_clock, system_clock};
+
+#[cfg(feature = "store-sqlite")]
+pub use sqlite::SpinDatabase;
 
 use crate::clock::{Calendar, Clock};
 use crate::settings::Variables;

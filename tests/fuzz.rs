@@ -121,7 +121,7 @@ fn tries_the_router<H: routes::Host<Clock = Tokio, Variables = Given>>(
         let _entered = runtime.enter();
         let store = Memory::default();
         let events = Events::new(strategy(store.clone()), Tokio::default());
-        let router = routes::router(App::<H>::new(events, Given(variables)));
+        let router = routes::router::<H>(App::new(events, Given(variables)));
         let tried = runner(500).run(&requests(), |requests| {
             for arbitrary in requests {
                 let Some(request) = arbitrary.request() else {
@@ -224,7 +224,7 @@ fn the_requests_reach_every_route_and_every_kind_of_answer() {
     let _entered = runtime.enter();
     let strategy: Exact<_> = Exact::new(Memory::default(), rand::random);
     let events = Events::new(strategy, Tokio::default());
-    let router = routes::router(App::<WithAtomics>::new(events, Given(VARIABLES[0])));
+    let router = routes::router::<WithAtomics>(App::new(events, Given(VARIABLES[0])));
     let seen = Mutex::new(BTreeMap::<u16, usize>::new());
     let tried = runner(500).run(&requests(), |requests| {
         for arbitrary in requests {

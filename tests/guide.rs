@@ -9,12 +9,17 @@ const GUIDE: &str = include_str!("../src/guide/deployment.md");
 
 #[test]
 fn its_table_of_promises_is_the_codes() {
-    let builds = [Build::SPIN, Build::AKAMAI_FUNCTIONS, Build::FERMYON_CLOUD];
+    let builds = [
+        Build::SPIN,
+        Build::FERMYON_CLOUD_SQLITE,
+        Build::AKAMAI_FUNCTIONS,
+        Build::FERMYON_CLOUD,
+    ];
     let rows = PROMISES.iter().map(|promise| {
         let kept = builds.map(|build| if build.keeps(promise) { "yes" } else { "no" });
         format!("| {} | {} |\n", promise.text, kept.join(" | "))
     });
-    let head = "| | Spin 4.1 | Akamai Functions | Fermyon Cloud, Spin 2.3 to 3 |\n| --- | --- | --- | --- |\n";
+    let head = "| | Spin 4.1, also with SQLite | Fermyon Cloud and Spin 2.3 to 3 with SQLite | Akamai Functions | Fermyon Cloud, Spin 2.3 to 3 |\n| --- | --- | --- | --- | --- |\n";
     let table = format!("{head}{}\n", rows.collect::<String>());
     assert!(
         GUIDE.contains(&table),

@@ -15,8 +15,19 @@ const SPIN: &str = "spin.toml";
 const AKAMAI_FUNCTIONS: &str = "deploy/akamai-functions.toml";
 const FERMYON_CLOUD: &str = "deploy/fermyon-cloud.toml";
 
-const MANIFESTS: [&str; 3] = [SPIN, AKAMAI_FUNCTIONS, FERMYON_CLOUD];
-const CLOUDS: [&str; 2] = [AKAMAI_FUNCTIONS, FERMYON_CLOUD];
+const SPIN_SQLITE: &str = "deploy/spin-sqlite.toml";
+const FERMYON_CLOUD_SQLITE: &str = "deploy/fermyon-cloud-sqlite.toml";
+
+const MANIFESTS: [&str; 5] = [
+    SPIN,
+    SPIN_SQLITE,
+    AKAMAI_FUNCTIONS,
+    FERMYON_CLOUD,
+    FERMYON_CLOUD_SQLITE,
+];
+const CLOUDS: [&str; 3] = [AKAMAI_FUNCTIONS, FERMYON_CLOUD, FERMYON_CLOUD_SQLITE];
+const WASI_0_2: [&str; 2] = [FERMYON_CLOUD, FERMYON_CLOUD_SQLITE];
+const SQLITE: [&str; 2] = [SPIN_SQLITE, FERMYON_CLOUD_SQLITE];
 
 /// When both clouds end a request: developer.fermyon.com/cloud/faq, and techdocs.akamai.com/akamai-functions/docs/quotas-and-limits.
 const REQUEST: Duration = Duration::from_secs(30);
@@ -65,9 +76,15 @@ fn each_is_a_manifest_of_version_2_that_sends_every_request_to_the_component() {
 fn the_component_may_open_the_store_that_it_opens() {
     for file in MANIFESTS {
         let component = component(file);
-        let stores = component["key_value_stores"].as_array().unwrap();
+        let (used, other) = if SQLITE.contains(&file) {
+            ("sqlite_databases", "key_value_stores")
+        } else {
+            ("key_value_stores", "sqlite_databases")
+        };
+        let stores = component[used].as_array().unwrap();
         let labels: Vec<_> = stores.iter().filter_map(Value::as_str).collect();
         assert_eq!(labels, ["default"], "{file}");
+        assert_eq!(component.get(other), None, "{file}");
     }
 }
 
@@ -79,9 +96,11 @@ fn each_build_command_makes_its_source() {
 
     for (file, is_component, has_atomics) in [
         (SPIN, true, true),
+        (SPIN_SQLITE, true, false),
         (AKAMAI_FUNCTIONS, true, false),
         // A module: hosts make a component of it.
         (FERMYON_CLOUD, false, false),
+        (FERMYON_CLOUD_SQLITE, false, false),
     ] {
         let built = build(file);
         assert_eq!(&built[..4], b"\0asm", "{file}");
@@ -199,10 +218,10 @@ async fn a_manifest_has_the_variables_that_the_component_reads_with_defaults_tha
     for file in MANIFESTS {
         let (_, mut read_by_component) = settings(file).await;
         if CLOUDS.contains(&file) {
-            // Without compare-and-swap there is no service.
+            // Without compare-and-swap, or with WASI 0.2, there is no service.
             read_by_component.retain(|name| !name.starts_with("service_"));
         }
-        if file == FERMYON_CLOUD {
+        if WASI_0_2.contains(&file) {
             // An instance serves one request there.
             read_by_component.remove("instance_waits_max");
         }
@@ -246,7 +265,13 @@ fn akamai_functions_are_what_their_manifest_targets() {
 /// https://github.com/spinframework/spin/blob/v2.3.0/crates/manifest/src/schema/v2.rs and common.rs beside it, and from
 /// crates/http/src/config.rs.
 #[test]
-fn the_manifest_for_fermyon_cloud_has_no_key_that_spin_2_3_does_not_know() {
+fn the_manifests_for_wasi_0_2_have_no_key_that_spin_2_3_does_not_know() {
+    for file in WASI_0_2 {
+        has_no_key_that_spin_2_3_does_not_know(file);
+    }
+}
+
+fn has_no_key_that_spin_2_3_does_not_know(file: &str) {
     fn only(table: &Value, known: &[&str]) {
         let unknown: Vec<_> = keys(table)
             .into_iter()
@@ -255,7 +280,7 @@ fn the_manifest_for_fermyon_cloud_has_no_key_that_spin_2_3_does_not_know() {
         assert!(unknown.is_empty(), "{unknown:?}");
     }
 
-    let manifest = Value::from(read(FERMYON_CLOUD));
+    let manifest = Value::from(read(file));
     only(
         &manifest,
         &[
@@ -283,7 +308,7 @@ fn the_manifest_for_fermyon_cloud_has_no_key_that_spin_2_3_does_not_know() {
     for trigger in manifest["trigger"]["http"].as_array().unwrap() {
         only(trigger, &["id", "component", "route", "executor"]);
     }
-    let component = component(FERMYON_CLOUD);
+    let component = component(file);
     only(
         &component,
         &[

@@ -44,3 +44,29 @@ mod fermyon_cloud {
     mod store;
     mod stream;
 }
+
+#[path = "promises"]
+mod spin_sqlite {
+    const BUILD: crate::support::Build = crate::support::Build::SPIN_SQLITE;
+
+    mod access;
+    mod api;
+    mod demo;
+    mod errors;
+    mod persistence;
+    mod store;
+    mod stream;
+}
+
+#[path = "promises"]
+mod fermyon_cloud_sqlite {
+    const BUILD: crate::support::Build = crate::support::Build::FERMYON_CLOUD_SQLITE;
+
+    mod access;
+    mod api;
+    mod demo;
+    mod errors;
+    mod persistence;
+    mod store;
+    mod stream;
+}

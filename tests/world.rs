@@ -10,10 +10,12 @@ use wit_component::DecodedWasm;
 use wit_parser::{Resolve, WorldId, WorldItem, WorldKey};
 
 /// The builds and their worlds.
-const WORLDS: [(Build, &str); 3] = [
+const WORLDS: [(Build, &str); 5] = [
     (Build::SPIN, "spin"),
     (Build::AKAMAI_FUNCTIONS, "akamai-functions"),
     (Build::FERMYON_CLOUD, "fermyon-cloud"),
+    (Build::SPIN_SQLITE, "spin-sqlite"),
+    (Build::FERMYON_CLOUD_SQLITE, "fermyon-cloud-sqlite"),
 ];
 
 /// A world of `wit/`.
@@ -104,8 +106,14 @@ fn a_component_exports_what_its_world_does() {
 }
 
 #[test]
-fn the_build_for_wasi_0_2_needs_nothing_newer_than_0_2_0() {
-    let (resolve, world) = built(Build::FERMYON_CLOUD);
+fn the_builds_for_wasi_0_2_need_nothing_newer_than_0_2_0() {
+    for build in [Build::FERMYON_CLOUD, Build::FERMYON_CLOUD_SQLITE] {
+        needs_nothing_newer_than_0_2_0(build);
+    }
+}
+
+fn needs_nothing_newer_than_0_2_0(build: Build) {
+    let (resolve, world) = built(build);
     let world = &resolve.worlds[world];
     let mut versions = BTreeSet::new();
     for key in world.imports.keys().chain(world.exports.keys()) {
@@ -144,6 +152,21 @@ fn only_the_build_for_spin_imports_compare_and_swap() {
             _ => &[],
         };
         assert_eq!(keyvalue, expected, "{world}");
+    }
+}
+
+#[test]
+fn a_build_with_sqlite_imports_no_other_store() {
+    for build in [Build::SPIN_SQLITE, Build::FERMYON_CLOUD_SQLITE] {
+        let (resolve, used) = built(build);
+        let imports = imports(&resolve, used);
+        let others = [
+            "wasi:keyvalue/",
+            "spin:key-value/",
+            "fermyon:spin/key-value",
+        ];
+        let is_other = |import: &&String| others.iter().any(|other| import.starts_with(other));
+        assert_eq!(imports.iter().find(is_other), None);
     }
 }
 

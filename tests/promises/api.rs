@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::BUILD;
 use crate::support::{etag, json, problem, send, text};
 use http::{StatusCode, header};
-use loopless_host::store::{Backup, Memory, Observed, Operation, Store};
+use loopless_host::store::{Backup, Operation, Store};
 use loopless_host::{Harness, Reuse};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -366,10 +366,9 @@ async fn a_variable_that_cannot_be_used_is_an_error_that_names_it() {
 async fn variables_set_how_often_a_wait_reads() {
     let mut counts = Vec::new();
     for last in ["100", "1000"] {
-        let store = Observed::new(Memory::default());
+        let store = BUILD.store().await;
         let host = BUILD
-            .builder()
-            .store(store.clone())
+            .on(&store)
             .variable("poll_last_ms", last)
             .variable("poll_first_ms", "50");
         let host = host.start().await.unwrap();
@@ -384,8 +383,8 @@ async fn variables_set_how_often_a_wait_reads() {
 async fn sixteen_waiters_in_an_instance_cost_hardly_more_than_one() {
     let mut counts = Vec::new();
     for waiters in [1, 16] {
-        let store = Observed::new(Memory::default());
-        let builder = BUILD.builder().store(store.clone()).reuse(Reuse {
+        let store = BUILD.store().await;
+        let builder = BUILD.on(&store).reuse(Reuse {
             // One more than there are: with the last one, a full instance makes the host start the next.
             concurrent_requests: 17,
             ..Reuse::default()

@@ -4,7 +4,7 @@ use super::BUILD;
 use crate::support::problem;
 use http::{Request, StatusCode, header};
 use loopless_host::console::Output;
-use loopless_host::store::{Memory, Observed, Operation, Store};
+use loopless_host::store::{Operation, Store};
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_neither_true_nor_false_is_400_and_changes_nothing() {
@@ -113,9 +113,9 @@ async fn a_store_that_fails_is_503_with_retry_after_and_loses_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_cannot_be_opened_is_503_until_it_can() {
-    let store = Observed::new(Memory::default());
+    let store = BUILD.store().await;
     store.fail("not yet");
-    let host = BUILD.builder().store(store.clone()).start().await.unwrap();
+    let host = BUILD.on(&store).start().await.unwrap();
     problem(&host.get("/").await, StatusCode::SERVICE_UNAVAILABLE);
     let set = host.post("/change_event", "True").await;
     problem(&set, StatusCode::SERVICE_UNAVAILABLE);

@@ -4,12 +4,10 @@ use http::StatusCode;
 
 use super::BUILD;
 use loopless_host::Harness;
-use loopless_host::store::{Quirks, Sqlite};
+use loopless_host::store::Quirks;
 
 async fn host(path: &std::path::Path, quirks: Quirks) -> Harness {
-    let store = Sqlite::open(path).unwrap();
-    let builder = BUILD.builder().store(store).quirks(quirks);
-    builder.start().await.unwrap()
+    BUILD.on_file(path).quirks(quirks).start().await.unwrap()
 }
 
 async fn is_set(host: &Harness) -> bool {

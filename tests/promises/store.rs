@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::BUILD;
 use crate::support::sse::Client;
-use crate::support::{etag, json, problem, send};
+use crate::support::{Seen, etag, json, problem, send};
 use http::{Response, StatusCode, header};
 use loopless_host::console::Output;
-use loopless_host::store::{Memory, Observed, Operation};
+use loopless_host::store::Operation;
 use loopless_host::{Harness, Reuse};
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -50,12 +50,12 @@ const ROUTES: [(&str, &str, &str); 19] = [
     ("HEAD", "/", ""),
 ];
 
-async fn host_on(store: &Observed) -> Harness {
+async fn host_on(store: &Seen) -> Harness {
     let reuse = Reuse {
         request_timeout: Some(REQUEST_TIMEOUT),
         ..Reuse::default()
     };
-    let builder = BUILD.builder().store(store.clone()).reuse(reuse);
+    let builder = BUILD.on(store).reuse(reuse);
     let builder = builder.variable("operator_token", "sesame");
     builder.start().await.unwrap()
 }
@@ -67,7 +67,7 @@ async fn put(host: &Harness, body: &str) -> Response<bytes::Bytes> {
 }
 
 /// How often the store was asked for something that changes it. Some of these calls cannot be given up.
-fn changes(store: &Observed) -> u64 {
+fn changes(store: &Seen) -> u64 {
     let all = [
         Operation::Swap,
         Operation::Increment,
@@ -80,7 +80,7 @@ fn changes(store: &Observed) -> u64 {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_hangs_is_503_within_2_s_on_every_route_and_is_asked_for_no_change() {
     for is_first in [false, true] {
-        let store = Observed::new(Memory::default());
+        let store = BUILD.store().await;
         let host = host_on(&store).await;
         if !is_first {
             put(&host, SET).await;
@@ -133,7 +133,7 @@ async fn a_store_that_hangs_is_503_within_2_s_on_every_route_and_is_asked_for_no
 
 #[tokio::test(start_paused = true)]
 async fn what_was_under_way_outlasts_a_store_that_hangs_for_a_while() {
-    let store = Observed::new(Memory::default());
+    let store = BUILD.store().await;
     let host = host_on(&store).await;
     let mut client = Client::connect(&host, "/events/door/stream", &[]).await;
     client.next().await.unwrap();
@@ -176,10 +176,9 @@ async fn what_was_under_way_outlasts_a_store_that_hangs_for_a_while() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_under_way_ends_in_time_where_the_store_hangs_for_ever() {
-    let store = Observed::new(Memory::default());
+    let store = BUILD.store().await;
     let host = BUILD
-        .builder()
-        .store(store.clone())
+        .on(&store)
         .reuse(Reuse {
             request_timeout: Some(REQUEST_TIMEOUT),
             ..Reuse::default()
@@ -251,7 +250,7 @@ async fn what_was_under_way_ends_in_time_where_the_store_hangs_for_ever() {
 /// The event `door` of a store that lost its last changes: it is set, and was set again and cleared since.
 struct Lost {
     host: Harness,
-    store: Observed,
+    store: Seen,
     /// The entity tags of the states that it does not have any more.
     tags: Vec<String>,
 }

@@ -8,7 +8,7 @@ use crate::support::{etag, problem, send};
 use http::StatusCode;
 use http_body_util::BodyExt;
 use loopless_host::Harness;
-use loopless_host::store::Operation;
+use loopless_host::store::{Operation, Store};
 use tokio::time::{Instant, sleep, timeout};
 
 const SET: &str = "{\"set\": true}";
@@ -115,14 +115,10 @@ async fn who_missed_very_much_is_told_the_end_of_it() {
         // It is told that there was a pulse, as everybody who has missed something.
         return;
     }
-    let host = BUILD.builder();
-    let store = loopless_host::store::Memory::default();
+    let (host, store) = BUILD.observed().await;
     let number = (7_u64 << 40) + 1_000_000;
     let value = number.to_string().into_bytes();
-    loopless_host::store::Store::set(&store, "event/door", &value)
-        .await
-        .unwrap();
-    let host = host.store(store).start().await.unwrap();
+    store.set("event/door", &value).await.unwrap();
     let mut client = connect(&host, &[("last-event-id", "1.000007")]).await;
     for generation in 999_901..1_000_000 {
         // Only of the newest is it known which change it was.

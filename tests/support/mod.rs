@@ -3,7 +3,9 @@
 
 pub mod arbitrary;
 pub mod sse;
+pub mod table;
 
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -12,9 +14,11 @@ use loopless::event::{State, Tag};
 use loopless::promises::{self, PROMISES};
 use loopless_host::manifest::Manifest;
 use loopless_host::platform::Platform;
-use loopless_host::store::{Memory, Observed, Quirks};
+use loopless_host::sqlite::Connection;
+use loopless_host::store::{Memory, Observed, Quirks, Sqlite};
 use loopless_host::{Builder, Harness};
 use serde_json::Value;
+use table::Table;
 
 /// A build of the component.
 #[derive(Clone, Copy)]
@@ -22,6 +26,8 @@ pub struct Build {
     manifest: &'static str,
     promises: promises::Build,
     platform: fn() -> Platform,
+    /// Whether it keeps the events in SQLite.
+    is_sqlite: bool,
 }
 
 impl Build {
@@ -29,16 +35,33 @@ impl Build {
         manifest: concat!(env!("CARGO_MANIFEST_DIR"), "/spin.toml"),
         promises: promises::Build::SPIN,
         platform: Platform::spin,
+        is_sqlite: false,
     };
     pub const AKAMAI_FUNCTIONS: Self = Self {
         manifest: concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/akamai-functions.toml"),
         promises: promises::Build::AKAMAI_FUNCTIONS,
         platform: Platform::akamai_functions,
+        is_sqlite: false,
     };
     pub const FERMYON_CLOUD: Self = Self {
         manifest: concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/fermyon-cloud.toml"),
         promises: promises::Build::FERMYON_CLOUD,
         platform: Platform::fermyon_cloud,
+        is_sqlite: false,
+    };
+    pub const SPIN_SQLITE: Self = Self {
+        manifest: concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/spin-sqlite.toml"),
+        is_sqlite: true,
+        ..Self::SPIN
+    };
+    pub const FERMYON_CLOUD_SQLITE: Self = Self {
+        manifest: concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/deploy/fermyon-cloud-sqlite.toml"
+        ),
+        promises: promises::Build::FERMYON_CLOUD_SQLITE,
+        is_sqlite: true,
+        ..Self::FERMYON_CLOUD
     };
 
     pub const ALL: [Self; 3] = [Self::SPIN, Self::AKAMAI_FUNCTIONS, Self::FERMYON_CLOUD];
@@ -63,18 +86,53 @@ impl Build {
     }
 
     /// A host whose store the test can see.
-    pub async fn observed(self) -> (Harness, Observed) {
-        let store = Observed::new(Memory::default());
-        (
-            self.builder().store(store.clone()).start().await.unwrap(),
-            store,
-        )
+    pub async fn observed(self) -> (Harness, Seen) {
+        let store = self.store().await;
+        (self.on(&store).start().await.unwrap(), store)
     }
 
-    /// The stores that it can run on. Without compare-and-swap, there is nothing in which they differ.
+    /// An empty store that the test can see.
+    pub async fn store(self) -> Seen {
+        if !self.is_sqlite {
+            let observed = Observed::new(Memory::default());
+            return Seen {
+                observed,
+                table: None,
+            };
+        }
+        let table = Table::new().await;
+        Seen {
+            observed: Observed::new(table.clone()),
+            table: Some(table),
+        }
+    }
+
+    /// A host on this store.
+    pub fn on(self, store: &Seen) -> Builder {
+        let observed = store.observed.clone();
+        match &store.table {
+            None => self.builder().store(observed),
+            Some(table) => {
+                let database = observed.database(table.clone());
+                self.builder().database("default", database)
+            }
+        }
+    }
+
+    /// A host on a file.
+    pub fn on_file(self, path: &Path) -> Builder {
+        if self.is_sqlite {
+            let database = Connection::open(path).unwrap();
+            self.builder().database("default", database)
+        } else {
+            self.builder().store(Sqlite::open(path).unwrap())
+        }
+    }
+
+    /// The stores that it can run on. Without the key-value store's compare-and-swap, there is nothing in which they differ.
     pub fn quirks(self) -> &'static [(&'static str, Quirks)] {
         let all = const { &Quirks::ALL };
-        if self.promises.has_atomics {
+        if self.promises.has_atomics && !self.is_sqlite {
             all
         } else {
             &all[..1]
@@ -85,6 +143,11 @@ impl Build {
     pub fn keeps(self, promise: &str) -> bool {
         let promise = PROMISES.iter().find(|known| known.id == promise).unwrap();
         self.promises.keeps(promise)
+    }
+
+    /// Whether it keeps the events in SQLite.
+    pub fn is_sqlite(self) -> bool {
+        self.is_sqlite
     }
 
     /// Whether an instance serves many requests.
@@ -118,6 +181,21 @@ impl Build {
             };
             is_tag && state.generation.changes() == generation
         })
+    }
+}
+
+/// A build's store, as a test sees it. Clones are the same one.
+#[derive(Clone)]
+pub struct Seen {
+    observed: Observed,
+    table: Option<Table>,
+}
+
+impl Deref for Seen {
+    type Target = Observed;
+
+    fn deref(&self) -> &Observed {
+        &self.observed
     }
 }
 

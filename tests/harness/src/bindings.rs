@@ -8,7 +8,9 @@ wasmtime::component::bindgen!({
         world host {
             import spin:key-value/key-value@3.0.0;
             import spin:variables/variables@3.0.0;
+            import spin:sqlite/sqlite@3.1.0;
             import fermyon:spin/key-value@2.0.0;
+            import fermyon:spin/sqlite@2.0.0;
             import fermyon:spin/variables@2.0.0;
             import wasi:keyvalue/store@0.2.0-draft2;
             import wasi:keyvalue/batch@0.2.0-draft2;
@@ -20,6 +22,8 @@ wasmtime::component::bindgen!({
     with: {
         "spin:key-value/key-value.store": crate::keyvalue::Handle,
         "fermyon:spin/key-value.store": crate::keyvalue::Handle,
+        "spin:sqlite/sqlite.connection": crate::sqlite::host::Handle,
+        "fermyon:spin/sqlite.connection": crate::sqlite::host::Handle,
         "wasi:keyvalue/store.bucket": crate::keyvalue::Handle,
         "wasi:keyvalue/atomics.cas": crate::keyvalue::Cas,
     },

@@ -5,9 +5,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http::{
@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use crate::harness::{problem, whole};
 use crate::{Body, Routes};
@@ -66,7 +66,10 @@ pub struct Connection {
     peer: SocketAddr,
     bounds: Bounds,
     /// How many of its requests are under way.
-    under_way: watch::Sender<usize>,
+    under_way: AtomicUsize,
+    opened: Instant,
+    /// When the last request ended, in milliseconds since it was opened.
+    idle_since: AtomicU64,
     /// Whether something has come since no request was under way.
     has_part: AtomicBool,
     is_http2: AtomicBool,
@@ -77,36 +80,44 @@ impl Connection {
         Arc::new(Self {
             peer,
             bounds,
-            under_way: watch::Sender::new(0),
+            under_way: AtomicUsize::new(0),
+            opened: Instant::now(),
+            idle_since: AtomicU64::new(0),
             has_part: AtomicBool::new(false),
             is_http2: AtomicBool::new(false),
         })
     }
 
     /// Waits until it has been without a request for too long. Cancel safe.
+    ///
+    /// It looks again whenever that can be the case at the earliest, so that requests need not tell it anything.
     pub async fn is_idle(&self) {
-        let mut under_way = self.under_way.subscribe();
+        let timeout = self.bounds.head_timeout;
         loop {
-            // The sender is here: there is no error.
-            _ = under_way.wait_for(|count| *count == 0).await;
-            let next = under_way.changed();
-            if tokio::time::timeout(self.bounds.head_timeout, next)
-                .await
-                .is_err()
-            {
+            let idle = match self.under_way.load(Ordering::Acquire) {
+                0 => {
+                    let since = Duration::from_millis(self.idle_since.load(Ordering::Acquire));
+                    self.opened.elapsed().saturating_sub(since)
+                }
+                _ => Duration::ZERO,
+            };
+            let Some(left) = timeout.checked_sub(idle).filter(|left| !left.is_zero()) else {
                 return;
-            }
+            };
+            tokio::time::sleep(left).await;
         }
     }
 
     fn begins_request(&self) {
         self.has_part.store(false, Ordering::Relaxed);
-        self.under_way.send_modify(|count| *count += 1);
+        self.under_way.fetch_add(1, Ordering::AcqRel);
     }
 
     fn ends_request(&self) {
         self.has_part.store(false, Ordering::Relaxed);
-        self.under_way.send_modify(|count| *count -= 1);
+        let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.idle_since.store(now, Ordering::Release);
+        self.under_way.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -211,7 +222,7 @@ impl Drop for Stream {
             under_way,
             ..
         } = &*self.connection;
-        let is_idle = *under_way.borrow() == 0;
+        let is_idle = under_way.load(Ordering::Acquire) == 0;
         if is_idle && has_part.load(Ordering::Relaxed) && !is_http2.load(Ordering::Relaxed) {
             let answer = problem(
                 StatusCode::REQUEST_TIMEOUT,
@@ -307,11 +318,13 @@ fn timed(
     request: Request<Incoming>,
     timeout: Duration,
 ) -> (Request<Body>, impl Future<Output = ()>) {
-    let (say, late) = oneshot::channel();
+    let mut late = None;
     let request = request.map(|body| {
         if body.is_end_stream() {
             return body.map_err(Into::into).boxed_unsync();
         }
+        let (say, said) = oneshot::channel();
+        late = Some(said);
         Timed {
             body,
             timeout,
@@ -321,7 +334,11 @@ fn timed(
         .boxed_unsync()
     });
     let late = async {
-        if late.await.is_err() {
+        let said = match late {
+            Some(late) => late.await.is_ok(),
+            None => false,
+        };
+        if !said {
             // The body is whole, or nobody reads it.
             std::future::pending().await
         }

@@ -38,6 +38,7 @@ use crate::console::{Console, Output};
 use crate::cpu::{self, Slices};
 use crate::keyvalue::{self, Handles, KeyValue};
 use crate::platform::Platform;
+use crate::sqlite::Databases;
 use crate::store::{Quirks, Store};
 use crate::variables::{self, Variables};
 
@@ -101,6 +102,7 @@ pub struct Guest {
     http: WasiHttpCtx,
     hooks: NoOutgoingRequests,
     keyvalue: KeyValue,
+    databases: Arc<Databases>,
     variables: Variables,
     limits: StoreLimits,
     /// The requests that it serves, by the tasks that serve them.
@@ -255,6 +257,14 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
         &mut linker,
         Guest::keyvalue,
     )?;
+    bindings::spin::sqlite::sqlite::add_to_linker::<_, keyvalue::Data>(
+        &mut linker,
+        Guest::keyvalue,
+    )?;
+    bindings::fermyon::spin::sqlite::add_to_linker::<_, keyvalue::Data>(
+        &mut linker,
+        Guest::keyvalue,
+    )?;
     bindings::wasi::keyvalue::store::add_to_linker::<_, keyvalue::Data>(
         &mut linker,
         Guest::keyvalue,
@@ -282,6 +292,7 @@ impl Guest {
     fn keyvalue(&mut self) -> keyvalue::View<'_> {
         keyvalue::View {
             keyvalue: &mut self.keyvalue,
+            databases: &self.databases,
             table: &mut self.table,
             requests: &self.requests,
         }
@@ -473,6 +484,7 @@ pub trait Director: Send + Sync {
 /// What an instance gets of its [`Director`].
 pub struct Staged {
     pub store: Arc<dyn Store>,
+    pub databases: Databases,
     /// What the guest's random numbers come from.
     pub seed: u64,
 }
@@ -483,6 +495,7 @@ pub struct Instances {
     pub reuse: Reuse,
     pub limits: Limits,
     pub store: Arc<dyn Store>,
+    pub databases: Arc<Databases>,
     pub quirks: Quirks,
     pub variables: Variables,
     pub console: Console,
@@ -554,7 +567,10 @@ impl Instances {
                 .secure_random(StdRng::seed_from_u64(seed));
         }
         let is_staged = staged.is_some();
-        let store = staged.map_or_else(|| self.store.clone(), |staged| staged.store);
+        let (store, databases) = staged.map_or_else(
+            || (self.store.clone(), self.databases.clone()),
+            |staged| (staged.store, Arc::new(staged.databases)),
+        );
         let guest = Guest {
             table: ResourceTable::new(),
             wasi: wasi.build(),
@@ -567,6 +583,7 @@ impl Instances {
                 life.released.clone(),
                 self.handles.clone(),
             ),
+            databases,
             variables: self.variables.clone(),
             limits: self
                 .limits

@@ -28,6 +28,7 @@ use crate::guest::{Director, Instances, Life, Limits, Program, Reuse, RuntimeClo
 use crate::manifest::Manifest;
 use crate::platform::{Interface, Platform};
 use crate::server::{Server, listen};
+use crate::sqlite::{self, Databases};
 use crate::store::{Limited, Memory, Quirks, Quotas, Store};
 use crate::variables::Variables;
 
@@ -66,6 +67,7 @@ pub struct Usage {
 pub struct Builder {
     source: Source,
     store: Arc<dyn Store>,
+    databases: Databases,
     quirks: Quirks,
     reuse: Reuse,
     limits: Limits,
@@ -111,6 +113,7 @@ impl Harness {
         Builder {
             source: Source::UnderTest,
             store: Arc::new(Memory::default()),
+            databases: Databases::default(),
             quirks: Quirks::default(),
             reuse: Reuse::default(),
             limits: Limits::default(),
@@ -393,6 +396,15 @@ impl Builder {
         self
     }
 
+    /// The SQLite database with this label. Without any, there is an empty one in memory, called `default`.
+    ///
+    /// The component of a [`manifest`](Self::manifest) may open those that its `sqlite_databases` names. Another one may
+    /// open all.
+    pub fn database(mut self, label: impl Into<String>, database: impl sqlite::Database) -> Self {
+        self.databases.add(label, Arc::new(database));
+        self
+    }
+
     /// Whose `wasi:keyvalue` the component meets. Without this, an exact one.
     pub fn quirks(mut self, quirks: Quirks) -> Self {
         self.quirks = quirks;
@@ -441,7 +453,9 @@ impl Builder {
         .await??;
         if let Some(manifest) = manifest {
             self.variables = manifest.variables(&self.variables)?;
+            self.databases.grant(manifest.databases())?;
         }
+        self.databases.complete()?;
         self.start_program(program)
     }
 
@@ -498,6 +512,7 @@ impl Builder {
                 reuse,
                 limits,
                 store,
+                databases: Arc::new(self.databases),
                 quirks: self.quirks,
                 variables: Variables(Arc::new(self.variables)),
                 console,

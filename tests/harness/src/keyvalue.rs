@@ -15,6 +15,7 @@ use crate::bindings::fermyon::spin::key_value as two;
 use crate::bindings::spin::key_value::key_value as spin;
 use crate::bindings::wasi::keyvalue::{atomics, batch, store as wasi};
 use crate::call::Asker;
+use crate::sqlite::Databases;
 use crate::store::{Error, Quirks, Store};
 
 /// The one label that guests may open.
@@ -61,7 +62,7 @@ impl Own {
 
 /// A handle that is counted.
 #[derive(Debug)]
-struct Opened(Arc<Own>);
+pub struct Opened(Arc<Own>);
 
 impl Drop for Opened {
     fn drop(&mut self) {
@@ -124,8 +125,13 @@ impl KeyValue {
     /// A handle of the guest's for the store.
     fn handle(&self) -> Handle {
         Handle {
-            _opened: self.handles.open(),
+            _opened: self.open(),
         }
+    }
+
+    /// Counts one more handle of the guest's.
+    pub fn open(&self) -> Opened {
+        self.handles.open()
     }
 }
 
@@ -139,9 +145,10 @@ pub fn current_request() -> Option<u64> {
     REQUEST.try_get().ok()
 }
 
-/// What the key-value interfaces borrow from an instance's state.
+/// What the interfaces of stores borrow from an instance's state.
 pub struct View<'a> {
     pub keyvalue: &'a mut KeyValue,
+    pub databases: &'a Databases,
     pub table: &'a mut ResourceTable,
     pub requests: &'a HashMap<GuestTaskId, Asker>,
 }
@@ -161,8 +168,8 @@ fn wasi_error(error: Error) -> wasi::Error {
     wasi::Error::Other(error.0)
 }
 
-/// Asks the store of an instance, in the name of the request that asks.
-async fn ask<T: Send, V, F: Future<Output = Result<V, Error>>>(
+/// Asks the store of an instance, or another one, in the name of the request that asks.
+pub async fn ask<T: Send, V, F: Future<Output = Result<V, Error>>>(
     accessor: &Accessor<T, Data>,
     call: impl FnOnce(Arc<dyn Store>) -> F,
 ) -> wasmtime::Result<F::Output> {
@@ -277,12 +284,8 @@ fn two_error(error: Error) -> two::Error {
 }
 
 impl View<'_> {
-    /// Asks the store in the name of the one request that there can be in an instance of WASI 0.2.
-    fn ask_now<F: Future, C: FnOnce(Arc<dyn Store>) -> F>(
-        &self,
-        call: C,
-    ) -> impl Future<Output = F::Output> + use<F, C> {
-        let call = call(self.keyvalue.store.clone());
+    /// Makes a call in the name of the one request that there can be in an instance of WASI 0.2.
+    pub fn name_request<F: Future>(&self, call: F) -> impl Future<Output = F::Output> + use<F> {
         let request = self.requests.values().next().map(|asker| asker.request);
         let request = request.filter(|_| self.keyvalue.names_requests);
         async move {
@@ -291,6 +294,14 @@ impl View<'_> {
                 None => call.await,
             }
         }
+    }
+
+    /// Asks the store in the name of that request.
+    fn ask_now<F: Future, C: FnOnce(Arc<dyn Store>) -> F>(
+        &self,
+        call: C,
+    ) -> impl Future<Output = F::Output> + use<F, C> {
+        self.name_request(call(self.keyvalue.store.clone()))
     }
 }
 

@@ -112,6 +112,7 @@ pub mod platform;
 mod routes;
 mod server;
 pub mod simulation;
+pub mod sqlite;
 pub mod store;
 mod variables;
 

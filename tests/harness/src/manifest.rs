@@ -1,4 +1,5 @@
-//! Spin manifests, as far as this host needs them: how the component of an application is built, and its variables.
+//! Spin manifests, as far as this host needs them: how the component of an application is built, its variables, and the
+//! databases that it may open.
 //!
 //! [`Builder::manifest`](crate::Builder::manifest) starts a host on one.
 
@@ -14,7 +15,7 @@ use crate::component;
 /// A manifest of version 2 with one component, which gets all HTTP requests.
 ///
 /// Its build command runs in a shell, in its `workdir`; relative paths are relative to the manifest. The routes of its
-/// triggers, and what it says of outgoing requests, files and databases, are passed over.
+/// triggers, and what it says of outgoing requests and files, are passed over.
 #[derive(Clone, Debug)]
 pub struct Manifest {
     path: PathBuf,
@@ -58,6 +59,9 @@ struct Trigger {
 struct Component {
     source: PathBuf,
     build: Option<Build>,
+    /// The SQLite databases that it may open.
+    #[serde(default)]
+    sqlite_databases: Vec<String>,
     /// Texts with the application's variables in them, such as `https://{{ host }}/`.
     #[serde(default)]
     variables: BTreeMap<String, String>,
@@ -134,6 +138,11 @@ impl Manifest {
     /// Whether the application declares a variable called `name`.
     pub fn declares(&self, name: &str) -> bool {
         self.variables.contains_key(name)
+    }
+
+    /// The labels of the SQLite databases that the component may open.
+    pub fn databases(&self) -> Vec<String> {
+        self.component.sqlite_databases.clone()
     }
 
     /// Builds the component with the manifest's command, if it has one, and returns the component's path.

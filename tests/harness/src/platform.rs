@@ -15,15 +15,18 @@ pub enum Interface {
     Atomics,
     /// `wasi:keyvalue/batch`.
     Batch,
+    /// SQLite databases: `spin:sqlite`, and `fermyon:spin/sqlite`.
+    Sqlite,
     /// Everything of WASI 0.3, and Spin's interfaces that need it.
     Wasi03,
 }
 
 impl Interface {
     /// Every interface, with its name on the command line (`--without`).
-    pub const ALL: [(&str, Self); 3] = [
+    pub const ALL: [(&str, Self); 4] = [
         ("atomics", Self::Atomics),
         ("batch", Self::Batch),
+        ("sqlite", Self::Sqlite),
         ("wasi-0.3", Self::Wasi03),
     ];
 
@@ -32,13 +35,18 @@ impl Interface {
         match self {
             Self::Atomics => import.starts_with("wasi:keyvalue/atomics@"),
             Self::Batch => import.starts_with("wasi:keyvalue/batch@"),
+            Self::Sqlite => {
+                import.starts_with("spin:sqlite/") || import.starts_with("fermyon:spin/sqlite@")
+            }
             // Spin's packages of major version 3 are asynchronous: they came with WASI 0.3.
             Self::Wasi03 => {
                 let (package, version) = import.split_once('@').unwrap_or((import, ""));
                 (package.starts_with("wasi:") && version.starts_with("0.3."))
                     || matches!(
                         package,
-                        "spin:key-value/key-value" | "spin:variables/variables"
+                        "spin:key-value/key-value"
+                            | "spin:sqlite/sqlite"
+                            | "spin:variables/variables"
                     )
             }
         }
@@ -89,6 +97,9 @@ pub struct Platform {
     pub memory: Option<usize>,
     /// How much of the store an application may use.
     pub quotas: Quotas,
+    /// How many bytes an SQLite database may take: what [`Connection::limit`](crate::sqlite::Connection::limit) is told.
+    /// `None`: as many as the disk has.
+    pub database_bytes: Option<u64>,
 }
 
 impl Default for Platform {
@@ -112,15 +123,16 @@ impl Platform {
             request_timeout: None,
             memory: None,
             quotas: Quotas::default(),
+            database_bytes: None,
         }
     }
 
-    /// Akamai Functions: no compare-and-swap. 30 s a request, 128 MiB an instance, and 1,000 reads and 50 writes of the
+    /// Akamai Functions: no compare-and-swap and no SQLite. 30 s a request, 128 MiB an instance, and 1,000 reads and 50 writes of the
     /// store a second.
     pub fn akamai_functions() -> Self {
         Self {
             name: "Akamai Functions",
-            lacks: vec![Interface::Atomics],
+            lacks: vec![Interface::Atomics, Interface::Sqlite],
             request_timeout: Some(Duration::from_secs(30)),
             memory: Some(128 << 20),
             quotas: Quotas {
@@ -130,10 +142,12 @@ impl Platform {
                 value_bytes: Some(1 << 20),
                 keys: None,
             },
+            database_bytes: None,
         }
     }
 
-    /// Fermyon Cloud: WASI 0.2, no compare-and-swap and no batches. 30 s a request, and 1,024 keys of at most 255 bytes.
+    /// Fermyon Cloud: WASI 0.2, no compare-and-swap and no batches. 30 s a request, 1,024 keys of at most 255 bytes, and
+    /// 1 GB of SQLite.
     pub fn fermyon_cloud() -> Self {
         Self {
             name: "Fermyon Cloud",
@@ -146,6 +160,7 @@ impl Platform {
                 value_bytes: Some(1 << 20),
                 ..Quotas::default()
             },
+            database_bytes: Some(1 << 30),
         }
     }
 

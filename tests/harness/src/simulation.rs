@@ -7,7 +7,7 @@
 //! the byte of its trace; another seed is another order of things.
 //!
 //! The world's parts:
-//! - [`Database`]: the store. It remembers each [`Call`], so that a test can compare what clients saw with what was. It can
+//! - [`Database`]: the store, and an SQLite database. It remembers each [`Call`], so that a test can compare what clients saw with what was. It can
 //!   [hang](Database::hang) for a time or for ever, [go back](Database::go_back) to an earlier state or to nothing, and
 //!   [count twice](Faults::doubled).
 //! - [`Host`]: runs the component on the database, as a [`Harness`](crate::Harness) does. It can crash and start again.
@@ -36,6 +36,7 @@
 
 mod database;
 mod host;
+mod tables;
 
 use std::fmt::{self, Display, Write};
 use std::ops::RangeInclusive;

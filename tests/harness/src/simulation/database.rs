@@ -9,9 +9,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
+use super::tables::Tables;
 use super::{Moment, World, lock};
 use crate::guest::Life;
 use crate::keyvalue::current_request;
+use crate::sqlite::{self, Answer, Value};
 use crate::store::{Error, Numbers, Operation, Store};
 
 /// What may happen to the calls of a [`Database`]. Probabilities are from 0 to 1, and of a single call.
@@ -111,6 +113,10 @@ enum Fate {
 
 /// The store that all hosts of a world share. Every call is done in one step; clones are the same database.
 ///
+/// It is a key-value store, and besides an SQLite database called `default`, which goes through the same. Of its tables, the
+/// first column has the keys and the second the values. A statement is a call: of the key that is the first text among its
+/// parameters.
+///
 /// A host may read a replica that lags behind ([`Settings::lag`](super::Settings::lag)): its instances see what the
 /// database held that long ago, but at least what they have written themselves. Writes go to the database itself.
 #[derive(Clone)]
@@ -138,14 +144,18 @@ struct State {
     calls: Vec<Call>,
     /// Writes that nobody waits for any more, and that are made when the database goes on.
     given_up: Vec<GivenUp>,
+    tables: Tables,
 }
+
+/// What a write does to its key, when it is made: `Some(None)` deletes it.
+type Late = Box<dyn FnOnce(&State) -> Option<Option<Vec<u8>>> + Send>;
 
 /// A write that reached the database while it hung, and whose instance has given up.
 struct GivenUp {
     who: String,
     what: String,
     key: String,
-    value: Option<Vec<u8>>,
+    write: Late,
     /// The call's place among the calls.
     index: usize,
 }
@@ -191,6 +201,7 @@ impl Database {
                 reverted: Vec::new(),
                 calls: Vec::new(),
                 given_up: Vec::new(),
+                tables: Tables::default(),
             }),
             goes_on: Notify::new(),
         }))
@@ -232,16 +243,20 @@ impl Database {
                 who,
                 what,
                 key,
-                value,
+                write,
                 index,
             } = write;
             self.0.world.tell(who, || {
                 format!("{what} is done, though nobody waits for it")
             });
-            let moment = self.write(&key, value.clone());
+            let write = write(&lock(&self.0.state));
+            let moment = match &write {
+                Some(value) => self.write(&key, value.clone()),
+                None => self.0.world.moment(),
+            };
             let call = &mut lock(&self.0.state).calls[index];
             call.applied = Some(moment);
-            call.wrote = value;
+            call.wrote = write.flatten();
         }
         self.0.goes_on.notify_waiters();
     }
@@ -261,9 +276,11 @@ impl Database {
             if state.current(&key) != then.as_ref() {
                 let moment = self.0.world.moment();
                 state.reverted.push(moment);
+                state.tables.put(&key, then.as_deref());
                 state.history.entry(key).or_default().push((moment, then));
             }
         }
+        state.tables.forget_younger_than(to);
     }
 
     /// The moments of those values in a [history](Self::history) that are there because the database
@@ -369,6 +386,7 @@ impl Connection {
         operation: Operation,
         key: &str,
         what: impl Fn() -> String,
+        late: impl FnOnce() -> Option<Late>,
         apply: impl Fn(&State) -> Applied<T>,
     ) -> Result<T, Error> {
         let Inner {
@@ -421,15 +439,15 @@ impl Connection {
         };
         world.sleep(there).await;
         if lock(state).is_hanging() {
-            let is_blind = matches!(operation, Operation::Set | Operation::Delete);
-            let is_done_anyway = world.chance(0.5) && is_blind && fate == Fate::Answer;
+            let is_done_anyway = world.chance(0.5) && fate == Fate::Answer;
+            let late = late().filter(|_| is_done_anyway);
             let mut waiting = Waiting {
                 connection: self,
-                write: is_done_anyway.then(|| GivenUp {
+                write: late.map(|write| GivenUp {
                     who: self.who(),
                     what: what(),
                     key: key.to_owned(),
-                    value: apply(&lock(state)).write.flatten(),
+                    write,
                     index,
                 }),
             };
@@ -530,6 +548,7 @@ impl Connection {
             Operation::Increment,
             key,
             || format!("increment {key} by {delta}"),
+            never,
             |state| {
                 let before = state.current(key).map(Vec::as_slice);
                 match numbers.add(before, delta) {
@@ -548,6 +567,16 @@ impl Connection {
         )
         .await
     }
+}
+
+/// Of calls that nobody can give up, or that write nothing.
+fn never() -> Option<Late> {
+    None
+}
+
+/// A write that is the same whenever it is made.
+fn at_any_time(value: Option<Vec<u8>>) -> Late {
+    Box::new(move |_| Some(value))
 }
 
 /// A value as a trace shows it: as text, or as a number.
@@ -575,8 +604,10 @@ fn describe<T>(applied: &Applied<T>) -> String {
 impl Store for Connection {
     async fn open(&self) -> Result<(), Error> {
         let what = || "opens the store".into();
-        self.call(Operation::Open, "", what, |_| Applied::done((), None))
-            .await
+        self.call(Operation::Open, "", what, never, |_| {
+            Applied::done((), None)
+        })
+        .await
     }
 
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
@@ -584,6 +615,7 @@ impl Store for Connection {
             Operation::Get,
             key,
             || format!("get {key}"),
+            never,
             |state| {
                 let value = self.see(state, key);
                 Applied {
@@ -601,6 +633,7 @@ impl Store for Connection {
             Operation::Set,
             key,
             || format!("set {key}"),
+            || Some(at_any_time(Some(value.into()))),
             |_| Applied::done((), Some(Some(value.into()))),
         )
         .await
@@ -611,6 +644,7 @@ impl Store for Connection {
             Operation::Delete,
             key,
             || format!("delete {key}"),
+            || Some(at_any_time(None)),
             |_| Applied::done((), Some(None)),
         )
         .await
@@ -621,6 +655,7 @@ impl Store for Connection {
             Operation::Keys,
             "",
             || "lists the keys".into(),
+            never,
             |state| {
                 let keys = state.history.keys();
                 let keys = keys.filter(|key| self.see(state, key).is_some());
@@ -635,6 +670,7 @@ impl Store for Connection {
             Operation::Swap,
             key,
             || format!("swap {key} from {} to {}", show(old), show(Some(new))),
+            never,
             |state| {
                 let matches = state.current(key).map(Vec::as_slice) == old;
                 Applied::done(matches, matches.then(|| Some(new.into())))
@@ -655,5 +691,93 @@ impl Store for Connection {
 
     fn numbers(&self) -> Numbers {
         Numbers::Text
+    }
+}
+
+impl State {
+    /// Executes a statement. Returns its answer, and what it made of the key.
+    fn execute(
+        &self,
+        statement: &str,
+        parameters: &[Value],
+        key: &str,
+        now: Duration,
+    ) -> (Answer, Option<Option<Vec<u8>>>) {
+        let answer = self.tables.execute(statement, parameters, now);
+        let value = self.tables.value(key);
+        let is_written = value.as_ref() != self.current(key);
+        (answer, is_written.then_some(value))
+    }
+}
+
+impl Connection {
+    async fn execute_once(
+        &self,
+        (operation, key): (Operation, &str),
+        statement: &str,
+        parameters: &[Value],
+    ) -> Answer {
+        let now = || self.database.0.world.0.started.elapsed();
+        let late = || -> Option<Late> {
+            let is_read = matches!(operation, Operation::Get | Operation::Keys);
+            let (statement, parameters) = (statement.to_owned(), parameters.to_vec());
+            let (key, now) = (key.to_owned(), now());
+            let write = move |state: &State| state.execute(&statement, &parameters, &key, now).1;
+            (!is_read).then(|| Box::new(write) as Late)
+        };
+        let apply = |state: &State| {
+            let (answer, write) = state.execute(statement, parameters, key, now());
+            let outcome = match (&answer.end, operation) {
+                (Err(_), _) => Outcome::Failed,
+                (Ok(()), Operation::Get) => Outcome::Read(state.tables.value(key)),
+                (Ok(()), _) => Outcome::Done,
+            };
+            let end = answer.end.clone();
+            Applied {
+                answer: end.map(|()| answer),
+                outcome,
+                write,
+            }
+        };
+        let what = || {
+            let parameters: Vec<_> = parameters.iter().map(show_parameter).collect();
+            format!("{operation:?} {}", parameters.join(", ")).to_lowercase()
+        };
+        let answer = self.call(operation, key, what, late, apply).await;
+        answer.unwrap_or_else(Answer::from)
+    }
+}
+
+fn show_parameter(parameter: &Value) -> String {
+    match parameter {
+        Value::Integer(number) => number.to_string(),
+        Value::Text(text) => text.clone(),
+        other => format!("{other:?}"),
+    }
+}
+
+#[async_trait]
+impl sqlite::Database for Connection {
+    async fn open(&self) -> Result<(), Error> {
+        Store::open(self).await
+    }
+
+    async fn execute(&self, statement: &str, parameters: Vec<Value>) -> Answer {
+        let call = sqlite::operation(statement, &parameters);
+        let Inner { world, state, .. } = &*self.database.0;
+        let doubled = lock(state).faults.doubled;
+        if call.0 == Operation::Increment && world.chance(doubled) {
+            // Whoever asks again never had this answer.
+            _ = self.execute_once(call, statement, &parameters).await;
+        }
+        self.execute_once(call, statement, &parameters).await
+    }
+
+    fn changes(&self) -> u64 {
+        lock(&self.database.0.state).tables.changes()
+    }
+
+    fn last_insert_rowid(&self) -> i64 {
+        lock(&self.database.0.state).tables.last_insert_rowid()
     }
 }

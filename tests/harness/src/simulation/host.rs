@@ -15,6 +15,7 @@ use super::{Database, EPOCH, Moment, World, lock};
 use crate::console::{Console, Line};
 use crate::guest::{Director, Life, Reuse, Staged};
 use crate::harness::Harness;
+use crate::sqlite::Databases;
 use crate::store::Quirks;
 
 /// How a host is set up.
@@ -117,8 +118,10 @@ impl Director for Stage {
         let connection = self
             .database
             .connect(self.host.clone(), self.lag, life.clone());
+        let connection = Arc::new(connection);
         Ok(Staged {
-            store: Arc::new(connection),
+            databases: Databases::one(connection.clone()),
+            store: connection,
             seed,
         })
     }

@@ -7,6 +7,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::{RwLock, watch};
 
 use super::{Error, Numbers, Store};
+use crate::sqlite::{self, Answer, Database, Value};
 
 /// What a store can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -81,6 +82,15 @@ impl Observed {
             state: Arc::default(),
             hanging: watch::Sender::default(),
             turn: Arc::default(),
+        }
+    }
+
+    /// An SQLite database that is observed with this store: its statements are operations of a table of keys and values. One
+    /// that selects what belongs to a key is a `Get`, an update is a `Swap`, and so on; what is none of these is an `Open`.
+    pub fn database(&self, inner: impl Database) -> impl Database {
+        ObservedDatabase {
+            inner: Arc::new(inner),
+            observed: self.clone(),
         }
     }
 
@@ -280,6 +290,44 @@ impl Store for Observed {
 
     fn numbers(&self) -> Numbers {
         self.inner.numbers()
+    }
+}
+
+/// A database whose statements are counted, and fail, as the operations of an [`Observed`] store do.
+#[derive(Debug)]
+struct ObservedDatabase {
+    inner: Arc<dyn Database>,
+    observed: Observed,
+}
+
+#[async_trait]
+impl Database for ObservedDatabase {
+    async fn open(&self) -> Result<(), Error> {
+        let open = self.inner.open();
+        self.observed.ask(Operation::Open, open).await
+    }
+
+    async fn execute(&self, statement: &str, parameters: Vec<Value>) -> Answer {
+        let (operation, _) = sqlite::operation(statement, &parameters);
+        let execute = async {
+            if operation == Operation::Increment && self.observed.state().is_counting_twice {
+                self.inner
+                    .execute(statement, parameters.clone())
+                    .await
+                    .end?;
+            }
+            Ok(self.inner.execute(statement, parameters).await)
+        };
+        let answer = self.observed.ask(operation, execute).await;
+        answer.unwrap_or_else(Answer::from)
+    }
+
+    fn changes(&self) -> u64 {
+        self.inner.changes()
+    }
+
+    fn last_insert_rowid(&self) -> i64 {
+        self.inner.last_insert_rowid()
     }
 }
 

@@ -116,6 +116,23 @@ async fn this_project_keeps_every_promise_on_every_store_and_is_left_as_it_was()
 }
 
 #[tokio::test]
+async fn the_builds_with_sqlite_keep_the_exact_contract() {
+    let counts = join_all(["spin", "fermyon-cloud"].map(|host| async move {
+        let directory = tempdir().unwrap();
+        let manifest = format!("deploy/{host}-sqlite.toml");
+        let arguments = ["--host", host, "--store", "memory"];
+        let host = Host::of_manifest(directory.path(), &manifest, &arguments).await;
+        let outcome = suite(&host.url, &[]).await;
+        outcome.passes();
+        assert_eq!(outcome.stderr, "");
+        assert!(directory.path().join(".loopless/database.db").exists());
+        outcome.promises("ok").len()
+    }));
+    // Without a service, two that concern it are one.
+    assert_eq!(counts.await, [50, 49]);
+}
+
+#[tokio::test]
 async fn the_builds_without_compare_and_swap_keep_what_they_promise_and_refuse_the_rest() {
     let counts = join_all(
         ["akamai-functions", "fermyon-cloud"].map(|host| async move {

@@ -1,5 +1,6 @@
 //! The binary `loopless-host`, run as a user runs it.
 
+mod bench;
 mod browser;
 mod cli;
 mod conformance;

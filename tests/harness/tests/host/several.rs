@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::shared::redis_server::{Certificate, RedisServer};
 use crate::support::{Host, command, component};
+use futures_util::future::join_all;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use rustix::process::Signal;
@@ -75,6 +76,32 @@ impl Stream {
             .filter_map(|line| line.strip_prefix("data: "))
             .map(generation_of)
             .collect()
+    }
+}
+
+#[tokio::test]
+async fn sixty_four_first_sets_at_once_by_two_processes_on_one_database_are_one_transition() {
+    for manifest in [
+        "deploy/spin-sqlite.toml",
+        "deploy/fermyon-cloud-sqlite.toml",
+    ] {
+        let directory = tempdir().unwrap();
+        let arguments = ["--store", "memory", "--database", "default=database.db"];
+        let host = || Host::of_manifest(directory.path(), manifest, &arguments);
+        let (one, two) = (host().await, host().await);
+        let sets = (0..64).map(|number| set([&one, &two][number % 2], "door", true));
+        let generations = soon(join_all(sets)).await;
+        assert_eq!(generations, [1; 64], "{manifest}");
+
+        // What one acknowledges is not lost with it, and ends waits on the other.
+        let wait = two.send("GET", "/events/gate/wait", "", false);
+        let change = set(&one, "gate", true);
+        let ((status, state), _) = soon(async { tokio::join!(wait, change) }).await;
+        assert_eq!(status, 200, "{state}");
+        one.signal(Signal::KILL);
+        soon(one.ended()).await;
+        assert_eq!(generation(&two, "gate").await, 1);
+        assert_eq!(set(&two, "gate", false).await, 2);
     }
 }
 

@@ -29,13 +29,16 @@ fn say(said: &Once, what: &str) {
     said.call_once(|| _ = writeln!(io::stderr(), "{what}"));
 }
 
-/// Searches worlds of the build for this host.
-fn keeps_every_promise(host: &str, seeds: u64) {
+/// Searches worlds of this build.
+fn keeps_every_promise([option, build]: [&str; 2], seeds: u64) {
     static SAID: Once = Once::new();
 
-    say(&SAID, "The simulation searches 700 worlds: about a minute");
+    say(
+        &SAID,
+        "The simulation searches 1,000 worlds: a minute or two",
+    );
     let count = seeds.to_string();
-    let output = simulate(&["--host", host, "--seeds", &count]);
+    let output = simulate(&[option, build, "--seeds", &count]);
     let (found, errors) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(0), "{errors}{found}");
     assert!(found.starts_with(&format!("{seeds} seeds")), "{found}");
@@ -45,17 +48,29 @@ fn keeps_every_promise(host: &str, seeds: u64) {
 
 #[test]
 fn the_component_keeps_every_promise() {
-    keeps_every_promise("spin", 300);
+    keeps_every_promise(["--host", "spin"], 300);
 }
 
 #[test]
 fn it_keeps_what_it_promises_without_compare_and_swap() {
-    keeps_every_promise("akamai-functions", 200);
+    keeps_every_promise(["--host", "akamai-functions"], 200);
 }
 
 #[test]
 fn it_keeps_what_it_promises_on_wasi_0_2() {
-    keeps_every_promise("fermyon-cloud", 200);
+    keeps_every_promise(["--host", "fermyon-cloud"], 200);
+}
+
+#[test]
+fn it_keeps_every_promise_on_sqlite() {
+    let manifest = project().join("deploy/spin-sqlite.toml");
+    keeps_every_promise(["--manifest", manifest.to_str().unwrap()], 200);
+}
+
+#[test]
+fn it_keeps_the_exact_promises_on_sqlite_on_wasi_0_2() {
+    let manifest = project().join("deploy/fermyon-cloud-sqlite.toml");
+    keeps_every_promise(["--manifest", manifest.to_str().unwrap()], 100);
 }
 
 #[test]
@@ -338,6 +353,29 @@ const SAYS_WHAT_IT_DID_TWICE: Mutation = Mutation {
     )],
 };
 
+/// On WASI 0.3: the rows of a statement that failed just end.
+const READS_NO_ERROR: Mutation = Mutation {
+    name: "reads-no-error",
+    features: &["store-sqlite"],
+    about: "events",
+    edits: &[(
+        "wasi_0_3/sqlite.rs",
+        ".collect()\n            .await\n            .map_err(from_spin)?",
+        ".collect().await.unwrap_or_default()",
+    )],
+};
+
+const SWAPS_BLINDLY: Mutation = Mutation {
+    name: "swaps-blindly",
+    features: &["store-sqlite"],
+    about: "events",
+    edits: &[(
+        "sqlite.rs",
+        "SET value = ?3 WHERE key = ?1 AND value = ?2",
+        "SET value = ?3 WHERE key = ?1 AND ?2 IS NOT NULL",
+    )],
+};
+
 /// Builds the component with a mistake in it, from a copy of its sources.
 fn mutant(mutation: &Mutation) -> PathBuf {
     static BUILDING: Mutex<()> = Mutex::new(());
@@ -441,6 +479,16 @@ fn it_finds_what_trusting_the_swap_does() {
 #[test]
 fn it_finds_what_forgetting_to_read_again_does() {
     is_caught(&FORGETS_TO_READ_AGAIN);
+}
+
+#[test]
+fn it_finds_what_reading_rows_and_not_their_error_does() {
+    is_caught(&READS_NO_ERROR);
+}
+
+#[test]
+fn it_finds_what_a_swap_in_sqlite_that_does_not_compare_does() {
+    is_caught(&SWAPS_BLINDLY);
 }
 
 #[test]

@@ -63,6 +63,15 @@ impl Host {
         Self::wait_for(command(directory, &all)).await
     }
 
+    /// Starts it on a free port with a manifest of this project, and waits until it says where it serves.
+    pub async fn of_manifest(directory: &Path, manifest: &str, arguments: &[&str]) -> Self {
+        let manifest = project().join(manifest);
+        let mut all = vec!["--listen", "127.0.0.1:0", "--from"];
+        all.push(manifest.to_str().unwrap());
+        all.extend(arguments);
+        Self::wait_for(command(directory, &all)).await
+    }
+
     /// Starts this command, and waits until it says where it serves.
     pub async fn wait_for(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();

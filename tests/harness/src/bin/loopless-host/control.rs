@@ -4,7 +4,7 @@
 use std::future::pending;
 
 use anstream::{eprintln, println};
-use loopless_host::store::{Observed, Store};
+use loopless_host::store::{Observed, Operation, Store};
 use loopless_host::{Builder, Harness, Server, Usage};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader, stdin};
@@ -39,6 +39,8 @@ pub struct InUse {
     pub most_handles: usize,
     /// Tasks of the runtime.
     pub tasks: usize,
+    /// How often the store has been read so far.
+    pub reads: u64,
 }
 
 /// The store of a host, which fails when a controller wants that.
@@ -87,6 +89,7 @@ impl Controlled {
                 handles,
                 most_handles,
                 tasks: Handle::current().metrics().num_alive_tasks(),
+                reads: store.count(Operation::Get),
             };
             // Numbers: there is nothing here that JSON could not say.
             println!(

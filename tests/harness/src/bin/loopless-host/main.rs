@@ -3,6 +3,7 @@
 #![cfg_attr(target_family = "wasm", no_main)]
 #![cfg(not(target_family = "wasm"))]
 
+mod bench;
 mod conformance;
 mod contract;
 mod control;
@@ -59,6 +60,15 @@ enum Command {
     /// Each event has one writer, who knows what it was told: no acknowledged change may be lost, whatever fails. Ctrl-C
     /// ends the soak early, with a verdict. Exit code: 0 if it passed, 1 if not, or if the server cannot be reached.
     Soak(soak::Arguments),
+    /// Measures how fast hosts are, beside baselines in the same run, and prints one table
+    ///
+    /// Without --url, it starts hosts of its own. Four sections: requests/s and their times, from a change to the answer of a
+    /// wait, what many waits cost, and starts. Only ratios say something of another machine: to hyper with the same bytes, to a
+    /// route that does not read the store, and, with --original, to another program that serves the page.
+    Bench(bench::Arguments),
+    /// Answers all requests alike: the baseline of `bench`, which starts it
+    #[command(hide = true)]
+    Plain(bench::plain::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -79,6 +89,10 @@ fn run(line: CommandLine) -> anyhow::Result<ExitCode> {
         Some(Command::Simulate(arguments)) => simulate::run(arguments),
         Some(Command::Conformance(arguments)) => runtime()?.block_on(conformance::run(arguments)),
         Some(Command::Soak(arguments)) => runtime()?.block_on(soak::run(arguments)),
+        Some(Command::Bench(arguments)) => runtime()?.block_on(bench::run(arguments)),
+        Some(Command::Plain(arguments)) => runtime()?
+            .block_on(bench::plain::run(arguments))
+            .map(|()| ExitCode::SUCCESS),
         None => {
             let runtime = runtime()?;
             let result = runtime.block_on(serve::run(line.serve));

@@ -13,7 +13,8 @@ use bytesize::ByteSize;
 use clap::Args;
 use loopless_host::console::{Console, Line, Output};
 use loopless_host::manifest::Manifest;
-use loopless_host::platform::{Interface, Lacking};
+use loopless_host::platform::{Interface, Lacking, Platform};
+use loopless_host::sqlite::{self, Connection};
 use loopless_host::store::{Memory, Quirks, Redis, Sqlite};
 use loopless_host::{
     Bounds, GRACE, Harness, Limits, Reuse, Routes, Server, is_variable_name, listen,
@@ -41,6 +42,11 @@ pub struct Arguments {
     /// `sqlite:.loopless/store.db`, and for the clouds `sqlite:.loopless/HOST.db`
     #[arg(long, value_name = "STORE")]
     store: Option<Backend>,
+
+    /// Where an SQLite database is kept: `LABEL=PATH` or `LABEL=memory`; may be repeated. Without this, the one called
+    /// `default` is in `.loopless/database.db` if a manifest grants it, and else in memory
+    #[arg(long = "database", value_name = "LABEL=PATH", value_parser = database)]
+    databases: Vec<(String, Place)>,
 
     /// A built component to serve, instead of building this project's
     #[arg(long, value_name = "PATH", conflicts_with = "from")]
@@ -167,6 +173,9 @@ fn advised(error: anyhow::Error, lacks: &[Interface]) -> anyhow::Error {
     anyhow!("{error:#}; of this project's builds, {advice}")
 }
 
+/// The file of the SQLite database that an application has without being given one.
+const DATABASE: &str = ".loopless/database.db";
+
 /// Where the gotcha is served.
 const GOTCHA: &str = "/gotcha";
 
@@ -213,6 +222,66 @@ impl std::fmt::Display for Backend {
             Self::Redis { shown, .. } => f.write_str(shown),
         }
     }
+}
+
+/// Where an SQLite database is kept.
+#[derive(Clone, Debug)]
+enum Place {
+    Memory,
+    File(PathBuf),
+}
+
+impl Place {
+    fn open(&self, platform: &Platform) -> anyhow::Result<Connection> {
+        let database = match self {
+            Self::Memory => Connection::memory()?,
+            Self::File(path) => Connection::open(path)?,
+        };
+        match platform.database_bytes {
+            Some(most) => database.limit(most),
+            None => Ok(database),
+        }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Memory => f.write_str("memory"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+fn database(text: &str) -> Result<(String, Place), String> {
+    match text.split_once('=') {
+        Some((label, place)) if !label.is_empty() && !place.is_empty() => {
+            let place = match place {
+                "memory" => Place::Memory,
+                path => Place::File(path.into()),
+            };
+            Ok((label.into(), place))
+        }
+        _ => Err("expected LABEL=PATH or LABEL=memory".into()),
+    }
+}
+
+/// The databases that are given, and the one that the application of a manifest has without that.
+fn databases(
+    manifest: Option<&Path>,
+    given: Vec<(String, Place)>,
+) -> anyhow::Result<Vec<(String, Place)>> {
+    let granted = match manifest {
+        Some(manifest) => Manifest::read(manifest)?.databases(),
+        None => Vec::new(),
+    };
+    let is_given = given.iter().any(|(label, _)| label == sqlite::DEFAULT);
+    let is_missing = !is_given && granted.iter().any(|label| label == sqlite::DEFAULT);
+    let default = (sqlite::DEFAULT.into(), Place::File(DATABASE.into()));
+    Ok(given
+        .into_iter()
+        .chain(is_missing.then_some(default))
+        .collect())
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -301,14 +370,18 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<Running> {
     let mut platform = arguments.host.platform();
     platform.lacks.extend(arguments.without);
     let lacks = platform.lacks.clone();
+    let databases = databases(manifest.as_deref(), arguments.databases)?;
     let mut builder = Harness::builder()
         .quirks(arguments.quirks)
-        .platform(platform)
+        .platform(platform.clone())
         .reuse(reuse)
         .limits(limits)
         .console(console("component"));
     for (name, value) in arguments.variables {
         builder = builder.variable(name, value);
+    }
+    for (label, place) in &databases {
+        builder = builder.database(label, place.open(&platform)?);
     }
     let default = || Backend::Sqlite(arguments.host.store().into());
     let store = arguments.store.unwrap_or_else(default);
@@ -343,7 +416,11 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<Running> {
     let lifespan = Lifespan::new(harness.clone(), token);
     lifespan.startup().await?;
     let server = Server::start_within(bounds, listener, routes)?;
-    println!("{BOLD}Serving{BOLD:#} {} (store: {store})", server.url(""));
+    let databases = databases.iter();
+    let databases = databases.map(|(label, place)| format!(", SQLite database {label}: {place}"));
+    let databases: String = databases.collect();
+    let url = server.url("");
+    println!("{BOLD}Serving{BOLD:#} {url} (store: {store}{databases})");
     if arguments.gotcha {
         println!("{BOLD}The gotcha{BOLD:#} {}/", server.url(GOTCHA));
     }
@@ -369,7 +446,7 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<Running> {
 }
 
 /// Lets this process have as many open files as it may: each connection is one, and the usual limit is 1,024.
-fn allow_open_files() {
+pub fn allow_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let most = Rlimit {
         current: limit.maximum,

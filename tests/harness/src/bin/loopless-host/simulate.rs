@@ -65,6 +65,10 @@ pub struct Arguments {
     #[arg(long, value_name = "PATH", conflicts_with = "host")]
     component: Option<PathBuf>,
 
+    /// A Spin manifest whose component to build and try
+    #[arg(long, value_name = "MANIFEST", conflicts_with_all = ["component", "host"])]
+    manifest: Option<PathBuf>,
+
     /// The host whose build of this project's component to try
     #[arg(long, value_enum, value_name = "HOST", default_value_t)]
     host: project::Host,
@@ -76,9 +80,10 @@ pub struct Arguments {
 
 /// Tries the seeds. The exit code is 1 if one of them broke a promise.
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let component = match &arguments.component {
-        Some(path) => path.clone(),
-        None => project::build_manifest(&arguments.host.manifest()?)?,
+    let component = match (&arguments.component, &arguments.manifest) {
+        (Some(path), _) => path.clone(),
+        (None, Some(manifest)) => project::build_manifest(manifest)?,
+        (None, None) => project::build_manifest(&arguments.host.manifest()?)?,
     };
     let simulation = Simulation::load(component)?;
     let contract = simulation.run(0, scenario::contract)??;
@@ -123,9 +128,10 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 /// What replays a seed.
 fn command(arguments: &Arguments, seed: u64) -> String {
-    let component = match &arguments.component {
-        Some(path) => format!(" --component {}", path.display()),
-        None => arguments.host.argument(),
+    let component = match (&arguments.component, &arguments.manifest) {
+        (Some(path), _) => format!(" --component {}", path.display()),
+        (None, Some(manifest)) => format!(" --manifest {}", manifest.display()),
+        (None, None) => arguments.host.argument(),
     };
     let about = match arguments.about.and_then(|about| about.to_possible_value()) {
         Some(about) => format!(" --about {}", about.get_name()),

@@ -2,7 +2,7 @@
 
 mod clients;
 mod findings;
-mod host;
+pub mod host;
 mod own;
 mod truth;
 mod world;

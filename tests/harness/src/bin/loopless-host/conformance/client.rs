@@ -12,6 +12,7 @@ use http::uri::Scheme;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
+use hyper_rustls::builderstates::WantsProtocols1;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -58,6 +59,15 @@ impl FromStr for Base {
             return Err("expected a URL without a path: the routes are at the top".into());
         }
         Ok(Self(text.trim_end_matches('/').into()))
+    }
+}
+
+impl Base {
+    /// The host and the port.
+    pub fn authority(&self) -> &str {
+        self.0
+            .split_once("://")
+            .map_or(&*self.0, |(_, authority)| authority)
     }
 }
 
@@ -224,20 +234,31 @@ impl Target {
 }
 
 fn connections() -> Connections {
-    static TLS: LazyLock<ClientConfig> = LazyLock::new(tls);
+    let https = https().enable_all_versions().wrap_connector(http());
+    Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .build(https)
+}
 
+/// Connects over HTTP/1.1, with TLS where the URL says so.
+pub fn connector() -> HttpsConnector<HttpConnector> {
+    https().enable_http1().wrap_connector(http())
+}
+
+fn http() -> HttpConnector {
     let mut http = HttpConnector::new();
     http.set_connect_timeout(Some(CONNECT_TIMEOUT));
     http.set_nodelay(true);
     http.enforce_http(false);
-    let https = HttpsConnectorBuilder::new()
+    http
+}
+
+fn https() -> HttpsConnectorBuilder<WantsProtocols1> {
+    static TLS: LazyLock<ClientConfig> = LazyLock::new(tls);
+
+    HttpsConnectorBuilder::new()
         .with_tls_config(TLS.clone())
         .https_or_http()
-        .enable_all_versions()
-        .wrap_connector(http);
-    Client::builder(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .build(https)
 }
 
 fn tls() -> ClientConfig {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use rustix::param::clock_ticks_per_second;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
@@ -90,6 +91,18 @@ impl Host {
             .find_map(|line| line.strip_prefix("VmRSS:"))?;
         let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
         Some(kibibytes << 10)
+    }
+
+    /// The processor time that it has taken so far. `None` where the system does not say.
+    pub fn cpu(&self) -> Option<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()?)).ok()?;
+        // The name of the program comes first, and may have spaces in it.
+        let (_, after) = stat.rsplit_once(')')?;
+        let mut fields = after.split_whitespace().skip(11);
+        let ticks = fields.next()?.parse::<f64>().ok()? + fields.next()?.parse::<f64>().ok()?;
+        Some(Duration::from_secs_f64(
+            ticks / clock_ticks_per_second() as f64,
+        ))
     }
 
     /// How many files it has open. `None` where the system does not say.

@@ -1,0 +1,377 @@
+//! [`Sqlite`]: a store in a database of the host's, which compares and counts in single statements.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::clock::{Clock, before};
+use crate::store::{Atomics, Error, LABEL, PATIENCE, Store};
+
+/// The table. A value that is a number is an `INTEGER`, so that SQLite can count; others are `TEXT` or `BLOB`.
+const TABLE: &str =
+    "CREATE TABLE IF NOT EXISTS loopless (key TEXT NOT NULL PRIMARY KEY, value NOT NULL)";
+
+const GET: &str = "SELECT value FROM loopless WHERE key = ?1";
+const KEYS: &str = "SELECT key FROM loopless";
+const SET: &str = "INSERT INTO loopless (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+const DELETE: &str = "DELETE FROM loopless WHERE key = ?1";
+const SWAP: &str = "UPDATE loopless SET value = ?3 WHERE key = ?1 AND value = ?2";
+/// What is no number has a row all the same, which this leaves alone and does not return.
+const INCREMENT: &str = "INSERT INTO loopless (key, value) VALUES (?1, ?2) \
+    ON CONFLICT (key) DO UPDATE SET value = value + excluded.value WHERE typeof(value) = 'integer' RETURNING value";
+
+/// What SQLite says of a table that is not there, on every host.
+const NO_TABLE: &str = "no such table";
+
+/// What SQLite says of a table that has other columns.
+const OTHER_COLUMNS: [&str; 3] = ["no such column", "has no column", "ON CONFLICT clause"];
+
+/// A value in SQLite.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// A whole number.
+    Integer(i64),
+    /// A text.
+    Text(String),
+    /// Bytes.
+    Blob(Vec<u8>),
+    /// What this store writes nowhere: a broken number, or nothing at all.
+    Other,
+}
+
+/// The rows of an answer, each with a value for each column.
+pub type Rows = Vec<Vec<Value>>;
+
+/// Why a statement was not executed, or not all of its rows could be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The host has no database of this label.
+    NoSuchDatabase,
+    /// The host has the database, but not for this component.
+    AccessDenied,
+    /// The database could not be opened.
+    NotOpened,
+    /// The database is full.
+    Full,
+    /// There was no answer within [`PATIENCE`].
+    Silent,
+    /// Anything else, in SQLite's or in the host's words.
+    Io(String),
+}
+
+/// A host's SQLite database.
+///
+/// # Cancel safety
+///
+/// The statement of a dropped future may be executed, then or later.
+pub trait Database: Send + Sync {
+    /// Executes one statement, and returns its rows.
+    ///
+    /// # Errors
+    ///
+    /// Whatever kept the statement from being executed, or its rows from being read to the end. Hosts of WASI 0.3 tell that
+    /// beside the rows: a reader that takes what rows there are takes a locked database for an empty one.
+    fn execute(
+        &self,
+        statement: &'static str,
+        parameters: Vec<Value>,
+    ) -> impl Future<Output = Result<Rows, Failure>> + Send;
+}
+
+/// A store in one table of an SQLite database, `loopless`.
+///
+/// Spin has one connection for all instances of a database, and where it is a libSQL server, an answer can be lost after the
+/// statement was executed. So every change is a single statement: a transaction would take in those of others. What a
+/// statement did is what its rows say; SQLite's `changes()` might speak of another one.
+///
+/// The table is made when it is missing: at the first use of a database, and when one was wiped.
+#[derive(Debug)]
+pub struct Sqlite<D> {
+    database: D,
+    /// Whether the log has an error that only an operator can mend.
+    is_told: AtomicBool,
+}
+
+impl<D: Database> Sqlite<D> {
+    /// A store in this database.
+    pub fn new(database: D) -> Self {
+        Self {
+            database,
+            is_told: AtomicBool::new(false),
+        }
+    }
+
+    async fn execute(
+        &self,
+        statement: &'static str,
+        parameters: Vec<Value>,
+    ) -> Result<Rows, Error> {
+        let mut answer = self.database.execute(statement, parameters.clone()).await;
+        if is_without_table(&answer) {
+            // Nothing was done: it can be asked again.
+            answer = self.database.execute(TABLE, Vec::new()).await;
+            if answer.is_ok() {
+                answer = self.database.execute(statement, parameters).await;
+            }
+        }
+        answer.map_err(|failure| self.error(failure))
+    }
+
+    fn error(&self, failure: Failure) -> Error {
+        match failure {
+            Failure::NoSuchDatabase => {
+                self.misused(format!("the host has no SQLite database called {LABEL:?}"))
+            }
+            Failure::AccessDenied => self.misused(format!(
+                "the component may not open the SQLite database {LABEL:?}; name it in sqlite_databases in the manifest"
+            )),
+            Failure::Io(what) if OTHER_COLUMNS.iter().any(|says| what.contains(says)) => self.misused(format!(
+                "the table \"loopless\" in the SQLite database {LABEL:?} has other columns than this component's ({what}); rename that table, or use another database"
+            )),
+            Failure::NotOpened => Error::not_opened(),
+            Failure::Silent => Error::silent(PATIENCE),
+            Failure::Full => Error::new("the SQLite database is full"),
+            Failure::Io(what) => Error::new(what),
+        }
+    }
+
+    /// The error for a value that this component writes nowhere.
+    fn foreign(&self, key: &str) -> Error {
+        self.misused(format!(
+            "the table \"loopless\" in the SQLite database {LABEL:?} has a value under {key:?} that this component has not written; delete that row, or use another database"
+        ))
+    }
+
+    /// An error that an operator has to do something about. The log has the first one of an instance.
+    fn misused(&self, what: String) -> Error {
+        if !self.is_told.swap(true, Ordering::Relaxed) {
+            eprintln!("The store cannot be used: {what}.");
+        }
+        Error::new(what)
+    }
+}
+
+/// A database whose statements fail after [`PATIENCE`], if there is no answer.
+///
+/// On hosts of WASI 0.2, all calls are synchronous. Nothing is bounded there.
+///
+/// # Cancel safety
+///
+/// A statement that was given up may be executed later, as after any other error.
+#[derive(Debug)]
+pub struct Patient<D, C> {
+    database: D,
+    clock: C,
+}
+
+impl<D, C> Patient<D, C> {
+    /// `database`, bounded by `clock`.
+    pub fn new(database: D, clock: C) -> Self {
+        Self { database, clock }
+    }
+}
+
+impl<D: Database, C: Clock> Database for Patient<D, C> {
+    async fn execute(
+        &self,
+        statement: &'static str,
+        parameters: Vec<Value>,
+    ) -> Result<Rows, Failure> {
+        let deadline = self.clock.now().saturating_add(PATIENCE);
+        let execute = self.database.execute(statement, parameters);
+        let answer = before(&self.clock, deadline, execute).await;
+        answer.unwrap_or(Err(Failure::Silent))
+    }
+}
+
+fn is_without_table<T>(answer: &Result<T, Failure>) -> bool {
+    matches!(answer, Err(Failure::Io(what)) if what.contains(NO_TABLE))
+}
+
+impl<D: Database> Store for Sqlite<D> {
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
+        let rows = self.execute(GET, vec![Value::Text(key.into())]).await?;
+        match first(rows) {
+            None => Ok(None),
+            Some(value) => bytes(value).ok_or_else(|| self.foreign(key)).map(Some),
+        }
+    }
+
+    async fn set(&self, key: &str, value: &[u8]) -> Result<(), Error> {
+        let parameters = vec![Value::Text(key.into()), sql(value)];
+        self.execute(SET, parameters).await.map(drop)
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), Error> {
+        let parameters = vec![Value::Text(key.into())];
+        self.execute(DELETE, parameters).await.map(drop)
+    }
+
+    async fn keys(&self) -> Result<Vec<String>, Error> {
+        let rows = self.execute(KEYS, Vec::new()).await?;
+        let keys = rows
+            .into_iter()
+            .filter_map(|row| match row.into_iter().next() {
+                Some(Value::Text(key)) => Some(key),
+                // The key of nothing that this component writes.
+                _ => None,
+            });
+        Ok(keys.collect())
+    }
+}
+
+impl<D: Database> Atomics for Sqlite<D> {
+    async fn increment(&self, key: &str, delta: i64) -> Result<i64, Error> {
+        if delta != 0 {
+            // A statement that is given up may be executed later, and would count then: it is asked of a database that answers.
+            self.get(key).await?;
+        }
+        let parameters = vec![Value::Text(key.into()), Value::Integer(delta)];
+        match first(self.execute(INCREMENT, parameters).await?) {
+            Some(Value::Integer(sum)) => Ok(sum),
+            _ => Err(self.foreign(key)),
+        }
+    }
+
+    async fn swap(&self, key: &str, old: &[u8], new: &[u8]) -> Result<(), Error> {
+        let parameters = vec![Value::Text(key.into()), sql(old), sql(new)];
+        self.execute(SWAP, parameters).await.map(drop)
+    }
+}
+
+/// The value in the first column of the first row.
+fn first(rows: Rows) -> Option<Value> {
+    rows.into_iter().next()?.into_iter().next()
+}
+
+/// How a value is written in the table.
+fn sql(value: &[u8]) -> Value {
+    let Ok(text) = std::str::from_utf8(value) else {
+        return Value::Blob(value.into());
+    };
+    match text.parse::<i64>() {
+        // Other texts of a number stay what they are.
+        Ok(number) if number.to_string() == text => Value::Integer(number),
+        _ => Value::Text(text.into()),
+    }
+}
+
+/// The value that is written like this in the table. `None`: it is not this component's.
+fn bytes(value: Value) -> Option<Vec<u8>> {
+    match value {
+        Value::Integer(number) => Some(number.to_string().into_bytes()),
+        Value::Text(text) => Some(text.into_bytes()),
+        Value::Blob(bytes) => Some(bytes),
+        Value::Other => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::Mutex;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    type Answer = Result<Rows, Failure>;
+
+    /// A database that has its answers ready.
+    struct Prepared {
+        answers: Mutex<Vec<Answer>>,
+        asked: Mutex<Vec<&'static str>>,
+    }
+
+    impl Database for Prepared {
+        async fn execute(&self, statement: &'static str, _: Vec<Value>) -> Answer {
+            self.asked.lock().unwrap().push(statement);
+            self.answers.lock().unwrap().remove(0)
+        }
+    }
+
+    fn store<const N: usize>(answers: [Answer; N]) -> Sqlite<Prepared> {
+        Sqlite::new(Prepared {
+            answers: Mutex::new(answers.into()),
+            asked: Mutex::default(),
+        })
+    }
+
+    fn at_once<T>(call: impl Future<Output = T>) -> T {
+        match pin!(call)
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+        {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => unreachable!("nothing here waits"),
+        }
+    }
+
+    fn no_table() -> Answer {
+        Err(Failure::Io("no such table: loopless".into()))
+    }
+
+    #[test]
+    fn a_value_comes_back_as_it_was_set() {
+        for value in [
+            &b"7"[..],
+            b"-8",
+            b"07",
+            b"{\"run\":1}",
+            b"",
+            &[0xff, 0],
+            b"7.3f9c2b8a11d04e55",
+        ] {
+            assert_eq!(bytes(sql(value)), Some(value.to_vec()));
+        }
+        assert_eq!(sql(b"4294967297"), Value::Integer(4_294_967_297));
+    }
+
+    #[test]
+    fn a_table_that_is_missing_is_made_and_the_statement_is_executed_again() {
+        let rows = vec![vec![Value::Integer(0)]];
+        let store = store([no_table(), Ok(Vec::new()), Ok(rows)]);
+        assert_eq!(at_once(store.increment("event/door", 0)), Ok(0));
+        let asked = store.database.asked.into_inner().unwrap();
+        assert_eq!(asked, [INCREMENT, TABLE, INCREMENT]);
+    }
+
+    #[test]
+    fn a_table_that_cannot_be_made_is_an_error_and_no_empty_one() {
+        let store = store([no_table(), Err(Failure::Io("database is locked".into()))]);
+        let error = at_once(store.get("event/door")).unwrap_err();
+        assert_eq!(error.to_string(), "database is locked");
+    }
+
+    #[test]
+    fn a_table_of_somebody_else_is_an_error_that_says_what_to_do() {
+        for says in [
+            "no such column: value",
+            "table loopless has no column named key",
+            "ON CONFLICT clause does not match any PRIMARY KEY or UNIQUE constraint",
+        ] {
+            let error =
+                at_once(store([Err(Failure::Io(says.into()))]).get("event/door")).unwrap_err();
+            let error = error.to_string();
+            assert!(
+                error.contains(says) && error.contains("rename that table"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_counts_is_asked_of_a_database_that_answers() {
+        let silent = store([Err(Failure::Silent)]);
+        let error = at_once(silent.increment("service/terms", 1)).unwrap_err();
+        assert!(error.is_silent());
+        assert_eq!(*silent.database.asked.lock().unwrap(), [GET]);
+    }
+
+    #[test]
+    fn what_is_no_number_is_not_counted_and_what_is_no_value_is_not_read() {
+        let answers = [Ok(Vec::new()), Ok(Vec::new())];
+        let error = at_once(store(answers).increment("event/door", 1)).unwrap_err();
+        assert!(error.to_string().contains("\"event/door\""), "{error}");
+        let error = at_once(store([Ok(vec![vec![Value::Other]])]).get("event/door")).unwrap_err();
+        assert!(error.to_string().contains("\"event/door\""), "{error}");
+    }
+}

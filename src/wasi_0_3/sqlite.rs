@@ -1,0 +1,80 @@
+//! The host's SQLite database, `spin:sqlite`. Its calls are asynchronous: the instance's other requests go on.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use spin_sdk::sqlite as spin;
+
+use crate::sqlite::{Database, Failure, Rows, Value};
+use crate::store::LABEL;
+
+/// The host's database, opened when it is first used and kept as long as the instance lives.
+#[derive(Default)]
+pub struct SpinDatabase(OnceLock<spin::Connection>);
+
+/// [`spin::Connection`] has no `Debug` of its own.
+impl fmt::Debug for SpinDatabase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SpinDatabase")
+    }
+}
+
+impl SpinDatabase {
+    async fn opened(&self) -> Result<&spin::Connection, Failure> {
+        if self.0.get().is_none() {
+            // Two first requests may both come here. One handle stays, the other is closed.
+            let opened = spin::Connection::open(LABEL).await.map_err(from_spin)?;
+            _ = self.0.set(opened);
+        }
+        self.0.get().ok_or(Failure::NotOpened)
+    }
+}
+
+impl Database for SpinDatabase {
+    async fn execute(
+        &self,
+        statement: &'static str,
+        parameters: Vec<Value>,
+    ) -> Result<Rows, Failure> {
+        let parameters: Vec<_> = parameters.into_iter().map(to_spin).collect();
+        let answer = self.opened().await?.execute(statement, parameters).await;
+        // `collect` also reads the future that has the error, which is the only place where there is one.
+        let rows = answer
+            .map_err(from_spin)?
+            .collect()
+            .await
+            .map_err(from_spin)?;
+        let rows = rows.into_iter();
+        Ok(rows
+            .map(|row| row.values.into_iter().map(value).collect())
+            .collect())
+    }
+}
+
+fn to_spin(value: Value) -> spin::Value {
+    match value {
+        Value::Integer(integer) => spin::Value::Integer(integer),
+        Value::Text(text) => spin::Value::Text(text),
+        Value::Blob(blob) => spin::Value::Blob(blob),
+        Value::Other => spin::Value::Null,
+    }
+}
+
+fn value(value: spin::Value) -> Value {
+    match value {
+        spin::Value::Integer(integer) => Value::Integer(integer),
+        spin::Value::Text(text) => Value::Text(text),
+        spin::Value::Blob(blob) => Value::Blob(blob),
+        spin::Value::Real(_) | spin::Value::Null => Value::Other,
+    }
+}
+
+fn from_spin(error: spin::Error) -> Failure {
+    match error {
+        spin::Error::NoSuchDatabase => Failure::NoSuchDatabase,
+        spin::Error::AccessDenied => Failure::AccessDenied,
+        spin::Error::InvalidConnection => Failure::NotOpened,
+        spin::Error::DatabaseFull => Failure::Full,
+        spin::Error::Io(what) => Failure::Io(what),
+    }
+}

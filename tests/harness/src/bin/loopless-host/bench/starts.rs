@@ -1,0 +1,63 @@
+//! Starts: of an instance, and of a host; and how large the component is.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use bytes::Bytes;
+use http::Method;
+use tokio::time::sleep;
+
+use super::Bench;
+use super::load::{Connection, record, times};
+use super::report::{Row, Section};
+use super::servers::Server;
+
+/// How many instances are started in each round.
+const INSTANCES: u32 = 30;
+
+/// How long an instance lives here without work.
+const IDLE: &str = "1ms";
+
+/// How long it certainly is dropped after.
+const DROPPED: Duration = Duration::from_millis(30);
+
+pub async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
+    let component = bench.component()?;
+    let rounds = bench.arguments.rounds;
+    bench.progress.set_position(0);
+    bench.progress.set_length(u64::from(rounds));
+    bench.says("starts of instances and hosts");
+    let (mut hosts, mut cold, mut warm) = (times()?, times()?, times()?);
+    for _ in 0..rounds {
+        let began = Instant::now();
+        let options = ["--store", "memory", "--idle-instance-timeout", IDLE];
+        let server = Server::host("a host", component, &options).await?;
+        let mut connection = Connection::open(&server.to).await?;
+        let mut get = async || {
+            let began = Instant::now();
+            let get = server
+                .to
+                .request(Method::GET, &server.to.event(0), Bytes::new())?;
+            let status = connection.send(get).await?.status();
+            ensure!(status.is_success(), "the host answered with {status}");
+            anyhow::Ok(began.elapsed())
+        };
+        get().await?;
+        record(&mut hosts, began.elapsed());
+        for _ in 0..INSTANCES {
+            sleep(DROPPED).await;
+            record(&mut cold, get().await?);
+            // The instance that has just answered is still there.
+            record(&mut warm, get().await?);
+        }
+        bench.progress.inc(1);
+    }
+    let size = std::fs::metadata(component)?.len();
+    let row = |what, server| Row::new(Section::Starts, server, what, None);
+    Ok(vec![
+        row("GET /events/x, no instance yet", "memory").with_times(&cold),
+        row("GET /events/x, in an instance", "memory").with_times(&warm),
+        row("a host, to its first answer", "memory").with_times(&hosts),
+        row("the component", "").with("kilobytes", size as f64 / 1000.0),
+    ])
+}

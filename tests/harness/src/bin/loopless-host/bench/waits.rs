@@ -1,0 +1,171 @@
+//! What many waits cost.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::Bench;
+use super::load::{Connection, SET, To, record, times};
+use super::report::{Row, Section};
+use super::servers::Server;
+use crate::control::Command;
+use crate::soak::host::{Host, Launch};
+
+/// From this age on, waits read as rarely as they ever do.
+const OLD: Duration = Duration::from_millis(2500);
+
+/// How long all of them may take to begin.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a row of waits on a single event says of itself.
+const ONE_EVENT: &str = "one event";
+
+/// How many changes are under way at the same time.
+const CHANGES: usize = 16;
+
+pub async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    bench.progress.set_position(0);
+    bench
+        .progress
+        .set_length(2 * bench.arguments.waits.len() as u64);
+    for &waits in &bench.arguments.waits {
+        for (events, what) in [(1, ONE_EVENT), (waits, "an event each")] {
+            bench.says(format!("{waits} waits, {what}"));
+            rows.push(many(bench, waits, events, what).await?);
+            bench.progress.inc(1);
+        }
+    }
+    Ok(rows)
+}
+
+/// A host of its own, in whose memory the store is, with so many waits on so many events.
+async fn many(bench: &Bench, waits: usize, events: usize, what: &str) -> anyhow::Result<Row> {
+    let component = bench
+        .component()?
+        .to_str()
+        .context("the component has a name that is no text")?;
+    // The changes are requests too.
+    let most = (waits + CHANGES + 1).to_string();
+    let arguments = [
+        "--component",
+        component,
+        "--store",
+        "memory",
+        "--max-connections",
+        &most,
+        "--max-concurrent-requests",
+        &most,
+    ];
+    let mut host = Host::start(Launch {
+        program: std::env::current_exe()?,
+        arguments: arguments.map(str::to_owned).into(),
+    })
+    .await?;
+    let to = Server::running("a host", host.base.clone(), None).to;
+    // What a host has for its first request is not what a wait costs.
+    let first = to.request(Method::GET, &to.event(0), Bytes::new())?;
+    Connection::open(&to).await?.send(first).await?;
+    let empty = host.memory();
+
+    let mut tasks = JoinSet::new();
+    for number in 0..waits {
+        let to = to.clone();
+        let path = format!("{}/wait?timeout=25", to.event(number % events));
+        let mut connection = Connection::open(&to).await?;
+        tasks.spawn(async move {
+            let answer = connection
+                .send(to.request(Method::GET, &path, Bytes::new())?)
+                .await?;
+            anyhow::Ok((number, answer.status(), Instant::now()))
+        });
+    }
+    let began = Instant::now();
+    // Those that are refused are over already.
+    while host.tell(Command::Look).await?.requests < tasks.len() {
+        if began.elapsed() > PATIENCE {
+            bail!(
+                "{waits} waits have not begun within {} s",
+                PATIENCE.as_secs()
+            );
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    sleep(OLD.min(bench.arguments.time * 2)).await;
+
+    let before = (
+        host.tell(Command::Look).await?.reads,
+        host.cpu(),
+        Instant::now(),
+    );
+    sleep(bench.arguments.time).await;
+    let after = (
+        host.tell(Command::Look).await?.reads,
+        host.cpu(),
+        Instant::now(),
+    );
+    let seconds = (after.2 - before.2).as_secs_f64();
+    let mut row = Row::new(Section::Waits, "memory", what, Some(waits));
+    row = row.with("reads_per_second", (after.0 - before.0) as f64 / seconds);
+    if let (Some(before), Some(after)) = (before.1, after.1) {
+        row = row.with("cores", (after - before).as_secs_f64() / seconds);
+    }
+    if let (Some(empty), Some(full)) = (empty, host.memory()) {
+        row = row.with(
+            "kibibytes_each",
+            full.saturating_sub(empty) as f64 / 1024.0 / waits as f64,
+        );
+    }
+
+    let changed = Instant::now();
+    let changes = change_all(&to, events).await?;
+    let mut times = times()?;
+    let mut refused = 0;
+    let mut last = Duration::ZERO;
+    while let Some(answered) = tasks.join_next().await {
+        let (number, status, ended) = answered??;
+        match status {
+            StatusCode::OK => {
+                record(
+                    &mut times,
+                    ended.saturating_duration_since(changes[number % events]),
+                );
+                last = last.max(ended.saturating_duration_since(changed));
+            }
+            _ => refused += 1,
+        }
+    }
+    host.kill().await?;
+    let row = row.with("refused", f64::from(refused)).with_times(&times);
+    Ok(row.with("all_ms", last.as_secs_f64() * 1000.0))
+}
+
+/// Sets all events, and returns when each change was asked for.
+async fn change_all(to: &To, events: usize) -> anyhow::Result<Vec<Instant>> {
+    let mut tasks = JoinSet::new();
+    for first in 0..CHANGES.min(events) {
+        let to = to.clone();
+        tasks.spawn(async move {
+            let mut connection = Connection::open(&to).await?;
+            let mut asked = Vec::new();
+            for number in (first..events).step_by(CHANGES) {
+                asked.push((number, Instant::now()));
+                let put = to.request(Method::PUT, &to.event(number), SET)?;
+                let status = connection.send(put).await?.status();
+                anyhow::ensure!(status.is_success(), "the host answered a PUT with {status}");
+            }
+            anyhow::Ok(asked)
+        });
+    }
+    let mut all = vec![Instant::now(); events];
+    while let Some(asked) = tasks.join_next().await {
+        for (number, time) in asked?? {
+            all[number] = time;
+        }
+    }
+    Ok(all)
+}

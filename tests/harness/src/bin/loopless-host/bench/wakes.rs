@@ -1,0 +1,163 @@
+//! From a change to the answer of a wait.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use hdrhistogram::Histogram;
+use http::Method;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::Bench;
+use super::load::{Connection, SET, To, record, times};
+use super::report::{Row, Section};
+use super::servers::Server;
+
+/// How many waits there are of each age, in each round. They begin at equal distances.
+const WAITS: u32 = 30;
+
+/// Where a wait is, as seen from the change.
+struct Place {
+    name: &'static str,
+    waits: To,
+    changes: To,
+}
+
+pub async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
+    let arguments = &bench.arguments;
+    let stores = match &arguments.url {
+        Some(url) => vec![(url.to_string(), None)],
+        None => {
+            let stores = bench.stores("wakes").into_iter();
+            stores.map(|(name, store)| (name, Some(store))).collect()
+        }
+    };
+    bench.progress.set_position(0);
+    let steps = stores.len() * arguments.ages.len() * 3;
+    bench.progress.set_length(steps as u64);
+    let mut rows = Vec::new();
+    for (name, store) in stores {
+        let (_servers, places) = places(bench, store.as_deref()).await?;
+        for &age in &arguments.ages {
+            let shown = humantime::format_duration(age);
+            for place in &places {
+                bench.says(format!(
+                    "wakes of waits {shown} old, {name}, {}",
+                    place.name
+                ));
+                let mut all = times()?;
+                for round in 0..arguments.rounds {
+                    all.add(wake(place, age, round, arguments.time / WAITS).await?)?;
+                }
+                let what = format!("{}, {shown} old", place.name);
+                let row = Row::new(Section::Wakes, &name, what, None);
+                rows.push(row.with_times(&all));
+                bench.progress.inc(1);
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// Where waits can be, over this store, and the servers that this needs.
+async fn places(bench: &Bench, store: Option<&str>) -> anyhow::Result<(Vec<Server>, Vec<Place>)> {
+    let Some(store) = store else {
+        let url = bench.arguments.url.clone().context("there is no server")?;
+        let token = bench.arguments.token.clone();
+        let to = Server::running(url.to_string(), url, token).to;
+        let place = Place {
+            name: "same server",
+            waits: to.clone(),
+            changes: to,
+        };
+        return Ok((Vec::new(), vec![place]));
+    };
+    let component = bench.component()?;
+    let start = async |options: &[&str]| {
+        let mut all = vec!["--store", store];
+        all.extend(options);
+        Server::host("a host", component, &all).await
+    };
+    // A host gives a request to an instance that has room. One that takes a single request at a time has none during a wait.
+    let shared = start(&[]).await?;
+    let apart = start(&["--max-instance-concurrent-reuse-count", "1"]).await?;
+    let mut places = vec![
+        Place {
+            name: "same instance",
+            waits: shared.to.clone(),
+            changes: shared.to.clone(),
+        },
+        Place {
+            name: "other instance",
+            waits: apart.to.clone(),
+            changes: apart.to.clone(),
+        },
+    ];
+    if store != "memory" {
+        places.push(Place {
+            name: "other process",
+            waits: shared.to.clone(),
+            changes: To {
+                base: apart.to.base.clone(),
+                ..shared.to.clone()
+            },
+        });
+    }
+    Ok((vec![shared, apart], places))
+}
+
+/// Wakes waits of this age, each on an event of its own.
+async fn wake(
+    place: &Place,
+    age: Duration,
+    round: u32,
+    apart: Duration,
+) -> anyhow::Result<Histogram<u64>> {
+    let mut tasks = JoinSet::new();
+    for number in 0..WAITS {
+        let (waits, changes) = (place.waits.clone(), place.changes.clone());
+        let unique = format!(
+            "{}-{}-{round}-{number}",
+            place.name.replace(' ', "-"),
+            age.as_millis()
+        );
+        tasks.spawn(async move {
+            let path = format!("/events/{}{unique}", waits.prefix);
+            sleep(apart * number).await;
+            let mut waiting = Connection::open(&waits).await?;
+            let mut changing = Connection::open(&changes).await?;
+            let wait = waits.request(
+                Method::GET,
+                &format!("{path}/wait?timeout=25"),
+                Bytes::new(),
+            )?;
+            let wait = tokio::spawn(async move {
+                let answer = waiting.send(wait).await?;
+                anyhow::Ok((answer, Instant::now()))
+            });
+            sleep(age).await;
+            let put = changes.request(Method::PUT, &path, SET)?;
+            let began = Instant::now();
+            let changed = changing.send(put).await?.status();
+            let (answer, ended) = wait.await??;
+            ensure!(
+                changed.is_success(),
+                "the server answered a PUT with {changed}"
+            );
+            ensure!(
+                answer.status().is_success(),
+                "the server answered a wait with {}",
+                answer.status()
+            );
+            let delete = changes.request(Method::DELETE, &path, Bytes::new())?;
+            changing.send(delete).await?;
+            Ok(ended.saturating_duration_since(began))
+        });
+    }
+    let mut times = times()?;
+    while let Some(took) = tasks.join_next().await {
+        record(&mut times, took??);
+    }
+    Ok(times)
+}

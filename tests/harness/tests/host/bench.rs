@@ -1,0 +1,123 @@
+//! `loopless-host bench`: it measures everything once, in a moment. How fast anything is depends on the machine, and is not
+//! tested.
+
+use std::path::Path;
+
+use serde_json::Value;
+use tempfile::tempdir;
+
+use crate::conformance::Outcome;
+use crate::support::{Host, command, component};
+
+/// Measures for moments.
+async fn bench(arguments: &[&str]) -> Outcome {
+    let mut all = vec!["bench", "--time", "50ms", "--rounds", "1"];
+    all.extend(["--connections", "1,2", "--waits", "2", "--ages", "50ms"]);
+    all.extend(arguments);
+    Outcome::of(command(Path::new("."), &all)).await
+}
+
+/// The rows of a report about this section.
+fn rows<'a>(report: &'a Value, section: &str) -> Vec<&'a Value> {
+    let rows = report["rows"].as_array().unwrap().iter();
+    rows.filter(|row| row["section"] == section).collect()
+}
+
+fn figure(row: &Value, name: &str) -> f64 {
+    let figure = row["figures"][name].as_f64();
+    figure.unwrap_or_else(|| panic!("no {name} in {row}"))
+}
+
+#[tokio::test]
+async fn a_bench_measures_its_own_hosts_beside_baselines_and_reports_every_figure() {
+    let directory = tempdir().unwrap();
+    let original = Host::start(directory.path(), &["--store", "memory"]).await;
+    let json = directory.path().join("bench.json");
+    let (component, plots) = (component(), directory.path().join("plots"));
+    let outcome = bench(&[
+        "--component",
+        component.to_str().unwrap(),
+        // Something that runs, while another server answers.
+        "--original",
+        "sleep 600",
+        "--original-url",
+        &original.url,
+        "--json",
+        json.to_str().unwrap(),
+        "--plots",
+        plots.to_str().unwrap(),
+    ])
+    .await;
+    assert_eq!(outcome.code, 0, "{}{}", outcome.stdout, outcome.stderr);
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+
+    // Two stores, three requests and a static route, and two baselines, each over one and two connections.
+    let requests = rows(&report, "requests");
+    assert_eq!(requests.len(), (2 * 4 + 2) * 2);
+    for row in &requests {
+        assert!(figure(row, "requests_per_second") > 0.0);
+        assert!(figure(row, "p50_ms") <= figure(row, "p99_ms"));
+        assert!(figure(row, "times_hyper") > 0.0);
+        assert!(figure(row, "times_original") > 0.0);
+        let is_own = ["memory", "SQLite"].contains(&row["server"].as_str().unwrap());
+        assert_eq!(!row["figures"]["times_static"].is_null(), is_own, "{row}");
+    }
+    let hyper = requests.iter().filter(|row| row["server"] == "hyper");
+    for row in hyper {
+        assert_eq!(figure(row, "times_hyper"), 1.0);
+    }
+    // In memory, nothing is shared with another process.
+    assert_eq!(rows(&report, "wakes").len(), 2 + 3);
+    let waits = rows(&report, "waits");
+    assert_eq!(waits.len(), 2);
+    for row in waits {
+        assert_eq!(figure(row, "refused"), 0.0);
+        assert!(figure(row, "reads_per_second") > 0.0);
+        assert!(figure(row, "all_ms") > 0.0);
+    }
+    assert_eq!(rows(&report, "starts").len(), 4);
+
+    let lines: Vec<_> = outcome.stdout.lines().collect();
+    let tables = lines.iter().filter(|line| line.starts_with("| server"));
+    assert_eq!(tables.count(), 4, "{}", outcome.stdout);
+    let rows = report["rows"].as_array().unwrap().len();
+    // A table has a head and a line below it, and there is an empty line between two.
+    assert_eq!(lines.len(), rows + 4 * 2 + 3, "{}", outcome.stdout);
+    assert!(!outcome.stdout.contains('\x1b'), "no colours in a pipe");
+    for plot in ["bench-requests.svg", "bench-waits.svg"] {
+        let plot = std::fs::read_to_string(plots.join(plot)).unwrap();
+        assert!(plot.starts_with("<svg") && plot.contains("polyline"));
+    }
+}
+
+#[tokio::test]
+async fn a_bench_measures_a_server_that_runs() {
+    let directory = tempdir().unwrap();
+    let host = Host::start(directory.path(), &["--store", "memory"]).await;
+    let outcome = bench(&["--url", &host.url]).await;
+    assert_eq!(outcome.code, 0, "{}{}", outcome.stdout, outcome.stderr);
+    assert!(
+        outcome.stdout.contains("PUT /events/x"),
+        "{}",
+        outcome.stdout
+    );
+    assert!(
+        outcome.stdout.contains("same server, 50ms old"),
+        "{}",
+        outcome.stdout
+    );
+    assert!(!outcome.stdout.contains("starts"), "{}", outcome.stdout);
+}
+
+#[tokio::test]
+async fn a_bench_of_no_server_says_what_is_wrong() {
+    let outcome = bench(&["--url", "http://127.0.0.1:1"]).await;
+    assert_eq!(outcome.code, 1);
+    assert!(
+        outcome
+            .stderr
+            .contains("cannot connect to http://127.0.0.1:1"),
+        "{}",
+        outcome.stderr
+    );
+}
