@@ -37,10 +37,10 @@
 //! ```text
 //! lib.rs       the host's handler -> router, nothing else               ┐
 //! wasi_0_3.rs  clock, variables, tasks and reads of a WASI 0.3 host;    │
-//!              below it, responses, as long as somebody listens, and    │
-//!              events for other components (`wit/events.wit`)           │ these know WASI
+//!              below it, responses, as long as somebody listens         │
 //! wasi_0_2.rs  the same of a WASI 0.2 host; below it, HTTP              │
-//!              Below both, their host's SQLite                          │
+//!              Below both, their host's SQLite                          │ these know WASI
+//! exported.rs  events for other components (`wit/events.wit`)           │
 //! atomics.rs   compare-and-swap and counters of `wasi:keyvalue`         ┘
 //! routes.rs    every route; below it, what they do                      ┐
 //! problem.rs   what a client sees of an error                           ┘ these know HTTP
@@ -118,6 +118,8 @@
 pub mod atomics;
 pub mod clock;
 pub mod event;
+#[cfg(all(target_os = "wasi", any(feature = "wasi-0-2", not(target_env = "p1"))))]
+mod exported;
 pub mod guide;
 pub(crate) mod number;
 pub mod problem;

@@ -1,7 +1,6 @@
 //! A host of WASI 0.3 with Spin's interfaces: its store, clock, variables, random numbers and tasks, and the requests
 //! that it has for us.
 
-mod events;
 mod outgoing;
 #[cfg(feature = "store-sqlite")]
 mod sqlite;

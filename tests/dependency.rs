@@ -4,6 +4,7 @@
 mod support;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -17,10 +18,37 @@ use tokio::time::{Instant, sleep};
 use wac_graph::CompositionGraph;
 use wac_graph::types::Package;
 
-/// The builds that export the interface.
-const BUILDS: [(&str, Build); 2] = [
-    ("spin", Build::SPIN),
-    ("akamai-functions", Build::AKAMAI_FUNCTIONS),
+/// A component that uses events, and the build that it has as a dependency.
+#[derive(Clone, Copy)]
+struct Pair {
+    name: &'static str,
+    package: &'static str,
+    build: Build,
+}
+
+/// Those of WASI 0.3, whose calls are asynchronous.
+const ASYNC: [Pair; 2] = [
+    Pair {
+        name: "doorbell-exact",
+        package: "tests/doorbell",
+        build: Build::SPIN,
+    },
+    Pair {
+        name: "doorbell-plain",
+        package: "tests/doorbell",
+        build: Build::AKAMAI_FUNCTIONS,
+    },
+];
+
+/// All of them: that of WASI 0.2 blocks.
+const ALL: [Pair; 3] = [
+    ASYNC[0],
+    ASYNC[1],
+    Pair {
+        name: "doorbell-blocking",
+        package: "tests/doorbell-blocking",
+        build: Build::FERMYON_CLOUD,
+    },
 ];
 
 /// A reading of a wait that is old, with its jitter.
@@ -29,45 +57,49 @@ const READING: Duration = Duration::from_millis(125);
 const SET: &str = "{\"set\": true}";
 const CLEAR: &str = "{\"set\": false}";
 
-/// The doorbell, composed with a build of loopless as Spin composes a component with its dependency: what that one exports
-/// and this one imports is joined, and the host provides what else they import. Its exports are those of the doorbell.
-fn composed(name: &str, build: Build) -> PathBuf {
-    static COMPOSED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+/// A component, composed with a build of loopless as Spin composes a component with its dependency: what that one exports
+/// and this one imports is joined, and the host provides what else they import. Its exports are those of the component.
+fn compose(component: &Path, build: Build) -> Vec<u8> {
+    let mut graph = CompositionGraph::new();
+    let mut register = |name, path| {
+        let built = std::fs::read(path).unwrap();
+        let bytes = component::encode(&built).unwrap();
+        let package = Package::from_bytes(name, None, bytes, graph.types_mut()).unwrap();
+        graph.register_package(package).unwrap()
+    };
+    let component = register("component", component.to_owned());
+    let loopless = register("loopless", build.path());
+    wac_graph::plug(&mut graph, vec![loopless], component).unwrap();
+    graph.encode(Default::default()).unwrap()
+}
 
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("doorbell-{name}.wasm"));
-    let mut composed = COMPOSED.lock().unwrap();
-    if !composed.contains(&path) {
-        let doorbell = component::build("tests/doorbell".as_ref()).unwrap();
-        let mut graph = CompositionGraph::new();
-        let [doorbell, loopless] =
-            [("doorbell", doorbell), ("loopless", build.path())].map(|(name, path)| {
-                let package = Package::from_file(name, None, path, graph.types_mut()).unwrap();
-                graph.register_package(package).unwrap()
-            });
-        wac_graph::plug(&mut graph, vec![loopless], doorbell).unwrap();
-        std::fs::write(&path, graph.encode(Default::default()).unwrap()).unwrap();
-        composed.push(path.clone());
+impl Pair {
+    /// The two, composed once.
+    fn composed(self) -> PathBuf {
+        static COMPOSED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.wasm", self.name));
+        let mut composed = COMPOSED.lock().unwrap();
+        if !composed.contains(&path) {
+            let doorbell = component::build(self.package.as_ref()).unwrap();
+            std::fs::write(&path, compose(&doorbell, self.build)).unwrap();
+            composed.push(path.clone());
+        }
+        path
     }
-    path
-}
 
-fn doorbell((name, build): (&str, Build)) -> Builder {
-    let builder = build.builder();
-    builder.component(composed(name, build))
-}
+    /// A host of the two. It has all that Spin has.
+    fn builder(self) -> Builder {
+        Harness::builder().component(self.composed())
+    }
 
-/// A host of the doorbell and one of the component itself, on one store.
-async fn both(build: (&str, Build)) -> (Harness, Harness, Observed) {
-    let store = Observed::new(Memory::default());
-    let doorbell = doorbell(build).store(store.clone()).start().await.unwrap();
-    let loopless = build
-        .1
-        .builder()
-        .store(store.clone())
-        .start()
-        .await
-        .unwrap();
-    (doorbell, loopless, store)
+    /// Such a host, and one of loopless itself, on one store.
+    async fn both(self) -> (Harness, Harness, Observed) {
+        let store = Observed::new(Memory::default());
+        let doorbell = self.builder().store(store.clone()).start();
+        let loopless = self.build.builder().store(store.clone()).start();
+        (doorbell.await.unwrap(), loopless.await.unwrap(), store)
+    }
 }
 
 /// What the interface returned.
@@ -98,8 +130,8 @@ async fn put(host: &Harness, body: &str) {
 
 #[tokio::test(start_paused = true)]
 async fn events_are_those_of_the_http_api() {
-    for build in BUILDS {
-        let (doorbell, loopless, _) = both(build).await;
+    for pair in ALL {
+        let (doorbell, loopless, _) = pair.both().await;
         assert_eq!(ask(&doorbell, "GET", "/door").await, "false");
         assert_eq!(ask(&doorbell, "PUT", "/door").await, "done");
         assert_eq!(ask(&doorbell, "GET", "/door").await, "true");
@@ -118,8 +150,8 @@ async fn events_are_those_of_the_http_api() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_ends_with_a_set_on_another_host_even_if_a_clear_follows_at_once() {
-    for build in BUILDS {
-        let (doorbell, loopless, _) = both(build).await;
+    for pair in ALL {
+        let (doorbell, loopless, _) = pair.both().await;
         let began = Instant::now();
         let (waited, ()) = tokio::join!(ask(&doorbell, "GET", "/door/wait/60000"), async {
             sleep(Duration::from_secs(3)).await;
@@ -132,7 +164,7 @@ async fn a_wait_ends_with_a_set_on_another_host_even_if_a_clear_follows_at_once(
         assert!(
             (set..set + READING).contains(&took),
             "{}: {took:?}",
-            build.0
+            pair.name
         );
         assert_eq!(ask(&doorbell, "GET", "/door").await, "false");
     }
@@ -140,8 +172,8 @@ async fn a_wait_ends_with_a_set_on_another_host_even_if_a_clear_follows_at_once(
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_on_a_set_event_returns_at_once_after_one_read() {
-    for build in BUILDS {
-        let (doorbell, loopless, store) = both(build).await;
+    for pair in ALL {
+        let (doorbell, loopless, store) = pair.both().await;
         put(&loopless, SET).await;
         let (began, read) = (Instant::now(), store.count(Operation::Get));
         assert_eq!(ask(&doorbell, "GET", "/door/wait/60000").await, "set");
@@ -152,8 +184,8 @@ async fn a_wait_on_a_set_event_returns_at_once_after_one_read() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_that_nobody_ends_times_out() {
-    for build in BUILDS {
-        let (doorbell, _, _) = both(build).await;
+    for pair in ALL {
+        let (doorbell, _, _) = pair.both().await;
         for timeout in [0, 20, 5000] {
             let began = Instant::now();
             let waited = ask(&doorbell, "GET", &format!("/door/wait/{timeout}")).await;
@@ -170,8 +202,8 @@ async fn a_wait_that_nobody_ends_times_out() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_on_an_event_that_is_deleted_says_so() {
-    for build in BUILDS {
-        let (doorbell, loopless, _) = both(build).await;
+    for pair in ALL {
+        let (doorbell, loopless, _) = pair.both().await;
         put(&loopless, SET).await;
         put(&loopless, CLEAR).await;
         let (waited, ()) = tokio::join!(ask(&doorbell, "GET", "/door/wait/60000"), async {
@@ -185,8 +217,8 @@ async fn a_wait_on_an_event_that_is_deleted_says_so() {
 
 #[tokio::test(start_paused = true)]
 async fn waits_of_many_requests_and_some_that_are_given_up_go_on_side_by_side() {
-    for build in BUILDS {
-        let (doorbell, _, _) = both(build).await;
+    for pair in ASYNC {
+        let (doorbell, _, _) = pair.both().await;
         let mut waits = JoinSet::new();
         for _ in 0..8 {
             let doorbell = doorbell.clone();
@@ -221,10 +253,10 @@ fn request(path: &str) -> Request<http_body_util::Empty<bytes::Bytes>> {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_waits_and_sets_at_the_same_time() {
-    for build in BUILDS {
-        let quirks = build.1.quirks().iter().map(|(_, quirks)| *quirks);
+    for pair in ASYNC {
+        let quirks = pair.build.quirks().iter().map(|(_, quirks)| *quirks);
         for quirks in quirks.chain([Quirks::default()]) {
-            let doorbell = doorbell(build).quirks(quirks).start().await.unwrap();
+            let doorbell = pair.builder().quirks(quirks).start().await.unwrap();
             assert_eq!(ask(&doorbell, "POST", "/door/meet/5000").await, "set");
         }
     }
@@ -232,23 +264,23 @@ async fn a_request_waits_and_sets_at_the_same_time() {
 
 #[tokio::test(start_paused = true)]
 async fn waits_read_as_often_as_the_variables_say() {
-    for build in BUILDS {
+    for pair in ALL {
         let store = Observed::new(Memory::default());
-        let doorbell = doorbell(build).store(store.clone());
+        let doorbell = pair.builder().store(store.clone());
         let doorbell = doorbell
             .variable("poll_first_ms", "2000")
             .variable("poll_last_ms", "2000");
         let doorbell = doorbell.start().await.unwrap();
         assert_eq!(ask(&doorbell, "GET", "/door/wait/20000").await, "timed-out");
         let reads = store.count(Operation::Get);
-        assert!((9..=14).contains(&reads), "{}: {reads} reads", build.0);
+        assert!((9..=14).contains(&reads), "{}: {reads} reads", pair.name);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn errors_say_what_is_wrong_and_the_component_goes_on() {
-    for build in BUILDS {
-        let (doorbell, _, store) = both(build).await;
+    for pair in ALL {
+        let (doorbell, _, store) = pair.both().await;
         for name in ["no%20spaces", "front@door", &"n".repeat(65)] {
             let error = error(&doorbell, "GET", &format!("/{name}")).await;
             assert!(error.contains("BadName") && error.contains(name), "{error}");
@@ -290,8 +322,8 @@ async fn errors_say_what_is_wrong_and_the_component_goes_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_variable_that_cannot_be_used_is_an_error_of_waits() {
-    for build in BUILDS {
-        let doorbell = doorbell(build).variable("poll_first_ms", "soon");
+    for pair in ALL {
+        let doorbell = pair.builder().variable("poll_first_ms", "soon");
         let doorbell = doorbell.start().await.unwrap();
         let error = error(&doorbell, "GET", "/door/wait/50").await;
         assert!(
@@ -300,4 +332,60 @@ async fn a_variable_that_cannot_be_used_is_an_error_of_waits() {
         );
         assert_eq!(ask(&doorbell, "PUT", "/door").await, "done");
     }
+}
+
+/// The doorbell in Python, as a component. `None` without componentize-py, which is said, and in CI a failure.
+fn in_python() -> Option<PathBuf> {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = project.join("target/python");
+    let componentize = python.join("bin/componentize-py");
+    if !componentize.is_file() {
+        assert!(std::env::var_os("CI").is_none(), "CI must have it");
+        eprintln!(
+            "SKIPPED: no componentize-py; python3 -m venv target/python && target/python/bin/pip install componentize-py==0.25.1 spin-sdk==5.0.0"
+        );
+        return None;
+    }
+    let component = Path::new(env!("CARGO_TARGET_TMPDIR")).join("doorbell-python.wasm");
+    let output = Command::new(componentize)
+        .env("VIRTUAL_ENV", &python)
+        .current_dir(project.join("tests/doorbell"))
+        .args(["-d", "../../wit/events.wit"])
+        .args(["-w", "loopless:event/imports@0.1.0"])
+        .args(["componentize", "doorbell", "-o"])
+        .arg(&component)
+        // Not `-w spin:up/http-trigger`, which imports all that Spin has, and this host has not.
+        .args(["-m", "spin_sdk=wasi:http/service@0.3.0"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    Some(component)
+}
+
+#[tokio::test(start_paused = true)]
+async fn python_uses_events_too() {
+    let Some(python) = in_python() else { return };
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("doorbell-python-spin.wasm");
+    std::fs::write(&path, compose(&python, Build::SPIN)).unwrap();
+    let store = Observed::new(Memory::default());
+    let doorbell = Build::SPIN.builder().component(path).store(store.clone());
+    let doorbell = doorbell.start().await.unwrap();
+    let loopless = Build::SPIN.builder().store(store).start().await.unwrap();
+
+    assert_eq!(ask(&doorbell, "GET", "/door").await, "false");
+    assert_eq!(ask(&doorbell, "GET", "/door/wait/20").await, "timed-out");
+    let (waited, ()) = tokio::join!(ask(&doorbell, "GET", "/door/wait/60000"), async {
+        sleep(Duration::from_secs(3)).await;
+        put(&loopless, SET).await;
+    });
+    assert_eq!(waited, "set");
+    assert_eq!(ask(&doorbell, "GET", "/door").await, "true");
+    assert_eq!(ask(&doorbell, "DELETE", "/door").await, "done");
+    assert_eq!(ask(&doorbell, "POST", "/door/meet/5000").await, "set");
+    let error = error(&doorbell, "GET", "/front@door").await;
+    assert!(
+        error.contains("BadName") && error.contains("front@door"),
+        "{error}"
+    );
 }

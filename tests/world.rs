@@ -127,7 +127,12 @@ fn needs_nothing_newer_than_0_2_0(build: Build) {
     let of = |package: &str, version: &str| (package.to_owned(), version.to_owned());
     assert_eq!(
         versions,
-        [of("fermyon", "2.0.0"), of("wasi", "0.2.0")].into()
+        [
+            of("fermyon", "2.0.0"),
+            of("loopless", "0.1.0"),
+            of("wasi", "0.2.0")
+        ]
+        .into()
     );
 }
 

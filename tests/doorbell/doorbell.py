@@ -1,11 +1,11 @@
-"""The doorbell in Python, with the same routes."""
+"""The doorbell in Python, with some of its routes. `tests/dependency.rs` makes a component of it."""
 
 import asyncio
 
 from componentize_py_types import Err
 from spin_sdk import http
 from spin_sdk.http import Request, Response
-from wit_world.imports.events import Event
+from wit_world.imports.events import Event, Waited
 
 
 class HttpHandler(http.Handler):
@@ -13,7 +13,7 @@ class HttpHandler(http.Handler):
         try:
             status, text = 200, await answer(request.method, request.uri.strip("/").split("/"))
         except Err as error:
-            status, text = 500, f"{type(error.value).__name__} {getattr(error.value, 'value', '')}"
+            status, text = 500, repr(error.value)
         return Response(status, {"content-type": "text/plain"}, text.encode())
 
 
@@ -27,8 +27,15 @@ async def answer(method: str, path: list[str]) -> str:
         case "DELETE", []:
             await event.clear()
         case "GET", ["wait", ms]:
-            return (await event.wait(int(ms) * 1_000_000)).name.lower()
+            return shown(await event.wait(int(ms) * 1_000_000))
         case "POST", ["meet", ms]:
             waited, _ = await asyncio.gather(event.wait(int(ms) * 1_000_000), event.set())
-            return waited.name.lower()
+            return shown(waited)
+        case _:
+            return "There is nothing here."
     return "done"
+
+
+def shown(waited: Waited) -> str:
+    """As the interface names it."""
+    return waited.name.lower().replace("_", "-")
