@@ -767,6 +767,12 @@ fn valid_request() -> impl Strategy<Value = (Vec<u8>, u16)> {
     );
     let framing = prop_oneof![Just(Framing::Length), chunks_of()];
     (request, framing).prop_map(|((method, target, body, status), framing)| {
+        // Who needs no body may answer before the end of an empty one, and close the connection then.
+        let framing = if body.is_empty() {
+            Framing::Length
+        } else {
+            framing
+        };
         let request = Arbitrary {
             method: method.into(),
             target: target.into(),
