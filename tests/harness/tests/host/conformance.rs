@@ -19,6 +19,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use rcgen::{CertifiedKey, KeyPair};
+use rustix::process::Signal;
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use tempfile::tempdir;
@@ -95,6 +96,15 @@ async fn this_project_keeps_every_promise_on_every_store_and_is_left_as_it_was()
         let before = host.send("GET", "/events/mine", "", false).await;
 
         let outcome = suite(&host.url, &[]).await;
+        if outcome.code != 0 {
+            host.signal(Signal::TERM);
+            let (_, printed, errors) = host.finished().await;
+            let host = printed.join("\n");
+            panic!(
+                "{}{}\nthe host:\n{host}\n{errors}",
+                outcome.stdout, outcome.stderr
+            );
+        }
         outcome.passes();
         assert_eq!(outcome.stderr, "");
 
