@@ -24,8 +24,8 @@
 //!
 //! - To *call* the component, read the [API guide](guide::api); to use events from *another component*, in any language, the
 //!   [guide to languages](guide::languages); to *deploy* it, the [deployment guide](guide::deployment).
-//! - To use events from *Rust*, begin with [`event::Events`]. The modules [`event`], [`state`], [`strategy`], [`store`] and
-//!   [`clock`] are the library, and follow semantic versioning. The others are the component.
+//! - To use events from *Rust*, begin with [`event::Events`]. The modules [`event`], [`lease`], [`state`], [`strategy`], [`store`]
+//!   and [`clock`] are the library, and follow semantic versioning. The others are the component.
 //! - To *change* this crate, read on.
 //!
 //! # Architecture
@@ -44,7 +44,8 @@
 //! atomics.rs   compare-and-swap and counters of `wasi:keyvalue`         ┘
 //! routes.rs    every route; below it, what they do                      ┐
 //! problem.rs   what a client sees of an error                           ┘ these know HTTP
-//! service.rs   Service: start, stop, run; the lease of its runner       ┐
+//! service.rs   Service: start, stop, run                                ┐
+//! lease.rs     Lease: one holder of many, whose acts are counted        │
 //! event.rs     Event: set, clear, is_set, wait                          │
 //! strategy.rs  trait Strategy: how a change is written; below it, on    │
 //!              compare-and-swap (Exact) and on registers (Plain)        │
@@ -73,7 +74,7 @@
 //! [`event`] describes the event, and [`strategy`] how it is changed and kept. With compare-and-swap, the
 //! [exact](strategy::Exact) strategy is exact even where the host's answers are not. Without, the [plain](strategy::Plain)
 //! strategy keeps the weaker promises that registers allow. The [`service`] needs compare-and-swap too: its runner is a task that
-//! its request leaves behind, and what others know of it is a lease in the store and two events.
+//! its request leaves behind, and what others know of it is a [lease](lease::Lease) in the store and two events.
 //!
 //! # Builds
 //!
@@ -121,6 +122,7 @@ pub mod event;
 #[cfg(all(target_os = "wasi", any(feature = "wasi-0-2", not(target_env = "p1"))))]
 mod exported;
 pub mod guide;
+pub mod lease;
 pub(crate) mod number;
 pub mod problem;
 pub mod promises;

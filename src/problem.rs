@@ -4,7 +4,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::{event, service, settings};
+use crate::{event, lease, service, settings};
 
 /// An error as a client sees it: a status, and a sentence that says what happened and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,10 +72,18 @@ impl From<settings::Error> for Problem {
 
 impl From<service::Error> for Problem {
     fn from(error: service::Error) -> Self {
+        match error {
+            service::Error::Event(error) => error.into(),
+            service::Error::Lease(error) => error.into(),
+        }
+    }
+}
+
+impl From<lease::Error> for Problem {
+    fn from(error: lease::Error) -> Self {
         let status = match error {
-            service::Error::Event(error) => return error.into(),
-            service::Error::Store(_) | service::Error::Contended => StatusCode::SERVICE_UNAVAILABLE,
-            service::Error::Foreign { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            lease::Error::Store(_) | lease::Error::Contended => StatusCode::SERVICE_UNAVAILABLE,
+            lease::Error::Foreign { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, format!("{error}."))
     }

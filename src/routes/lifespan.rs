@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 
 use super::{App, Background, Host, access, request, service};
 use crate::problem::Problem;
-use crate::settings;
+use crate::settings::{self, Settings};
 
 /// How long the shutdown waits for the service.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -20,9 +20,7 @@ pub async fn startup<H: Background>(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    authorized(&app, &headers).await?;
-    let [] = request::parameters(&uri, [])?;
-    let settings = app.settings().await?;
+    let settings = admitted(&app, &uri, &headers).await?;
     service::service(&app, settings).prepare().await?;
     if settings.service_autostart {
         service::started(&app, settings).await?;
@@ -36,9 +34,7 @@ pub async fn shutdown<H: Background>(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    authorized(&app, &headers).await?;
-    let [] = request::parameters(&uri, [])?;
-    let settings = app.settings().await?;
+    let settings = admitted(&app, &uri, &headers).await?;
     if !service::service(&app, settings)
         .status()
         .await?
@@ -57,16 +53,18 @@ pub async fn nothing_to_do<H: Host>(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    authorized(&app, &headers).await?;
-    let [] = request::parameters(&uri, [])?;
-    if app.settings().await?.service_autostart {
+    if admitted(&app, &uri, &headers).await?.service_autostart {
         return Err(service::lacking::<H>().await);
     }
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Lets the operator pass, and nobody else.
-async fn authorized<H: Host>(app: &App<H>, headers: &HeaderMap) -> Result<(), Problem> {
+/// Lets the operator pass, and nobody else. Returns the settings.
+async fn admitted<H: Host>(
+    app: &App<H>,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<Settings, Problem> {
     let Some(token) = settings::operator_token(app.variables()).await? else {
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
@@ -79,5 +77,6 @@ async fn authorized<H: Host>(app: &App<H>, headers: &HeaderMap) -> Result<(), Pr
             "Only the operator may do that: send Authorization: Bearer with the value of the Spin variable operator_token.",
         ));
     }
-    Ok(())
+    let [] = request::parameters(uri, [])?;
+    Ok(app.settings().await?)
 }

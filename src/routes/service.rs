@@ -10,10 +10,10 @@ use serde::Serialize;
 use super::sse::{self, MOST_MISSED, Messages};
 use super::{App, Background, Host, request};
 use crate::clock::Clock;
+use crate::lease::{self, Look};
 use crate::problem::Problem;
 use crate::service::{
-    self, DID_SOMETHING, Error, Progress, Runner, STARTED, STOPPED, Service, Started, Status,
-    Stopped,
+    self, DID_SOMETHING, Error, Runner, STARTED, STOPPED, Service, Started, Status, Stopped,
 };
 use crate::settings::Settings;
 
@@ -21,7 +21,7 @@ use crate::settings::Settings;
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often a stream looks how far the service has come.
-const LOOK: Duration = Duration::from_millis(100);
+const PACE: Duration = Duration::from_millis(100);
 
 /// The service as clients see it.
 #[derive(Serialize)]
@@ -205,9 +205,9 @@ impl Line {
 }
 
 /// The line that the service has said last. 0 where it has never run.
-fn last_line(progress: &Progress) -> Line {
+fn last_line(progress: &Look) -> Line {
     let run = progress.run();
-    let said = 1 + progress.ticks() + u64::from(progress.is_over());
+    let said = 1 + progress.beats() + u64::from(progress.is_over());
     Line {
         run,
         number: if run == 0 { 0 } else { said },
@@ -218,7 +218,7 @@ fn last_line(progress: &Progress) -> Line {
 struct Source<H: Background> {
     app: App<H>,
     settings: Settings,
-    progress: Progress,
+    progress: Look,
     /// The line that was told last.
     told: Line,
 }
@@ -226,13 +226,13 @@ struct Source<H: Background> {
 impl<H: Background> sse::Source for Source<H> {
     async fn wait(&mut self, until: Duration, messages: &mut Messages) -> Result<(), Problem> {
         let now = self.app.events().now();
-        let pause = LOOK.max(self.settings.polling.last);
+        let pause = PACE.max(self.settings.polling.last);
         let pause = until.saturating_sub(now).min(pause);
         self.app.events().clock().sleep(pause).await;
         let service = service(&self.app, self.settings);
         match service.progress(Some(&self.progress)).await {
             Ok(progress) => self.progress = progress,
-            Err(Error::Foreign { key }) => return Err(Error::Foreign { key }.into()),
+            Err(Error::Lease(error @ lease::Error::Foreign { .. })) => return Err(error.into()),
             Err(_) => return Ok(()),
         }
         self.push_since(messages);
@@ -260,7 +260,7 @@ impl<H: Background> Source<H> {
                 number: 0,
             };
         }
-        self.push_run(last.run, self.progress.ticks(), last.number, messages);
+        self.push_run(last.run, self.progress.beats(), last.number, messages);
     }
 
     /// The lines of a run with so many ticks, up to the line `newest`.

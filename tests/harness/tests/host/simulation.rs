@@ -261,7 +261,7 @@ const TAKES_READINGS_UNDER_WAY: Mutation = Mutation {
     features: &["plain"],
     about: "events",
     edits: &[(
-        "event.rs",
+        "event/readings.rs",
         "self.began > other.ended",
         "self.began > other.began",
     )],
@@ -272,7 +272,7 @@ const TICKS_WITHOUT_A_LEASE: Mutation = Mutation {
     features: &[],
     about: "service",
     edits: &[(
-        "service.rs",
+        "lease.rs",
         "Ok(Some(beats)) if beats == next => {",
         "Ok(Some(beats)) if beats == next || !is_doubtful => {",
     )],
@@ -283,8 +283,8 @@ const TAKES_OVER_UNSEALED: Mutation = Mutation {
     features: &[],
     about: "service",
     edits: &[(
-        "service.rs",
-        "if !self.seal(&look, beats).await? {",
+        "lease.rs",
+        "if !self.seal(look, beats).await? {",
         "if beats == look.beats {",
     )],
 };
@@ -345,11 +345,9 @@ const SAYS_WHAT_IT_DID_TWICE: Mutation = Mutation {
     features: &[],
     about: "service",
     edits: &[(
-        "service.rs",
-        "Ok(Some(beats)) if beats == next => {
-                    runner.beats += 1;",
-        "Ok(Some(Beats::Open(beats))) if beats > runner.beats => {
-                    runner.beats = beats;",
+        "lease.rs",
+        "Ok(Some(beats)) if beats == next => {",
+        "Ok(Some(beats @ Beats::Open(count))) if count > beats_so_far => {",
     )],
 };
 
