@@ -1,172 +1,29 @@
 //! The lease of the service, checked exhaustively: every order in which two and three would-be runners can take their
 //! steps on the store, where each one's date makes it take those before it for dead, and answers of swaps are lies.
 //!
-//! As in `tests/model.rs`, what runs is the code that ships, run again from its start for each state. That a process
-//! dies needs no step of its own: the promises hold in every state, also in the last one that it reaches.
+//! What runs is the code that ships, `loopless::lease` in `loopless::service`: see `support/replay.rs`. That a process dies
+//! needs no step of its own: the promises hold in every state, also in the last one that it reaches.
 
+#[path = "support/replay.rs"]
+mod replay;
+
+use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::future::{Future, pending, poll_fn};
+use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 
-use loopless::clock::{Calendar, Clock};
 use loopless::event::{Events, Polling};
 use loopless::service::{DID_SOMETHING, Service, Started};
-use loopless::store::{Atomics, Error, Store};
 use loopless::strategy::Exact;
+use replay::{Answer, Replay, Step};
 use stateright::{Checker, Model, Property};
 
 /// How often a runner ticks before the model looks no further.
 const TICKS: usize = 2;
 
 const LEASE: Duration = Duration::from_secs(5);
-
-type Value = Option<Vec<u8>>;
-
-/// One atomic step on the store.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Step {
-    Get,
-    Keys,
-    Add(i64),
-    /// The handle of a compare-and-swap takes its look.
-    Look,
-    Swap {
-        seen: Value,
-        new: Vec<u8>,
-    },
-    Put(Vec<u8>),
-    Delete,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Answer {
-    Value(Value),
-    Keys(Vec<String>),
-    Sum(i64),
-    Swapped(bool),
-    Done,
-}
-
-/// One run of a process, as far as the store's answers go.
-#[derive(Debug, Default)]
-struct Run {
-    answers: Vec<Answer>,
-    taken: usize,
-    asks: Option<(String, Step)>,
-    time: Duration,
-    date: Duration,
-    term: u64,
-    ticks: usize,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Replay(Arc<Mutex<Run>>);
-
-impl Replay {
-    fn run(&self) -> MutexGuard<'_, Run> {
-        self.0.lock().unwrap()
-    }
-
-    /// The recorded answer to the next step, or, where there is none yet, a wait for it that does not end.
-    async fn ask(&self, key: &str, step: Step) -> Answer {
-        let answer = {
-            let mut run = self.run();
-            let answer = run.answers.get(run.taken).cloned();
-            match answer {
-                Some(_) => run.taken += 1,
-                None => run.asks = Some((key.into(), step)),
-            }
-            answer
-        };
-        match answer {
-            Some(answer) => answer,
-            None => pending().await,
-        }
-    }
-}
-
-fn strange<T>(answer: Answer) -> Result<T, Error> {
-    Err(Error::new(format!("no answer to that: {answer:?}")))
-}
-
-impl Store for Replay {
-    async fn get(&self, key: &str) -> Result<Value, Error> {
-        // Nobody sets the two events here: what is read of them is always the same.
-        if key.starts_with("event/") {
-            return Ok(None);
-        }
-        match self.ask(key, Step::Get).await {
-            Answer::Value(value) => Ok(value),
-            answer => strange(answer),
-        }
-    }
-
-    async fn set(&self, key: &str, value: &[u8]) -> Result<(), Error> {
-        self.ask(key, Step::Put(value.to_vec())).await;
-        Ok(())
-    }
-
-    async fn delete(&self, key: &str) -> Result<(), Error> {
-        self.ask(key, Step::Delete).await;
-        Ok(())
-    }
-
-    async fn keys(&self) -> Result<Vec<String>, Error> {
-        match self.ask("", Step::Keys).await {
-            Answer::Keys(keys) => Ok(keys),
-            answer => strange(answer),
-        }
-    }
-}
-
-impl Atomics for Replay {
-    async fn increment(&self, key: &str, delta: i64) -> Result<i64, Error> {
-        match self.ask(key, Step::Add(delta)).await {
-            Answer::Sum(sum) => Ok(sum),
-            answer => strange(answer),
-        }
-    }
-
-    async fn swap(&self, key: &str, old: &[u8], new: &[u8]) -> Result<(), Error> {
-        let seen = match self.ask(key, Step::Look).await {
-            Answer::Value(seen) => seen,
-            answer => return strange(answer),
-        };
-        if seen.as_deref() == Some(old) {
-            let new = new.to_vec();
-            self.ask(key, Step::Swap { seen, new }).await;
-        }
-        Ok(())
-    }
-}
-
-impl Clock for Replay {
-    fn now(&self) -> Duration {
-        self.run().time
-    }
-
-    /// Time passes for a process only while it asks for nothing. Processes have no common clock.
-    fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send {
-        let replay = self.clone();
-        poll_fn(move |_| {
-            let mut run = replay.run();
-            if run.asks.is_some() {
-                return Poll::Pending;
-            }
-            run.time += duration;
-            Poll::Ready(())
-        })
-    }
-}
-
-impl Calendar for Replay {
-    fn date(&self) -> Duration {
-        self.run().date
-    }
-}
 
 /// Where a process is.
 struct Progress {
@@ -177,21 +34,21 @@ struct Progress {
 
 /// Runs a process from its start to the first step that has no answer yet, or to its end.
 fn progress(index: usize, answers: &[Answer]) -> Progress {
-    let replay = Replay::default();
-    replay.run().answers = answers.to_vec();
     // An hour later than the one before: to this one, all those are dead.
-    replay.run().date = Duration::from_secs(1_700_000_000 + 3600 * index as u64);
-    let store = replay.clone();
-    let mut running = pin!(async {
+    let date = Duration::from_secs(1_700_000_000 + 3600 * index as u64);
+    // Nobody sets the two events here.
+    let store = Replay::new(answers, date).with_constant("event/");
+    let (mut term, ticks) = (0, Cell::new(0));
+    let asks = store.play(async {
         let strategy: Exact<_> = Exact::new(store.clone(), || 0);
         let events = Events::new(strategy, store.clone());
         let service = Service::new(&events, LEASE, Polling::default());
         if let Ok(Started::Now(runner)) = service.start(|_| ()).await {
-            store.run().term = runner.status().runner.unwrap_or_default();
-            let say = |line: &str| store.run().ticks += usize::from(line == DID_SOMETHING);
+            term = runner.status().runner.unwrap_or_default();
+            let say = |line: &str| ticks.set(ticks.get() + usize::from(line == DID_SOMETHING));
             let mut running = pin!(service.run(runner, say));
             poll_fn(|cx| {
-                if store.run().ticks >= TICKS {
+                if ticks.get() >= TICKS {
                     return Poll::Ready(());
                 }
                 running.as_mut().poll(cx)
@@ -199,14 +56,11 @@ fn progress(index: usize, answers: &[Answer]) -> Progress {
             .await;
         }
     });
-    _ = running
-        .as_mut()
-        .poll(&mut Context::from_waker(Waker::noop()));
-    let run = replay.run();
+    let ticks = ticks.get();
     Progress {
-        asks: run.asks.clone().filter(|_| run.ticks < TICKS),
-        term: run.term,
-        ticks: run.ticks,
+        asks: asks.filter(|_| ticks < TICKS),
+        term,
+        ticks,
     }
 }
 
@@ -257,11 +111,11 @@ impl Protocol {
                 }
                 Answer::Swapped(is_applied)
             }
-            Step::Put(value) => {
+            Step::Put(Some(value)) => {
                 store.insert(key.into(), value.clone());
                 Answer::Done
             }
-            Step::Delete => {
+            Step::Put(None) => {
                 store.remove(key);
                 Answer::Done
             }
