@@ -1,22 +1,22 @@
 //! The service and the application's lifespan, on the real component.
 
+#[path = "service/lifespan.rs"]
+mod lifespan;
+#[path = "service/stream.rs"]
+mod stream;
 mod support;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
-use loopless_host::store::{Error, Memory, Numbers, Observed, Quirks, Store};
+use loopless_host::store::{Memory, Observed, Operation, Quirks, Store};
 use loopless_host::{Harness, Reuse};
 use serde_json::Value;
-use support::sse::Client;
 use support::{json, problem, send};
 use tokio::time::{Instant, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
-const TOKEN: (&str, &str) = ("authorization", "Bearer sesame");
 
 fn lines(host: &Harness) -> Vec<String> {
     let lines = host.lines();
@@ -253,160 +253,6 @@ async fn its_two_events_are_events_like_any_other() {
 }
 
 /// A client of the stream.
-async fn connect(host: &Harness, headers: &[(&str, &str)]) -> Client {
-    Client::connect(host, "/service/stream", headers).await
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_stream_tells_each_line_once_and_goes_on_where_a_client_was() {
-    let host = Harness::start().await.unwrap();
-    let mut early = connect(&host, &[]).await;
-    start(&host).await;
-    let story = [
-        "id: 1.1\ndata: Service started",
-        "id: 1.2\ndata: Service did something",
-        "id: 1.3\ndata: Service did something",
-        "id: 1.4\ndata: Service stopped",
-    ];
-    early.takes(&story[..3]).await;
-    let mut late = connect(&host, &[]).await;
-    late.takes(&story[2..3]).await;
-    stop(&host).await;
-    late.takes(&story[3..]).await;
-    early.takes(&story[3..]).await;
-
-    for number in 1..4 {
-        let id = format!("1.{number}");
-        let mut again = connect(&host, &[("last-event-id", &id)]).await;
-        again.takes(&story[number..]).await;
-    }
-    // Ids that are none of this service's.
-    for id in ["1.5", "2.1", "x", ""] {
-        let mut again = connect(&host, &[("last-event-id", id)]).await;
-        again.takes(&story[3..]).await;
-    }
-
-    start(&host).await;
-    early.takes(&["id: 2.1\ndata: Service started"]).await;
-    let mut again = connect(&host, &[("last-event-id", "1.2")]).await;
-    again.takes(&story[2..]).await;
-    again.takes(&["id: 2.1\ndata: Service started"]).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_stream_tells_ticks_once_also_over_a_takeover() {
-    let store = Observed::new(Memory::default());
-    let reuse = Reuse {
-        request_timeout: Some(SECOND * 3),
-        ..Reuse::default()
-    };
-    let dying = host_on(&store, Quirks::Exact, reuse).await;
-    let host = host_on(&store, Quirks::Exact, Reuse::default()).await;
-    start(&dying).await;
-    let mut client = connect(&host, &[]).await;
-    client.takes(&["id: 1.1\ndata: Service started"]).await;
-    sleep(SECOND * 10).await;
-    assert_eq!(status(&host).await["state"], "lost");
-    sleep(SECOND * 3).await;
-    stop(&host).await;
-    let mut number = 2;
-    loop {
-        let message = client.next().await.unwrap();
-        if message == ":" {
-            continue;
-        }
-        if message.ends_with("Service stopped") {
-            assert_eq!(message, format!("id: 1.{number}\ndata: Service stopped"));
-            break;
-        }
-        assert_eq!(
-            message,
-            format!("id: 1.{number}\ndata: Service did something")
-        );
-        number += 1;
-    }
-    assert_eq!(status(&host).await["ticks"], number - 2);
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_stream_goes_on_from_what_a_restored_store_has() {
-    let store = Observed::new(Memory::default());
-    let host = host_on(&store, Quirks::Exact, Reuse::default()).await;
-    start(&host).await;
-    let mut client = connect(&host, &[]).await;
-    sleep(SECOND * 2 + SECOND / 2).await;
-    let backup = store.backup().await.unwrap();
-    sleep(SECOND * 2).await;
-    let story = [
-        "id: 1.1\ndata: Service started",
-        "id: 1.2\ndata: Service did something",
-        "id: 1.3\ndata: Service did something",
-        "id: 1.4\ndata: Service did something",
-        "id: 1.5\ndata: Service did something",
-    ];
-    client.takes(&story).await;
-
-    let restored = Instant::now();
-    store.restore(&backup).await.unwrap();
-    client.takes(&story[2..3]).await;
-    assert!(restored.elapsed() < SECOND / 2, "within one reading");
-    // The runner of before has noticed, and another one goes on with the run.
-    sleep(SECOND * 8).await;
-    assert_eq!(status(&host).await["state"], "lost");
-    sleep(SECOND * 3 + SECOND / 2).await;
-    assert_eq!(stop(&host).await.status(), StatusCode::OK);
-    let mut number = 4;
-    loop {
-        let message = client.next().await.unwrap();
-        if message.ends_with("Service stopped") {
-            assert_eq!(message, format!("id: 1.{number}\ndata: Service stopped"));
-            break;
-        }
-        let tick = format!("id: 1.{number}\ndata: Service did something");
-        assert_eq!(message, tick);
-        number += 1;
-    }
-    assert_eq!(status(&host).await["ticks"], number - 2);
-
-    // Back over the beginning of a run.
-    let backup = store.backup().await.unwrap();
-    start(&host).await;
-    client.takes(&["id: 3.1\ndata: Service started"]).await;
-    store.restore(&backup).await.unwrap();
-    let last = format!("id: 1.{number}\ndata: Service stopped");
-    client.takes(&[&last]).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_stream_tells_the_next_run_after_the_store_was_wiped() {
-    let store = Observed::new(Memory::default());
-    let host = host_on(&store, Quirks::Exact, Reuse::default()).await;
-    start(&host).await;
-    let mut client = connect(&host, &[]).await;
-    client.takes(&["id: 1.1\ndata: Service started"]).await;
-    client
-        .takes(&["id: 1.2\ndata: Service did something"])
-        .await;
-    store.wipe().await.unwrap();
-    // The runner notices at its next beat.
-    sleep(SECOND * 2).await;
-    assert_eq!(status(&host).await["state"], "stopped");
-    assert_eq!(start(&host).await, StatusCode::ACCEPTED);
-    client.takes(&["id: 1.1\ndata: Service started"]).await;
-    client
-        .takes(&["id: 1.2\ndata: Service did something"])
-        .await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_stream_of_a_service_that_never_ran_is_kept_open_and_ends_when_it_must() {
-    let host = Harness::builder().variable("stream_max_seconds", "20");
-    let host = host.start().await.unwrap();
-    let mut client = connect(&host, &[]).await;
-    client.takes(&[":"]).await;
-    assert_eq!(client.next().await, None);
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_value_that_is_none_of_the_services_is_500_and_left_alone() {
     let store = Observed::new(Memory::default());
@@ -441,146 +287,14 @@ async fn times_and_parameters_that_make_no_sense_are_400_and_change_nothing() {
     assert!(lines(&host).is_empty());
 }
 
-async fn lifespan(host: &Harness, path: &str) -> Response<Bytes> {
-    send(host, "POST", path, &[TOKEN], "").await
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_lifespan_starts_and_stops_the_service_if_the_operator_wants_that() {
-    for (name, quirks) in Quirks::ALL {
-        let builder = Harness::builder()
-            .variable("operator_token", "sesame")
-            .variable("service_autostart", "true");
-        let host = builder.quirks(quirks).start().await.unwrap();
-        for _ in 0..2 {
-            let response = lifespan(&host, "/lifespan/startup").await;
-            assert_eq!(response.status(), StatusCode::NO_CONTENT, "{name}");
-        }
-        sleep(SECOND + SECOND / 2).await;
-        for _ in 0..2 {
-            let response = lifespan(&host, "/lifespan/shutdown").await;
-            assert_eq!(response.status(), StatusCode::NO_CONTENT, "{name}");
-        }
-        let story = [
-            "Service started",
-            "Service did something",
-            "Stopping service",
-            "Service stopped",
-        ];
-        assert_eq!(lines(&host), story, "{name}");
-    }
-    let host = Harness::builder().variable("operator_token", "sesame");
-    let host = host.start().await.unwrap();
-    lifespan(&host, "/lifespan/startup").await;
-    assert_eq!(status(&host).await["state"], "stopped");
-    assert!(lines(&host).is_empty());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_startup_that_finds_what_is_none_of_the_services_fails_and_traps_nothing() {
-    for (name, quirks) in Quirks::ALL {
-        for key in ["service/lease", "service/terms"] {
-            let store = Observed::new(Memory::default());
-            store.set(key, b"mine").await.unwrap();
-            let builder = Harness::builder().variable("operator_token", "sesame");
-            let builder = builder.store(store.clone()).quirks(quirks);
-            let host = builder.start().await.unwrap();
-            let response = lifespan(&host, "/lifespan/startup").await;
-            let detail = problem(&response, StatusCode::INTERNAL_SERVER_ERROR);
-            assert!(detail.contains(key), "{name}: {detail}");
-            assert_eq!(store.get(key).await, Ok(Some(b"mine".to_vec())));
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_lifespan_is_the_operators() {
-    let host = Harness::builder().variable("operator_token", "sesame");
-    let host = host.start().await.unwrap();
-    start(&host).await;
-    for headers in [
-        &[][..],
-        &[("authorization", "Bearer")],
-        &[("authorization", "Bearer ")],
-        &[("authorization", "Bearer sesam")],
-        &[("authorization", "Bearer sesame ")],
-        &[("authorization", "Bearer sesamf")],
-        &[("authorization", "Basic sesame")],
-    ] {
-        for path in ["/lifespan/startup", "/lifespan/shutdown"] {
-            let response = send(&host, "POST", path, headers, "").await;
-            if response.status() == StatusCode::NO_CONTENT {
-                // HTTP cuts the white space around a value.
-                assert_eq!(headers[0].1, "Bearer sesame ");
-                continue;
-            }
-            problem(&response, StatusCode::UNAUTHORIZED);
-            let challenge = &response.headers()[header::WWW_AUTHENTICATE];
-            assert!(challenge.to_str().unwrap().starts_with("Bearer"));
-        }
-    }
-    assert_eq!(status(&host).await["state"], "running");
-
-    for token in [None, Some("")] {
-        let mut builder = Harness::builder();
-        if let Some(token) = token {
-            builder = builder.variable("operator_token", token);
-        }
-        let host = builder.start().await.unwrap();
-        for headers in [&[][..], &[TOKEN], &[("authorization", "Bearer ")]] {
-            let response = send(&host, "POST", "/lifespan/startup", headers, "").await;
-            let detail = problem(&response, StatusCode::FORBIDDEN);
-            assert!(detail.contains("operator_token"), "{detail}");
-        }
-    }
-}
-
-/// A store whose beats take an error for an answer, though they were counted.
-#[derive(Debug)]
-struct Deaf(Arc<Observed>);
-
-#[async_trait]
-impl Store for Deaf {
-    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
-        self.0.get(key).await
-    }
-
-    async fn set(&self, key: &str, value: &[u8]) -> Result<(), Error> {
-        self.0.set(key, value).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<(), Error> {
-        self.0.delete(key).await
-    }
-
-    async fn keys(&self) -> Result<Vec<String>, Error> {
-        self.0.keys().await
-    }
-
-    async fn swap(&self, key: &str, old: Option<&[u8]>, new: &[u8]) -> Result<bool, Error> {
-        self.0.swap(key, old, new).await
-    }
-
-    async fn increment(&self, key: &str, delta: i64, numbers: Numbers) -> Result<i64, Error> {
-        let sum = self.0.increment(key, delta, numbers).await?;
-        if key.starts_with("service/beats/") && delta == 1 {
-            return Err(Error("the connection broke".into()));
-        }
-        Ok(sum)
-    }
-
-    fn numbers(&self) -> Numbers {
-        self.0.numbers()
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_beat_whose_answer_is_lost_counts_once() {
     for (name, quirks) in Quirks::ALL {
-        let store = Deaf(Arc::new(Observed::new(Memory::default())));
-        let host = Harness::builder().store(store).quirks(quirks);
-        let host = host.start().await.unwrap();
+        let store = Observed::new(Memory::default());
+        let host = host_on(&store, quirks, Reuse::default()).await;
         start(&host).await;
+        // From here on, that is what beats are.
+        store.lose_answers(Operation::Increment, "the connection broke");
         sleep(SECOND * 5 + SECOND / 2).await;
         assert_eq!(status(&host).await["ticks"], 5, "{name}");
         assert_eq!(lines(&host).len(), 6, "{name}");

@@ -29,8 +29,8 @@
 //! | send a request, and have the whole response | [`Harness::get`], [`post`](Harness::post), [`send`](Harness::send) |
 //! | have the response's head, and its body as it comes | [`Harness::handle`] |
 //! | fill the store beforehand and see it afterwards | [`Builder::store`], with a clone of an [`Observed`](store::Observed) |
-//! | let the store fail | [`Observed::fail`](store::Observed::fail), [`fail_at`](store::Observed::fail_at), [`fail_next`](store::Observed::fail_next), [`fail_some`](store::Observed::fail_some) |
-//! | let the store hang | [`Observed::hang`](store::Observed::hang), [`recover`](store::Observed::recover) |
+//! | let the store fail | [`Observed::fail`](store::Observed::fail), [`fail_at`](store::Observed::fail_at), [`fail_next`](store::Observed::fail_next), [`fail_some`](store::Observed::fail_some), [`lose_answers`](store::Observed::lose_answers) |
+//! | let the store be slow, or hang | [`Observed::slow_down`](store::Observed::slow_down), [`hang`](store::Observed::hang), [`recover`](store::Observed::recover) |
 //! | let the store go back to an earlier state, or to nothing | [`Observed::backup`](store::Observed::backup), [`restore`](store::Observed::restore), [`wipe`](store::Observed::wipe) |
 //! | give it an SQLite database, or see one | [`Builder::database`] with a [`sqlite::Connection`] |
 //! | let an SQLite database fail | [`Observed::database`](store::Observed::database) |

@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rand::rngs::StdRng;
@@ -22,7 +23,7 @@ pub enum Operation {
     Increment,
 }
 
-/// A store that counts what it is asked, and that fails, hangs, or loses what it held when it is told to.
+/// A store that counts what it is asked, and that fails, is slow, hangs, or loses what it held when it is told to.
 ///
 /// Clones are the same store: keep one, give the host the other.
 #[derive(Clone, Debug)]
@@ -45,6 +46,8 @@ struct State {
     failures: Vec<Failure>,
     chance: Option<Chance>,
     is_counting_twice: bool,
+    /// How long each of these takes.
+    pauses: HashMap<Operation, Duration>,
 }
 
 /// Failures by chance.
@@ -72,6 +75,8 @@ struct Failure {
     operation: Option<Operation>,
     /// How often still. `None`: until it recovers.
     times: Option<u64>,
+    /// Whether it is done all the same, and only its answer is lost.
+    is_done: bool,
 }
 
 impl Observed {
@@ -101,17 +106,27 @@ impl Observed {
 
     /// From now on, everything fails with this message and does nothing.
     pub fn fail(&self, message: &str) {
-        self.add(None, None, message);
+        self.add(message, None, None, false);
     }
 
     /// From now on, `operation` fails with this message and does nothing. The others do as before.
     pub fn fail_at(&self, operation: Operation, message: &str) {
-        self.add(Some(operation), None, message);
+        self.add(message, Some(operation), None, false);
     }
 
     /// The next `times` that `operation` is asked for, it fails with this message and does nothing.
     pub fn fail_next(&self, times: u64, operation: Operation, message: &str) {
-        self.add(Some(operation), Some(times), message);
+        self.add(message, Some(operation), Some(times), false);
+    }
+
+    /// From now on, `operation` is done, and its answer is lost: it fails with this message.
+    pub fn lose_answers(&self, operation: Operation, message: &str) {
+        self.add(message, Some(operation), None, true);
+    }
+
+    /// From now on, `operation` takes this long.
+    pub fn slow_down(&self, operation: Operation, pause: Duration) {
+        self.state().pauses.insert(operation, pause);
     }
 
     /// From now on, this share of all that is asked, from 0 to 1, fails with this message. Half of what fails is done all the
@@ -141,6 +156,7 @@ impl Observed {
         state.failures.clear();
         state.chance = None;
         state.is_counting_twice = false;
+        state.pauses.clear();
         self.hanging.send_replace(false);
     }
 
@@ -192,11 +208,12 @@ impl Observed {
         Ok(Backup(all))
     }
 
-    fn add(&self, operation: Option<Operation>, times: Option<u64>, message: &str) {
+    fn add(&self, message: &str, operation: Option<Operation>, times: Option<u64>, is_done: bool) {
         self.state().failures.push(Failure {
             message: message.into(),
             operation,
             times,
+            is_done,
         });
     }
 
@@ -213,6 +230,10 @@ impl Observed {
         *self.state().counts.entry(operation).or_default() += 1;
         // The sender is this store's own: there is always one.
         _ = self.hanging.subscribe().wait_for(|hangs| !hangs).await;
+        let pause = self.state().pauses.get(&operation).copied();
+        if let Some(pause) = pause {
+            tokio::time::sleep(pause).await;
+        }
         let _turn = self.turn.read().await;
         let fate = self.state().fate(operation);
         match fate {
@@ -234,7 +255,12 @@ impl State {
         });
         if let Some(failure) = failing {
             failure.times = failure.times.map(|times| times - 1);
-            return Fate::Refused(failure.message.clone());
+            let message = failure.message.clone();
+            return if failure.is_done {
+                Fate::Lost(message)
+            } else {
+                Fate::Refused(message)
+            };
         }
         let Some(chance) = &mut self.chance else {
             return Fate::Answered;

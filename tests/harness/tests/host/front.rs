@@ -1,14 +1,12 @@
 //! The front of the host: what it takes from clients, what it refuses, and that the others are served meanwhile.
 
+mod cancelled;
 mod fuzz;
 
 use std::time::Duration;
 
-use http::{Request, StatusCode};
-use hyper_util::rt::TokioExecutor;
-use loopless_host::console::Output;
-use loopless_host::store::{Error, Memory, Numbers, Observed, Operation, Store};
-use loopless_host::{Harness, Limits, Reuse, Routes};
+use http::StatusCode;
+use loopless_host::{Limits, Reuse};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::tempdir;
@@ -18,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::support::{Host, command, component, project};
+use cancelled::{observed, set, wait};
 
 /// Not even a busy machine takes so long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -154,237 +153,6 @@ async fn there_is_room_for_as_many_instances_as_requests() {
     assert_eq!(harness.instances(), 500);
     set(&harness).await;
     assert_eq!(waits.join_all().await, [StatusCode::OK; 500]);
-}
-
-// A client that hangs up.
-
-/// A host in this process, and its store.
-async fn observed(reuse: Reuse, limits: Limits) -> (Harness, Observed) {
-    let store = Observed::new(Memory::default());
-    let harness = Harness::builder().component(component()).reuse(reuse);
-    let harness = harness.limits(limits).store(store.clone());
-    (harness.start().await.unwrap(), store)
-}
-
-/// That many requests may be under way.
-fn at_once(concurrent_requests: usize) -> Limits {
-    Limits {
-        concurrent_requests,
-        ..Limits::default()
-    }
-}
-
-/// Waits for the event `door` in a task of its own.
-fn wait(harness: &Harness, tasks: &mut JoinSet<StatusCode>) {
-    wait_for("door", harness, tasks);
-}
-
-/// Waits for the event of this name in a task of its own.
-fn wait_for(name: &str, harness: &Harness, tasks: &mut JoinSet<StatusCode>) {
-    let path = format!("/events/{name}/wait");
-    let routes = Routes::from(harness.clone());
-    tasks.spawn(async move {
-        let request = Request::get(path).body(String::new());
-        routes.handle(request.unwrap()).await.status()
-    });
-}
-
-/// Sets the event `door`.
-async fn set(harness: &Harness) {
-    let set = Request::put("/events/door").body("{\"set\": true}");
-    assert_eq!(harness.send(set.unwrap()).await.status(), StatusCode::OK);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_request_that_nobody_waits_for_reads_the_store_no_more_and_ends_its_instance() {
-    let (harness, store) = observed(Reuse::default(), Limits::default()).await;
-    let mut waits = JoinSet::new();
-    for _ in 0..100 {
-        wait(&harness, &mut waits);
-    }
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let before = store.count(Operation::Get);
-    assert!(before >= 100, "{before} reads");
-    waits.shutdown().await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let after = store.count(Operation::Get);
-    // Those that were under way.
-    assert!(after <= before + 100, "{} reads more", after - before);
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(store.count(Operation::Get), after);
-    assert_eq!(harness.printed(Output::Stderr), [""; 0], "nothing failed");
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_others_of_its_instance_go_on() {
-    let (harness, store) = observed(Reuse::default(), at_once(8)).await;
-    // One request at a time is taken while the instance starts. Then, there is one for all.
-    harness.get("/").await;
-    let mut kept = JoinSet::new();
-    let mut gone = JoinSet::new();
-    for number in 0..8 {
-        if number % 2 == 0 {
-            wait_for("window", &harness, &mut gone);
-        } else {
-            wait_for("door", &harness, &mut kept);
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    assert_eq!(harness.instances(), 1, "all of them in one instance");
-    gone.shutdown().await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let began = tokio::time::Instant::now();
-    set(&harness).await;
-    let ended = soon(kept.join_all()).await;
-    assert_eq!(ended, [StatusCode::OK; 4]);
-    assert!(began.elapsed() < Duration::from_secs(2), "told in time");
-
-    // What was cancelled ends too, in its own time, and reads nothing. Then all places are free.
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let after = store.count(Operation::Get);
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(store.count(Operation::Get), after);
-    let routes = Routes::from(harness.clone());
-    let mut held = Vec::new();
-    for number in 0..=8 {
-        let request = Request::get("/events/door").body(String::new());
-        let response = routes.handle(request.unwrap()).await;
-        let is_refused = response.status() == StatusCode::SERVICE_UNAVAILABLE;
-        assert_eq!(is_refused, number == 8, "the response of request {number}");
-        held.push(response);
-    }
-    assert_eq!(harness.printed(Output::Stderr), [""; 0], "nothing failed");
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_a_request_left_behind_goes_on_when_others_of_its_instance_are_cancelled() {
-    let (harness, _) = observed(Reuse::default(), Limits::default()).await;
-    let started = harness.post("/service/start", "").await;
-    assert_eq!(started.status(), StatusCode::ACCEPTED);
-    let mut waits = JoinSet::new();
-    for _ in 0..4 {
-        wait(&harness, &mut waits);
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(harness.instances(), 1, "beside the service");
-    waits.shutdown().await;
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    let service = harness.get("/service").await;
-    let service: Value = serde_json::from_slice(service.body()).unwrap();
-    assert_eq!(service["state"], "running", "{service}");
-    assert_eq!(service["runner"], 1, "the same runner: {service}");
-    assert!(service["ticks"].as_u64() >= Some(60), "{service}");
-}
-
-/// A store that takes a second for a reading.
-struct Slow(Memory);
-
-impl std::fmt::Debug for Slow {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Slow")
-    }
-}
-
-#[async_trait::async_trait]
-impl Store for Slow {
-    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        self.0.get(key).await
-    }
-
-    async fn set(&self, key: &str, value: &[u8]) -> Result<(), Error> {
-        self.0.set(key, value).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<(), Error> {
-        self.0.delete(key).await
-    }
-
-    async fn keys(&self) -> Result<Vec<String>, Error> {
-        self.0.keys().await
-    }
-
-    async fn swap(&self, key: &str, old: Option<&[u8]>, new: &[u8]) -> Result<bool, Error> {
-        self.0.swap(key, old, new).await
-    }
-
-    async fn increment(&self, key: &str, delta: i64, numbers: Numbers) -> Result<i64, Error> {
-        self.0.increment(key, delta, numbers).await
-    }
-
-    fn numbers(&self) -> Numbers {
-        self.0.numbers()
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_cancelled_request_beside_what_another_one_left_behind_ends_with_an_error() {
-    let store = Slow(Memory::default());
-    let harness = Harness::builder().component(component()).limits(at_once(1));
-    let harness = harness.store(store).start().await.unwrap();
-    let started = harness.post("/service/start", "").await;
-    assert_eq!(started.status(), StatusCode::ACCEPTED);
-    let routes = Routes::from(harness.clone());
-    // It reads, changes, and reads again. Nobody waits for it any more at the second reading.
-    let change = Request::put("/events/door").body("{\"set\": true}".to_owned());
-    let change = timeout(Duration::from_millis(500), routes.handle(change.unwrap()));
-    assert!(change.await.is_err(), "the store is slow");
-    assert_eq!(harness.instances(), 1, "beside the service");
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    let next = Request::get("/events/door").body(String::new());
-    let next = routes.handle(next.unwrap()).await;
-    assert_eq!(next.status(), StatusCode::OK, "its place is free");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_request_of_wasi_0_2_that_nobody_waits_for_ends_its_instance() {
-    let store = Observed::new(Memory::default());
-    let manifest = project().join("deploy/fermyon-cloud.toml");
-    let harness = Harness::builder().manifest(manifest).store(store.clone());
-    let harness = harness.start().await.unwrap();
-    let mut waits = JoinSet::new();
-    for _ in 0..10 {
-        wait(&harness, &mut waits);
-    }
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    waits.shutdown().await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let after = store.count(Operation::Get);
-    assert!(after >= 10, "{after} reads");
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(store.count(Operation::Get), after);
-    assert_eq!(harness.printed(Output::Stderr), [""; 0], "nothing failed");
-}
-
-#[tokio::test]
-async fn a_client_that_hangs_up_gives_its_place_to_the_next_one() {
-    for http2 in [false, true] {
-        let (harness, store) = observed(Reuse::default(), at_once(1)).await;
-        let server = harness.serve().await.unwrap();
-        let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
-            .http2_only(http2)
-            .build_http::<String>();
-        let status = async |path| {
-            let response = client.get(server.url(path).parse().unwrap()).await;
-            response.unwrap().status()
-        };
-        let has_begun = async {
-            while store.count(Operation::Get) == 0 {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::select! {
-            status = status("/events/door/wait") => panic!("nobody sets it: {status}"),
-            () = soon(has_begun) => {}
-        }
-        // Not after the 25 s that the wait would have taken.
-        let next =
-            async { while status("/events/door").await == StatusCode::SERVICE_UNAVAILABLE {} };
-        timeout(Duration::from_secs(10), next)
-            .await
-            .expect("it is still under way");
-    }
 }
 
 // Requests that do not come.
