@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use tokio::sync::Notify;
 
@@ -83,6 +83,25 @@ pub struct Exchange {
     pub ended: Moment,
     /// The response.
     pub result: Result<Response<Bytes>, Lost>,
+}
+
+impl Exchange {
+    /// The response's status, if there was one.
+    pub fn status(&self) -> Option<StatusCode> {
+        self.result.as_ref().ok().map(Response::status)
+    }
+
+    /// The response's body as text. Empty if there was none.
+    pub fn text(&self) -> &str {
+        let body = self.result.as_ref().ok().map(Response::body);
+        body.and_then(|body| std::str::from_utf8(body).ok())
+            .unwrap_or_default()
+    }
+
+    /// The response's body as JSON. Null if it is none.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(self.text()).unwrap_or_default()
+    }
 }
 
 /// Why a client has no response.
