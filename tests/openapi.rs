@@ -110,3 +110,14 @@ async fn it_says_what_the_build_promises() {
         assert_eq!(described["info"]["x-loopless"]["promises"], value!(kept));
     }
 }
+
+/// The host does not depend on this crate: it has the names of the promises anew.
+#[test]
+fn the_host_says_where_each_promise_is_checked() {
+    let contract = include_str!("harness/src/bin/loopless-host/contract.rs");
+    let named = PROMISES
+        .iter()
+        .map(|promise| format!("\"{}\"),\n", promise.id));
+    let missing: Vec<_> = named.filter(|named| !contract.contains(named)).collect();
+    assert_eq!(missing, [""; 0]);
+}

@@ -40,7 +40,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use tempfile::TempDir;
 
-use crate::conformance::client::Base;
+use crate::conformance::client::{Access, Base};
 use crate::project;
 use crate::serve::{self, Backend};
 use report::{Report, Section};
@@ -53,15 +53,8 @@ pub struct Arguments {
     #[arg(long, value_name = "URL", conflicts_with_all = ["stores", "component"])]
     url: Option<Base>,
 
-    /// The write_token of the server at --url, if it has one
-    #[arg(
-        long,
-        value_name = "TOKEN",
-        requires = "url",
-        env = "LOOPLESS_TOKEN",
-        hide_env_values = true
-    )]
-    token: Option<String>,
+    #[command(flatten)]
+    access: Access,
 
     /// A shell command that starts a server of the same page, to compare with; it is ended afterwards
     #[arg(long, value_name = "COMMAND")]

@@ -1,9 +1,13 @@
 //! `loopless-host conformance`: whether a server keeps the promises of the guides, seen from outside.
+//!
+//! The list of them is [`full::check`], and [`seed::check`] for those that the original makes too. [`crate::contract`] says which
+//! of them a build need not keep.
 
 pub mod client;
 mod full;
 pub mod report;
 mod seed;
+pub mod stream;
 
 use std::process::ExitCode;
 
@@ -11,7 +15,7 @@ use anstream::println;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
-use client::{Base, Target};
+use client::{Access, Base, Target};
 use report::Report;
 
 /// Which server, and which promises.
@@ -21,14 +25,8 @@ pub struct Arguments {
     #[arg(long, value_name = "URL")]
     url: Base,
 
-    /// The server's write_token, if it has one
-    #[arg(
-        long,
-        value_name = "TOKEN",
-        env = "LOOPLESS_TOKEN",
-        hide_env_values = true
-    )]
-    token: Option<String>,
+    #[command(flatten)]
+    access: Access,
 
     /// Which promises to check
     #[arg(long, value_enum, default_value_t = Profile::Full)]
@@ -46,7 +44,7 @@ enum Profile {
 
 /// Runs the checks.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let target = Target::new(arguments.url, "conformance", arguments.token);
+    let target = Target::new(arguments.url, "conformance", arguments.access.token);
     // What cannot be reached breaks no promise.
     target
         .reach()

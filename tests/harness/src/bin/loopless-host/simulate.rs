@@ -1,4 +1,8 @@
 //! `loopless-host simulate`: this project's promises, searched for a seed that breaks them.
+//!
+//! A seed is a world: [`scenario`] makes its hosts, its store and its weather. [`events`] and [`service`] say what its clients do,
+//! and [`promises`] and the second half of [`service`] what has to be true of all that they saw, whatever happened: that is the
+//! list of what is checked. [`crate::contract`] says which of it a build need not keep.
 
 mod clients;
 mod events;
@@ -22,7 +26,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use loopless_host::simulation::Simulation;
 
-use crate::contract::Contract;
+use crate::contract::{Contract, Promise};
 use crate::project;
 use crate::style::{BOLD, DIM, RED};
 use scenario::{Counts, Report, Subject, Weather};
@@ -88,7 +92,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let simulation = Simulation::load(component)?;
     let contract = simulation.run(0, scenario::contract)??;
     ensure!(
-        arguments.about != Some(Subject::Service) || contract.keeps("service"),
+        arguments.about != Some(Subject::Service) || contract.keeps(Promise::Service),
         "this component has no service: it is a build for {contract}"
     );
     let replay = |seed| command(&arguments, seed);

@@ -22,7 +22,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::conformance::client::Base;
+use crate::conformance::client::{Access, Base};
 use crate::conformance::report::Failure;
 use crate::contract::Contract;
 use crate::project;
@@ -47,15 +47,8 @@ pub struct Arguments {
     #[arg(long, value_name = "URL", conflicts_with_all = ["store", "component", "host", "quirks"])]
     url: Option<Base>,
 
-    /// The write_token of the server at --url, if it has one
-    #[arg(
-        long,
-        value_name = "TOKEN",
-        requires = "url",
-        env = "LOOPLESS_TOKEN",
-        hide_env_values = true
-    )]
-    token: Option<String>,
+    #[command(flatten)]
+    access: Access,
 
     /// How many minutes the traffic lasts; may be a fraction, such as 0.5
     #[arg(long, value_name = "MINUTES", default_value = "10", value_parser = minutes)]
@@ -131,7 +124,7 @@ impl Soak {
     async fn begin(arguments: &Arguments, bases: Vec<Base>, is_own: bool) -> anyhow::Result<Self> {
         let shown: Vec<_> = bases.iter().map(Base::to_string).collect();
         let shown = shown.join(" and ");
-        let token = &arguments.token;
+        let token = &arguments.access.token;
         let servers = bases.into_iter();
         let servers: Vec<_> = servers
             .map(|base| Server::new(base, token.clone()))

@@ -79,7 +79,7 @@ async fn start(bench: &Bench) -> anyhow::Result<Vec<Case>> {
     let mut cases = Vec::new();
     match &bench.arguments.url {
         Some(url) => {
-            let token = bench.arguments.token.clone();
+            let token = bench.arguments.access.token.clone();
             let server = Server::running(url.to_string(), url.clone(), token);
             cases.push(Case { server, asked: ALL });
         }

@@ -64,7 +64,7 @@ pub async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
 async fn places(bench: &Bench, store: Option<&str>) -> anyhow::Result<(Vec<Server>, Vec<Place>)> {
     let Some(store) = store else {
         let url = bench.arguments.url.clone().context("there is no server")?;
-        let token = bench.arguments.token.clone();
+        let token = bench.arguments.access.token.clone();
         let to = Server::running(url.to_string(), url, token).to;
         let place = Place {
             name: "same server",

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
+use clap::Args;
 use http::uri::Scheme;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
@@ -21,15 +22,13 @@ use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 
 use super::report::{Failure, Outcome, equal};
+use super::stream::{SILENCE, Stream, kept_back};
 
 /// How long a server may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long it may take to answer, waits included.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
-
-/// How long a stream may be silent where something is to come.
-const SILENCE: Duration = Duration::from_secs(10);
 
 /// No answer is longer.
 const LONGEST: usize = 1 << 20;
@@ -69,6 +68,20 @@ impl Base {
             .split_once("://")
             .map_or(&*self.0, |(_, authority)| authority)
     }
+}
+
+/// What a server may ask for.
+#[derive(Clone, Debug, Args)]
+pub struct Access {
+    /// The write_token of the server at --url, if it has one
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        requires = "url",
+        env = "LOOPLESS_TOKEN",
+        hide_env_values = true
+    )]
+    pub token: Option<String>,
 }
 
 type Connections = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
@@ -376,7 +389,7 @@ impl Answer {
 }
 
 /// Whether this names a state in this generation: the number alone, or with the tag of a change.
-fn is_version(text: &str, generation: u64) -> bool {
+pub fn is_version(text: &str, generation: u64) -> bool {
     let (number, tag) = match text.split_once('.') {
         Some((number, tag)) => (number, Some(tag)),
         None => (text, None),
@@ -387,7 +400,7 @@ fn is_version(text: &str, generation: u64) -> bool {
     number == generation.to_string() && tag.is_none_or(is_tag)
 }
 
-fn media_type(headers: &HeaderMap, expected: &str) -> Outcome {
+pub fn media_type(headers: &HeaderMap, expected: &str) -> Outcome {
     let value = headers.get("content-type");
     let value = value.and_then(|value| value.to_str().ok());
     let value = value.unwrap_or("none");
@@ -395,7 +408,7 @@ fn media_type(headers: &HeaderMap, expected: &str) -> Outcome {
     equal("Content-Type", expected, kind)
 }
 
-fn not_stored(headers: &HeaderMap) -> Outcome {
+pub fn not_stored(headers: &HeaderMap) -> Outcome {
     let value = headers.get("cache-control");
     let value = value.and_then(|value| value.to_str().ok());
     match value {
@@ -405,118 +418,4 @@ fn not_stored(headers: &HeaderMap) -> Outcome {
             value.unwrap_or("none"),
         )),
     }
-}
-
-/// An event's stream.
-#[derive(Debug)]
-pub struct Stream {
-    headers: HeaderMap,
-    body: Incoming,
-    /// What came and was not taken yet.
-    text: String,
-}
-
-/// One message of a stream. What it does not say is empty.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Message {
-    pub event: String,
-    pub id: String,
-    pub data: String,
-}
-
-impl Message {
-    /// The generation that it tells, if it is the state of an event.
-    pub fn generation(&self) -> Option<u64> {
-        let state: Value = serde_json::from_str(&self.data).ok()?;
-        state["generation"].as_u64()
-    }
-
-    /// Whether it is the state of an event in this generation.
-    pub fn is_state(&self, generation: u64) -> Outcome {
-        if !is_version(&self.id, generation) {
-            let expected =
-                format_args!("a message with an id of generation {generation}").to_string();
-            return Err(Failure::new(expected, format_args!("{:?}", self.id)));
-        }
-        let state: Value = serde_json::from_str(&self.data)
-            .map_err(|_| Failure::new("a message with JSON", &self.data))?;
-        equal("generation", Some(generation), state["generation"].as_u64())?;
-        equal("set", Some(generation % 2 == 1), state["set"].as_bool())
-    }
-}
-
-impl Stream {
-    /// The one that a server has answered with.
-    pub fn of(response: Response<Incoming>) -> Self {
-        Self {
-            headers: response.headers().clone(),
-            body: response.into_body(),
-            text: String::new(),
-        }
-    }
-
-    /// Whether it is one, and no cache keeps it.
-    pub fn is_stream(&self) -> Outcome {
-        media_type(&self.headers, "text/event-stream")?;
-        not_stored(&self.headers)
-    }
-
-    /// The next message, or `None` at the end.
-    pub async fn next(&mut self) -> Outcome<Option<Message>> {
-        loop {
-            while let Some((block, rest)) = self.text.split_once("\n\n") {
-                let message = message(block);
-                self.text = rest.into();
-                if let Some(message) = message {
-                    return Ok(Some(message));
-                }
-            }
-            match tokio::time::timeout(SILENCE, self.body.frame()).await {
-                Err(_) => return Err(kept_back()),
-                Ok(None) => return Ok(None),
-                Ok(Some(frame)) => {
-                    let frame = frame.context("the stream broke off")?;
-                    let data = frame.into_data().unwrap_or_default();
-                    self.text += &String::from_utf8_lossy(&data).replace('\r', "");
-                }
-            }
-        }
-    }
-
-    /// The next message, if it is the state in this generation.
-    pub async fn next_state(&mut self, generation: u64) -> Outcome {
-        match self.next().await? {
-            Some(message) => message.is_state(generation),
-            None => Err(Failure::new(
-                format_args!("a message with generation {generation}"),
-                "the end of the stream",
-            )),
-        }
-    }
-}
-
-fn kept_back() -> Failure {
-    Failure::new(
-        "a message",
-        format_args!(
-            "none within {} s: the server, or a proxy on the way, keeps the stream back",
-            SILENCE.as_secs()
-        ),
-    )
-}
-
-/// A message, if a block of lines is one with data.
-fn message(block: &str) -> Option<Message> {
-    let mut message = Message::default();
-    for line in block.lines() {
-        let (field, value) = line.split_once(':').unwrap_or((line, ""));
-        let value = value.strip_prefix(' ').unwrap_or(value);
-        match field {
-            "event" => message.event = value.into(),
-            "id" => message.id = value.into(),
-            "data" => message.data += value,
-            _ => {}
-        }
-    }
-    (!message.data.is_empty()).then_some(message)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{Request, StatusCode, header};
+use http::{Request, header};
 use loopless_host::simulation::{Exchange, Host};
 
 use super::truth::Version;
@@ -89,32 +89,6 @@ pub async fn act(client: u64, name: &'static str, action: Action, host: Host) ->
 }
 
 impl Done {
-    /// The response's status, if there was one.
-    pub fn status(&self) -> Option<StatusCode> {
-        self.exchange
-            .result
-            .as_ref()
-            .ok()
-            .map(|response| response.status())
-    }
-
-    /// The response's body as text. Empty if there was none.
-    pub fn body(&self) -> &str {
-        let body = self
-            .exchange
-            .result
-            .as_ref()
-            .ok()
-            .map(|response| response.body());
-        body.and_then(|body| std::str::from_utf8(body).ok())
-            .unwrap_or_default()
-    }
-
-    /// The response's body as JSON. Null if it is none.
-    pub fn json(&self) -> serde_json::Value {
-        serde_json::from_str(self.body()).unwrap_or_default()
-    }
-
     /// The version that the response is of: its entity tag.
     pub fn version(&self) -> Option<Version> {
         let response = self.exchange.result.as_ref().ok()?;

@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use loopless_host::Reuse;
-use loopless_host::simulation::{Database, Host, Settings, World};
+use loopless_host::simulation::{Host, Settings, World};
 use loopless_host::store::Quirks;
 
 use crate::contract::Contract;
 
 use super::clients::{Action, Done, act};
 use super::promises::{Run, check};
-use super::scenario::{Counts, Hardship, Report, Weather, clear_up, faults, join, ms, start_hosts};
+use super::scenario::{Counts, Report, Stage, Weather, faults, ms};
 use super::truth::Version;
 
 /// When a stream ends.
@@ -57,82 +57,49 @@ pub async fn play(world: World, contract: &Contract) -> Report {
         &["event", "door"]
     };
     let faults = faults(&world, weather);
-    let database = Database::new(&world, faults);
     let settings = || settings(&world, weather, quirks, poll);
-    let hosts = match start_hosts(&world, &database, settings) {
-        Ok(hosts) => hosts,
+    let about = format!("{weather}; {contract}");
+    let stage = match Stage::set(&world, &about, weather, quirks, faults, 2..=5, settings) {
+        Ok(stage) => stage,
         Err(report) => return report,
     };
-    let clients = world.number(2..=5);
-    let setting = format!(
-        "{weather}; {contract}; hosts: {}, quirks: {quirks}; {clients} clients; store calls of up to {} ms",
-        hosts.len(),
-        faults.longest().as_millis()
-    );
-    world.tell("world", || setting.clone());
-
     let ends = Ends::default();
-    let running: Vec<_> = (1..=clients)
-        .map(|client| {
-            tokio::spawn(live(
-                world.clone(),
-                client,
-                names,
-                hosts.clone(),
-                ends.clone(),
-            ))
-        })
-        .collect();
-    let hardship = Hardship::begin(&world, weather, &hosts, &database, ms(6000));
-    let done = join(running).await;
-    let deaths = hardship.end();
+    let life = |client| {
+        let (world, hosts, ends) = (world.clone(), stage.hosts.clone(), ends.clone());
+        live(world, client, names, hosts, ends)
+    };
+    let mut lived = stage.live(ms(6000), life).await;
 
-    let mut violations = clear_up(&world, &database, &hosts).await;
-    let lag = hosts.iter().map(|host| host.settings().lag).max();
-    world.sleep(lag.unwrap_or_default() + ms(1000)).await;
-    recover(
-        &world,
-        names,
-        &hosts,
-        lag.unwrap_or_default(),
-        &mut violations,
-    )
-    .await;
+    let lag = stage.hosts.iter().map(|host| host.settings().lag).max();
+    let lag = lag.unwrap_or_default();
+    world.sleep(lag + ms(1000)).await;
+    recover(&world, names, &stage.hosts, lag, &mut lived.violations).await;
 
     let end = world.moment().at;
-    let calls = database.calls();
-    let waits = |done: &&Done| {
+    let calls = stage.database.calls();
+    let is_wait = |done: &&Done| {
         matches!(
             done.action,
             Action::Wait { .. } | Action::LongPoll { .. } | Action::Page
         )
     };
-    let counts = Counts::of(&calls);
     let counts = Counts {
-        operations: done.len() as u64,
-        waits: done.iter().filter(waits).count() as u64,
-        deaths: counts.deaths + deaths,
-        virtual_time: end,
-        ..counts
+        waits: lived.done.iter().filter(is_wait).count() as u64,
+        ..lived.counts(&calls, end)
     };
-    violations.extend(check(&Run {
+    let broken = check(&Run {
         contract,
-        database,
-        hosts,
+        database: stage.database.clone(),
+        hosts: stage.hosts.clone(),
         names: names.to_vec(),
-        done,
+        done: lived.done,
         poll_first: ms(poll.0),
         poll_last: ms(poll.1),
         weather,
         longest_call: faults.longest(),
         calls,
-    }));
-    Report {
-        weather,
-        setting,
-        counts,
-        violations,
-    }
+    });
+    stage.report(counts, [lived.violations, broken].concat())
 }
 
 /// When waits that are under way are going to end. The moments just before that are the hardest.
@@ -243,14 +210,14 @@ async fn recover(
                     only_from: None,
                 };
                 let its = act(0, name, change, host.clone()).await;
-                if its.json()["set"] != set {
-                    violations.push(format!("{}: {}", its.describe(), its.body()));
+                if its.exchange.json()["set"] != set {
+                    violations.push(format!("{}: {}", its.describe(), its.exchange.text()));
                 }
                 world.sleep(lag + ms(1)).await;
                 for host in hosts {
                     let its = act(0, name, Action::Look, host.clone()).await;
-                    if its.json()["set"] != set {
-                        violations.push(format!("{}: {}", its.describe(), its.body()));
+                    if its.exchange.json()["set"] != set {
+                        violations.push(format!("{}: {}", its.describe(), its.exchange.text()));
                     }
                 }
             }

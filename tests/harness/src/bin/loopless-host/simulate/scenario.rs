@@ -1,7 +1,7 @@
 //! One seed: hosts, clients and hardship, all as the seed has it.
 
 use std::fmt;
-use std::ops::AddAssign;
+use std::ops::{AddAssign, RangeInclusive};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,10 +10,11 @@ use anyhow::Context;
 use clap::ValueEnum;
 use http::Request;
 use loopless_host::simulation::{Call, Database, Faults, Host, Outcome, Settings, World};
+use loopless_host::store::Quirks;
 use tokio::task::JoinHandle;
 
 use super::{events, service};
-use crate::contract::Contract;
+use crate::contract::{Contract, Promise};
 
 /// What a run has to go through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +155,7 @@ pub enum Subject {
 /// about events; where there is no service, all are.
 pub async fn play(world: World, subject: Option<Subject>, contract: &Contract) -> Report {
     let by_seed = match world.seed() % 4 {
-        3 if contract.keeps("service") => Subject::Service,
+        3 if contract.keeps(Promise::Service) => Subject::Service,
         _ => Subject::Events,
     };
     match subject.unwrap_or(by_seed) {
@@ -173,64 +174,134 @@ pub async fn contract(world: World) -> anyhow::Result<Contract> {
     Contract::read(&serde_json::from_slice(document.body()).unwrap_or_default())
 }
 
-/// Up to three hosts on one database, each set up like this.
-///
-/// # Errors
-///
-/// A report, where one of them did not start.
-pub fn start_hosts(
-    world: &World,
-    database: &Database,
-    settings: impl Fn() -> Settings,
-) -> Result<Vec<Host>, Report> {
-    let names = &["A", "B", "C"][..=world.number(0..=2) as usize];
-    let start = |name: &&str| world.host(*name, database, settings());
-    let hosts: anyhow::Result<_> = names.iter().map(start).collect();
-    hosts.map_err(|error| Report::failed(format!("a host did not start: {error:#}")))
+/// A world before its clients come: hosts on one database, and what they are going to suffer.
+pub struct Stage {
+    world: World,
+    weather: Weather,
+    pub database: Database,
+    pub hosts: Vec<Host>,
+    clients: u64,
+    setting: String,
 }
 
-/// What all clients have done in their lives.
-pub async fn join<T>(clients: Vec<JoinHandle<Vec<T>>>) -> Vec<T> {
-    let mut done = Vec::new();
-    for client in clients {
-        match client.await {
-            Ok(its) => done.extend(its),
-            // A client that panics takes the seed with it.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
+/// What the clients of a world did, and what became of it.
+pub struct Lived<T> {
+    pub done: Vec<T>,
+    deaths: u64,
+    /// What went wrong when all was well again.
+    pub violations: Vec<String>,
+}
+
+impl Stage {
+    /// Up to three hosts, each set up like this, and so many clients. `about` is what is told of the world first.
+    ///
+    /// # Errors
+    ///
+    /// A report, where one of the hosts did not start.
+    pub fn set(
+        world: &World,
+        about: &str,
+        weather: Weather,
+        quirks: Quirks,
+        faults: Faults,
+        clients: RangeInclusive<u64>,
+        settings: impl Fn() -> Settings,
+    ) -> Result<Self, Report> {
+        let database = Database::new(world, faults);
+        let names = &["A", "B", "C"][..=world.number(0..=2) as usize];
+        let start = |name: &&str| world.host(*name, &database, settings());
+        let hosts: anyhow::Result<Vec<_>> = names.iter().map(start).collect();
+        let hosts =
+            hosts.map_err(|error| Report::failed(format!("a host did not start: {error:#}")))?;
+        let clients = world.number(clients);
+        let setting = format!(
+            "{about}; hosts: {}, quirks: {quirks}; {clients} clients; store calls of up to {} ms",
+            hosts.len(),
+            faults.longest().as_millis()
+        );
+        world.tell("world", || setting.clone());
+        Ok(Self {
+            world: world.clone(),
+            weather,
+            database,
+            hosts,
+            clients,
+            setting,
+        })
+    }
+
+    /// All clients live their lives, and for this time hosts and database suffer what the weather has. At the end, all is well
+    /// again: from now on, everything has to work.
+    pub async fn live<T, L>(&self, hardship: Duration, life: impl Fn(u64) -> L) -> Lived<T>
+    where
+        T: Send + 'static,
+        L: Future<Output = Vec<T>> + Send + 'static,
+    {
+        let lives = (1..=self.clients).map(|client| tokio::spawn(life(client)));
+        let lives: Vec<_> = lives.collect();
+        let hardship = Hardship::begin(
+            &self.world,
+            self.weather,
+            &self.hosts,
+            &self.database,
+            hardship,
+        );
+        let mut done = Vec::new();
+        for life in lives {
+            match life.await {
+                Ok(its) => done.extend(its),
+                // A client that panics takes the seed with it.
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            }
+        }
+        Lived {
+            done,
+            deaths: hardship.end(),
+            violations: self.clear_up(),
         }
     }
-    done
+
+    /// Ends what the database and the hosts suffer. Returns what went wrong with that.
+    fn clear_up(&self) -> Vec<String> {
+        self.world.tell("world", || "all is well again".into());
+        self.database.set_faults(Faults {
+            latency: ms(1),
+            ..Faults::default()
+        });
+        self.database.set_outage(None);
+        self.database.go_on();
+        let restarts = self.hosts.iter().filter_map(|host| {
+            let error = host.restart().err()?;
+            Some(format!(
+                "host {} did not start again: {error:#}",
+                host.name()
+            ))
+        });
+        restarts.collect()
+    }
+
+    /// What became of this world.
+    pub fn report(self, counts: Counts, violations: Vec<String>) -> Report {
+        Report {
+            weather: self.weather,
+            setting: self.setting,
+            counts,
+            violations,
+        }
+    }
 }
 
-/// Ends what the database and the hosts suffer: after this, everything has to work again. Returns what went wrong with
-/// that.
-pub async fn clear_up(world: &World, database: &Database, hosts: &[Host]) -> Vec<String> {
-    world.tell("world", || "all is well again".into());
-    database.set_faults(Faults {
-        latency: ms(1),
-        ..Faults::default()
-    });
-    database.set_outage(None);
-    database.go_on();
-    let restarts = hosts.iter().filter_map(|host| {
-        let error = host.restart().err()?;
-        Some(format!(
-            "host {} did not start again: {error:#}",
-            host.name()
-        ))
-    });
-    restarts.collect()
-}
-
-impl Counts {
-    /// What the store's calls tell.
-    pub fn of(calls: &[Call]) -> Self {
+impl<T> Lived<T> {
+    /// It in numbers, with the store's calls, at the end of the world.
+    pub fn counts(&self, calls: &[Call], end: Duration) -> Counts {
         let of = |outcome: Outcome| calls.iter().filter(move |call| call.outcome == outcome);
-        Self {
+        Counts {
+            operations: self.done.len() as u64,
+            waits: 0,
             calls: calls.len() as u64,
             failures: of(Outcome::Failed).count() as u64,
-            deaths: of(Outcome::Died).count() as u64,
-            ..Self::default()
+            deaths: of(Outcome::Died).count() as u64 + self.deaths,
+            virtual_time: end,
         }
     }
 }
@@ -239,14 +310,14 @@ impl Counts {
 const LONGEST_SILENCE: Duration = ms(4000);
 
 /// The hosts and their clients, to be disturbed until it is dropped.
-pub struct Hardship {
+struct Hardship {
     task: JoinHandle<()>,
     deaths: Arc<AtomicU64>,
 }
 
 impl Hardship {
     /// Outages, and deaths of instances and hosts, in the course of `time`.
-    pub fn begin(
+    fn begin(
         world: &World,
         weather: Weather,
         hosts: &[Host],
@@ -266,7 +337,7 @@ impl Hardship {
     }
 
     /// Ends it. Returns how many deaths there were.
-    pub fn end(self) -> u64 {
+    fn end(self) -> u64 {
         self.task.abort();
         self.deaths.load(Ordering::Relaxed)
     }

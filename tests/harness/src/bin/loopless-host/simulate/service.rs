@@ -14,7 +14,7 @@ use loopless_host::store::{Operation, Quirks};
 use crate::contract::Contract;
 
 use super::promises::check_synchronous;
-use super::scenario::{Counts, Hardship, Report, Weather, clear_up, faults, join, ms, start_hosts};
+use super::scenario::{Report, Stage, Weather, faults, ms};
 
 /// The keys of the beats of a term: this, and the term.
 const BEATS: &str = "service/beats/";
@@ -50,28 +50,10 @@ struct Done {
 }
 
 impl Done {
+    /// 0 where there was no response.
     fn status(&self) -> u16 {
-        let status = self
-            .exchange
-            .result
-            .as_ref()
-            .map(|response| response.status());
+        let status = self.exchange.status();
         status.map_or(0, |status| status.as_u16())
-    }
-
-    fn body(&self) -> String {
-        let body = self
-            .exchange
-            .result
-            .as_ref()
-            .map(|response| response.body());
-        body.map_or(String::new(), |body| {
-            String::from_utf8_lossy(body).into_owned()
-        })
-    }
-
-    fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.body()).unwrap_or_default()
     }
 
     fn describe(&self) -> String {
@@ -129,55 +111,32 @@ pub async fn play(world: World, contract: &Contract) -> Report {
         faults.slow = 0.02;
         faults.slow_latency = ms(12_000);
     }
-    let database = Database::new(&world, faults);
     let settings = || settings(&world, weather, quirks);
-    let hosts = match start_hosts(&world, &database, settings) {
-        Ok(hosts) => hosts,
+    let about = format!("the service, {weather}");
+    let stage = match Stage::set(&world, &about, weather, quirks, faults, 1..=3, settings) {
+        Ok(stage) => stage,
         Err(report) => return report,
     };
-    let clients = world.number(1..=3);
-    let setting = format!(
-        "the service, {weather}; hosts: {}, quirks: {quirks}; {clients} clients; store calls of up to {} ms",
-        hosts.len(),
-        faults.longest().as_millis()
-    );
-    world.tell("world", || setting.clone());
+    let life = |client| live(world.clone(), client, stage.hosts.clone());
+    let lived = stage.live(ms(20_000), life).await;
 
-    let running: Vec<_> = (1..=clients)
-        .map(|client| tokio::spawn(live(world.clone(), client, hosts.clone())))
-        .collect();
-    let hardship = Hardship::begin(&world, weather, &hosts, &database, ms(20_000));
-    let done = join(running).await;
-    let deaths = hardship.end();
-
-    let mut violations = clear_up(&world, &database, &hosts).await;
     // Whoever died is taken for dead by now, and calls that were slow are through.
     world.sleep(LEASE * 2 + faults.longest()).await;
-    violations.extend(recover(&world, &hosts).await);
+    let mut violations = recover(&world, &stage.hosts).await;
 
     let end = world.moment().at;
-    let calls = database.calls();
+    let calls = stage.database.calls();
     let run = Run {
-        database: &database,
-        hosts: &hosts,
-        done: &done,
+        database: &stage.database,
+        hosts: &stage.hosts,
+        done: &lived.done,
         calls: &calls,
         weather,
         is_slow: faults.slow > 0.0,
     };
     violations.extend(run.check());
-    let counts = Counts::of(&calls);
-    Report {
-        weather,
-        setting,
-        counts: Counts {
-            operations: done.len() as u64,
-            deaths: counts.deaths + deaths,
-            virtual_time: end,
-            ..counts
-        },
-        violations,
-    }
+    let counts = lived.counts(&calls, end);
+    stage.report(counts, [lived.violations, violations].concat())
 }
 
 async fn live(world: World, client: u64, hosts: Vec<Host>) -> Vec<Done> {
@@ -208,7 +167,7 @@ async fn recover(world: &World, hosts: &[Host]) -> Vec<String> {
                 "when all was well again, {}: {} {}",
                 done.describe(),
                 done.status(),
-                done.body()
+                done.exchange.text()
             ));
         }
     };
@@ -229,7 +188,7 @@ async fn recover(world: &World, hosts: &[Host]) -> Vec<String> {
     expect(&started, started.status() == 202);
     world.sleep(TICK * 3 + TICK / 2).await;
     let running = act(0, Action::Look, host()).await;
-    let view = running.json();
+    let view = running.exchange.json();
     expect(&running, view["state"] == "running" && view["ticks"] == 3);
     seen().await;
     let stopped = act(0, Action::Stop, host()).await;
@@ -238,7 +197,7 @@ async fn recover(world: &World, hosts: &[Host]) -> Vec<String> {
     expect(&stopped, took < TICK * 2 / 3);
     world.sleep(TICK * 2).await;
     let view = act(0, Action::Look, host()).await;
-    let is_right = view.json()["state"] == "stopped" && view.json()["ticks"] == 3;
+    let is_right = view.exchange.json()["state"] == "stopped" && view.exchange.json()["ticks"] == 3;
     expect(&view, is_right);
     violations
 }
@@ -285,7 +244,14 @@ impl Run<'_> {
             let is_right = statuses.contains(&done.status())
                 || (is_unavailable && self.weather != Weather::Healthy)
                 || timeout.is_some();
-            (!is_right).then(|| format!("{}: {} {}", done.describe(), done.status(), done.body()))
+            (!is_right).then(|| {
+                format!(
+                    "{}: {} {}",
+                    done.describe(),
+                    done.status(),
+                    done.exchange.text()
+                )
+            })
         });
         answers.collect()
     }

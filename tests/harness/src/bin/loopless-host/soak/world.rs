@@ -10,7 +10,7 @@ use hyper_util::client::legacy;
 use super::findings::{Findings, Kind};
 use super::truth::Truth;
 use crate::conformance::client::{Answer, Base, Target};
-use crate::contract::Contract;
+use crate::contract::{Contract, Promise};
 
 /// How long after a trouble has ended its consequences may still be seen: full service is back by then.
 pub const RECOVERY: Duration = Duration::from_secs(1);
@@ -202,7 +202,10 @@ impl World {
     }
 
     fn another_event(&self) -> Arc<Truth> {
-        Arc::new(Truth::new(self.name(), self.contract.keeps("counted")))
+        Arc::new(Truth::new(
+            self.name(),
+            self.contract.keeps(Promise::Counted),
+        ))
     }
 
     /// How many events have one writer.
