@@ -11,6 +11,7 @@ use loopless_host::store::{Operation, Quirks, Store as _};
 use super::*;
 use crate::clock::Tokio;
 use crate::state::GENERATION_BITS;
+use crate::store;
 use crate::store::host::Host;
 use crate::strategy::{self, Exact, Plain};
 

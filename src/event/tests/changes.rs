@@ -1,11 +1,13 @@
 //! `set`, `clear`, `change`, `forget` and `list`, with compare-and-swap.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
 use super::*;
 use crate::store::Atomics;
+use crate::strategy::ATTEMPTS;
 
 #[tokio::test(start_paused = true)]
 async fn an_event_that_nobody_has_set_is_clear() {
