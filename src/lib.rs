@@ -110,6 +110,9 @@
 //!
 //! The [API](guide::api), [languages](guide::languages), the [service](guide::service), [deployment](guide::deployment), and
 //! [`security`]: what is defended, by what, and what is left to the platform.
+//!
+//! The protocols on the store, and why they are safe: of an event's changes [with compare-and-swap](strategy::Exact) and
+//! [without](strategy::Plain), and of the [lease](lease#protocol).
 #![warn(missing_docs)]
 
 #[cfg(all(
