@@ -38,6 +38,7 @@ use crate::console::{Console, Output};
 use crate::cpu::{self, Slices};
 use crate::keyvalue::{self, Handles, KeyValue};
 use crate::platform::Platform;
+use crate::redis::Outbound;
 use crate::sqlite::Databases;
 use crate::store::{Quirks, Store};
 use crate::variables::{self, Variables};
@@ -103,6 +104,7 @@ pub struct Guest {
     hooks: NoOutgoingRequests,
     keyvalue: KeyValue,
     databases: Arc<Databases>,
+    outbound: Arc<Outbound>,
     variables: Variables,
     limits: StoreLimits,
     /// The requests that it serves, by the tasks that serve them.
@@ -257,6 +259,11 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
         &mut linker,
         Guest::keyvalue,
     )?;
+    bindings::spin::redis::redis::add_to_linker::<_, keyvalue::Data>(&mut linker, Guest::keyvalue)?;
+    bindings::fermyon::spin::redis::add_to_linker::<_, keyvalue::Data>(
+        &mut linker,
+        Guest::keyvalue,
+    )?;
     bindings::spin::sqlite::sqlite::add_to_linker::<_, keyvalue::Data>(
         &mut linker,
         Guest::keyvalue,
@@ -293,6 +300,7 @@ impl Guest {
         keyvalue::View {
             keyvalue: &mut self.keyvalue,
             databases: &self.databases,
+            outbound: &self.outbound,
             table: &mut self.table,
             requests: &self.requests,
         }
@@ -496,6 +504,7 @@ pub struct Instances {
     pub limits: Limits,
     pub store: Arc<dyn Store>,
     pub databases: Arc<Databases>,
+    pub outbound: Arc<Outbound>,
     pub quirks: Quirks,
     pub variables: Variables,
     pub console: Console,
@@ -584,6 +593,7 @@ impl Instances {
                 self.handles.clone(),
             ),
             databases,
+            outbound: self.outbound.clone(),
             variables: self.variables.clone(),
             limits: self
                 .limits

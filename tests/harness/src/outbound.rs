@@ -1,6 +1,6 @@
 //! Where a component may connect to: `allowed_outbound_hosts` of a manifest, with Spin's rules.
 
-use std::fmt;
+use std::net::IpAddr;
 use std::ops::Range;
 
 use anyhow::{Context, bail, ensure};
@@ -104,12 +104,6 @@ impl Pattern {
     }
 }
 
-impl fmt::Display for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self:?}")
-    }
-}
-
 impl Hosts {
     fn parse(text: &str) -> anyhow::Result<Self> {
         match text {
@@ -135,8 +129,12 @@ impl Hosts {
             (Self::Any, _) => true,
             (Self::Below(suffix), Host::Domain(domain)) => domain.ends_with(suffix),
             (Self::One(one), host) => one == host,
-            (Self::Network(network), Host::Ipv4(address)) => network.contains(&(*address).into()),
-            (Self::Network(network), Host::Ipv6(address)) => network.contains(&(*address).into()),
+            (Self::Network(network), Host::Ipv4(address)) => {
+                network.contains(&IpAddr::from(*address))
+            }
+            (Self::Network(network), Host::Ipv6(address)) => {
+                network.contains(&IpAddr::from(*address))
+            }
             (Self::Below(_) | Self::Network(_) | Self::Own, _) => false,
         }
     }
@@ -204,8 +202,16 @@ mod tests {
             ("redis://127.0.0.0/8:6379", "redis://127.1.2.3", true),
             ("redis://127.0.0.0/8:6379", "redis://128.1.2.3", false),
             ("redis://[::1]:6379", "redis://[::1]:6379", true),
-            ("redis://localhost:6379..6381", "redis://localhost:6380", true),
-            ("redis://localhost:6379..6381", "redis://localhost:6381", false),
+            (
+                "redis://localhost:6379..6381",
+                "redis://localhost:6380",
+                true,
+            ),
+            (
+                "redis://localhost:6379..6381",
+                "redis://localhost:6381",
+                false,
+            ),
             ("redis://self", "redis://self", false),
             ("redis://localhost", "unix:///tmp/redis.sock", false),
             ("redis://localhost", "no address", false),

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use ::redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo};
-use ::redis::{Cmd, ErrorKind, RedisError, RedisResult, aio::MultiplexedConnection};
+use ::redis::{RedisError, aio::MultiplexedConnection};
 use async_trait::async_trait;
 
 use crate::outbound::Allowed;
