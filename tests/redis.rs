@@ -45,7 +45,6 @@ async fn set(host: &Harness, set: bool) -> Response<bytes::Bytes> {
 async fn is_misused(build: Build, host: &Harness, why: &[&str]) {
     for response in [
         host.get("/events/door").await,
-        host.get("/healthz").await,
         host.get("/events/door/wait?timeout=0").await,
         set(host, true).await,
         set(host, false).await,

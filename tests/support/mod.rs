@@ -72,7 +72,7 @@ impl Build {
             env!("CARGO_MANIFEST_DIR"),
             "/deploy/fermyon-cloud-sqlite.toml"
         ),
-        promises: promises::Build::FERMYON_CLOUD_SQLITE,
+        promises: promises::Build::WASI_0_2,
         events: Events::Sqlite,
         ..Self::FERMYON_CLOUD
     };
@@ -88,7 +88,7 @@ impl Build {
     };
     pub const SPIN_3_REDIS: Self = Self {
         manifest: concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/spin-3-redis.toml"),
-        promises: promises::Build::FERMYON_CLOUD_SQLITE,
+        promises: promises::Build::WASI_0_2,
         events: Events::Redis,
         ..Self::FERMYON_CLOUD
     };

@@ -506,6 +506,7 @@ pub struct Instances {
     pub databases: Arc<Databases>,
     pub outbound: Arc<Outbound>,
     pub quirks: Quirks,
+    pub environment: Vec<(String, String)>,
     pub variables: Variables,
     pub console: Console,
     pub clock: RuntimeClock,
@@ -568,6 +569,7 @@ impl Instances {
         let mut wasi = WasiCtxBuilder::new();
         wasi.stdout(self.console.stream(number, Output::Stdout))
             .stderr(self.console.stream(number, Output::Stderr))
+            .envs(&self.environment)
             .monotonic_clock(self.clock)
             .wall_clock(self.clock);
         if let Some(Staged { seed, .. }) = staged {

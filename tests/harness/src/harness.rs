@@ -74,6 +74,7 @@ pub struct Builder {
     quirks: Quirks,
     reuse: Reuse,
     limits: Limits,
+    environment: BTreeMap<String, String>,
     variables: BTreeMap<String, String>,
     platform: Platform,
     console: Option<Console>,
@@ -121,6 +122,7 @@ impl Harness {
             quirks: Quirks::default(),
             reuse: Reuse::default(),
             limits: Limits::default(),
+            environment: BTreeMap::new(),
             variables: BTreeMap::new(),
             platform: Platform::default(),
             console: None,
@@ -465,6 +467,7 @@ impl Builder {
         })
         .await??;
         if let Some(manifest) = manifest {
+            self.environment.extend(manifest.environment());
             self.outbound.allowed = manifest.outbound_hosts(&self.variables)?;
             self.variables = manifest.variables(&self.variables)?;
             self.databases.grant(manifest.databases())?;
@@ -531,6 +534,7 @@ impl Builder {
                 databases: Arc::new(self.databases),
                 outbound: Arc::new(self.outbound),
                 quirks: self.quirks,
+                environment: self.environment.into_iter().collect(),
                 variables: Variables(Arc::new(self.variables)),
                 console,
                 clock: RuntimeClock::start(now),

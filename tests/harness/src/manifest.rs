@@ -63,6 +63,9 @@ struct Component {
     /// The SQLite databases that it may open.
     #[serde(default)]
     sqlite_databases: Vec<String>,
+    /// Its environment variables.
+    #[serde(default)]
+    environment: BTreeMap<String, String>,
     /// Where it may connect to, with the application's variables in it.
     #[serde(default)]
     allowed_outbound_hosts: Vec<String>,
@@ -147,6 +150,11 @@ impl Manifest {
     /// The labels of the SQLite databases that the component may open.
     pub fn databases(&self) -> Vec<String> {
         self.component.sqlite_databases.clone()
+    }
+
+    /// The component's environment variables.
+    pub fn environment(&self) -> BTreeMap<String, String> {
+        self.component.environment.clone()
     }
 
     /// Builds the component with the manifest's command, if it has one, and returns the component's path.
