@@ -40,11 +40,14 @@ async fn a_component_uses_all_that_spins_redis_interface_has() {
     let mut client = client.get_multiplexed_async_connection().await.unwrap();
     let values = "[Binary([97, 100, 97]), Nil, Binary([50])]";
     let said = format!("ada (1, 2) 2 1 [\"ada\"] {values} 2 [Status(\"OK\")] [Int64(-6)]");
-    for (guest, end) in [(guest(GUESTS[0]), ""), (guest(GUESTS[1]), "\n")] {
+    for guest in GUESTS.map(guest) {
         let address = format!("127.0.0.1:{}", server.port());
         let host = guest.variable("host", address).start().await.unwrap();
         let path = format!("/redis?{}", server.url());
-        assert_eq!(*text(&host.get(&path).await), format!("{said}{end}"));
+        // As each SDK's bindings print it.
+        let answer = host.get(&path).await;
+        let answer = text(&answer).replace("RedisResult::", "");
+        assert_eq!(answer.trim_end(), said);
         let keys: Vec<String> = client.keys("*").await.unwrap();
         assert_eq!(keys, ["visits"]);
 

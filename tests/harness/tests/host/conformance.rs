@@ -144,18 +144,21 @@ async fn the_builds_with_sqlite_keep_the_exact_contract() {
 
 #[tokio::test]
 async fn the_builds_with_redis_keep_the_exact_contract() {
-    let Some(redis) = RedisServer::start().await else {
-        return;
-    };
     let counts = join_all(REDIS_BUILDS.map(async |build| {
+        let redis = RedisServer::start().await?;
         let directory = tempdir().unwrap();
         let host = Host::of_redis_build(directory.path(), build, &redis).await;
         let outcome = suite(&host.url, &[]).await;
         outcome.passes();
         assert_eq!(outcome.stderr, "");
-        outcome.promises("ok").len()
+        Some(outcome.promises("ok").len())
     }));
-    assert_eq!(counts.await, [50, 49]);
+    let counts = counts.await;
+    // Both are on the same machine: it has a Redis, or none.
+    assert!(
+        [[Some(50), Some(49)], [None, None]].contains(&[counts[0], counts[1]]),
+        "{counts:?}"
+    );
 }
 
 #[tokio::test]
