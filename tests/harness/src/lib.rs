@@ -66,8 +66,8 @@
 //!
 //! # Manifests and platforms
 //!
-//! A [`manifest::Manifest`] says how a component is built, which variables it gets, which SQLite databases it may open, and which
-//! Redis it may connect to. This host reads no more of it: outgoing HTTP and files are passed over.
+//! A [`manifest::Manifest`] says how a component is built, which variables and environment it gets, which SQLite databases it may
+//! open, and which Redis it may connect to. This host reads no more of it: outgoing HTTP and files are passed over.
 //!
 //! A [`platform::Platform`] is another host to imitate. It names the [interfaces](platform::Interface) that this host then
 //! leaves out, and limits:

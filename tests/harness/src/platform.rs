@@ -75,7 +75,7 @@ impl FromStr for Interface {
 /// A host: what it lacks of what this one has, and its limits.
 ///
 /// The limits are those of July 2026, from [Akamai's quotas] and [Fermyon Cloud's FAQ] (its Starter plan). What a cloud counts by
-/// the month, such as requests, is not imitated.
+/// the month, such as requests, or by the hour, such as Fermyon Cloud's 500 outgoing requests, is not imitated.
 ///
 /// # Examples
 ///
