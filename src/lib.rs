@@ -104,8 +104,8 @@
 //!    handler. That reads the event's state (with WASI 0.3 asynchronously: other requests go on), and
 //!    perhaps waits, by sleeping and reading again.
 //! 3. A change is made by the build's [`strategy`]. The exact one uses `wasi:keyvalue/atomics`, whose calls stop the
-//!    instance's other requests while they run, and reads afterwards whether the change happened. The plain one writes
-//!    the next generation with a new tag.
+//!    instance's other requests while they run (with SQLite, a statement; with Redis, a command), and reads afterwards whether the
+//!    change happened. The plain one writes the next generation with a new tag.
 //! 4. An error of any of these is a [`problem::Problem`], and the instance lives on.
 //!
 //! # Guides
@@ -184,9 +184,9 @@ mod component {
     use crate::wasi_0_3 as host;
 
     #[cfg(not(any(feature = "store-sqlite", feature = "store-redis")))]
-    use crate::store::Bounded;
+    use crate::store::Bounded as InTime;
     #[cfg(any(feature = "store-sqlite", feature = "store-redis"))]
-    use crate::store::Patient as Bounded;
+    use crate::store::Patient as InTime;
 
     #[cfg(not(any(feature = "plain", feature = "store-sqlite", feature = "store-redis")))]
     type Inner = crate::atomics::WithAtomics<host::SpinStore>;
@@ -196,7 +196,7 @@ mod component {
     type Inner = crate::redis::Redis<host::SpinRedis, host::SpinVariables>;
     #[cfg(feature = "plain")]
     type Inner = host::SpinStore;
-    type Store = Bounded<Inner, host::SpinClock>;
+    type Store = InTime<Inner, host::SpinClock>;
 
     #[cfg(not(feature = "plain"))]
     type Strategy = crate::strategy::Exact<Store>;
