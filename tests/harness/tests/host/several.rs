@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::shared::redis_server::{Certificate, RedisServer};
-use crate::support::{Host, REDIS_BUILDS, command, component};
+use crate::support::{Host, REDIS_BUILDS, command, component, project};
 use futures_util::future::join_all;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -196,6 +196,27 @@ async fn a_redis_with_tls_is_used_if_its_certificate_is_trusted() {
     let host = Host::wait_for(trusting).await;
     assert_eq!(set(&host, "door", true).await, 1);
     assert_eq!(generation(&host, "door").await, 1);
+
+    // A component that connects to it itself trusts the same, and has the same events.
+    let manifest = project().join(REDIS_BUILDS[0]);
+    let url = format!("redis_url={store}");
+    let address = format!("redis_host=localhost:{}", redis.port());
+    let itself = [
+        "--listen",
+        "127.0.0.1:0",
+        "--store",
+        "memory",
+        "--from",
+        manifest.to_str().unwrap(),
+        "--variable",
+        &url,
+        "--variable",
+        &address,
+    ];
+    let mut trusting = command(directory.path(), &itself);
+    trusting.env("SSL_CERT_FILE", &certificate);
+    let host = Host::wait_for(trusting).await;
+    assert_eq!(set(&host, "door", false).await, 2);
 
     let wary = command(directory.path(), &arguments)
         .output()
