@@ -14,6 +14,7 @@ use wasmtime::AsContextMut;
 use wasmtime::component::{Accessor, GuestTaskId, HasData, ResourceTable};
 
 use crate::call::Asker;
+use crate::redis::Outbound;
 use crate::sqlite::Databases;
 use crate::store::{Error, Quirks, Store};
 
@@ -145,6 +146,7 @@ pub fn current_request() -> Option<u64> {
 pub struct View<'a> {
     pub keyvalue: &'a mut KeyValue,
     pub databases: &'a Databases,
+    pub outbound: &'a Arc<Outbound>,
     pub table: &'a mut ResourceTable,
     pub requests: &'a HashMap<GuestTaskId, Asker>,
 }
