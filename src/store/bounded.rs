@@ -19,7 +19,7 @@ const FRESH: Duration = Duration::from_millis(100);
 /// A store whose asynchronous calls fail after [`PATIENCE`], if there is no answer.
 ///
 /// Counting, and comparing and swapping, are synchronous in the hosts' interfaces: they stop all requests of the instance,
-/// and cannot be given up. They are asked of a store that has just answered, and only of such a one; if need be, a read
+/// and cannot be given up. They are asked of a store that has just answered, and only of such a store; if need be, a read
 /// comes first.
 ///
 /// On hosts of WASI 0.2, all calls are synchronous. Nothing is bounded there.

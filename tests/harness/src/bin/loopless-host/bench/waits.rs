@@ -48,7 +48,7 @@ async fn many(bench: &Bench, waits: usize, events: usize, what: &str) -> anyhow:
     let component = bench
         .component()?
         .to_str()
-        .context("the component has a name that is no text")?;
+        .context("the component's path is not UTF-8")?;
     // The changes are requests too.
     let most = (waits + CHANGES + 1).to_string();
     let arguments = [

@@ -27,7 +27,7 @@ const IN_TIME_FOR_STREAMS: Duration = Duration::from_secs(1);
 /// A server's clock may be coarser than ours.
 const COARSE: Duration = Duration::from_millis(10);
 
-/// How long a client pauses where there is no server.
+/// How long a client pauses if there is no server.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// How many changes a stream tells one by one to somebody who was away.
