@@ -1002,8 +1002,8 @@ mod tests {
 
     use super::*;
     use crate::clock::Clock;
-    use crate::event::tests::Host;
     use crate::store::Store;
+    use crate::store::host::Host;
 
     const SECOND: Duration = Duration::from_secs(1);
     const LONG: Duration = Duration::from_secs(20);

@@ -1,6 +1,8 @@
 //! What an event needs of a key-value store, and nothing more.
 
 mod bounded;
+#[cfg(test)]
+pub(crate) mod host;
 #[cfg(not(target_family = "wasm"))]
 mod memory;
 

@@ -304,7 +304,7 @@ fn forgotten(state: State) -> State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::tests::Host;
+    use crate::store::host::Host;
 
     #[test]
     fn every_step_leads_to_a_number_that_was_never_there() {
