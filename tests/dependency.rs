@@ -466,11 +466,11 @@ async fn without_the_inherited_store_each_call_is_an_error_that_names_the_settin
     let [exact, without_atomics @ ..] = ALL;
     // Spin would give it a store of the adapter's and the host's compare-and-swap, which do not fit: it does not start.
     let doorbell = component::build(exact.package.as_ref()).unwrap();
-    let error = compose_without(&doorbell, exact.build, &[]).unwrap_err();
-    let error = format!("{error:?}");
+    let mismatch = compose_without(&doorbell, exact.build, &[]).unwrap_err();
+    let mismatch = format!("{mismatch:?}");
     assert!(
-        error.contains("type mismatch for import `wasi:keyvalue/atomics@"),
-        "{error}"
+        mismatch.contains("type mismatch for import `wasi:keyvalue/atomics@"),
+        "{mismatch}"
     );
 
     for pair in without_atomics {
