@@ -44,6 +44,9 @@ const PREFIX: &str = "event/";
 /// The shortest pause between two looks, for a store that takes longer to read than a poll interval.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 
+/// How long a wait is young, and reads often.
+const YOUNG: Duration = Duration::from_secs(2);
+
 /// What an event is called: 1 to 64 of the characters that need no escape in a URL, `A-Z a-z 0-9 . _ ~ -`.
 ///
 /// `.` and `..` are no names: clients take them out of the paths of URLs (RFC 3986, 5.2.4).
@@ -174,9 +177,9 @@ pub enum Changed {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Polling {
-    /// How far apart the readings of a young wait are.
+    /// How far apart the readings of a new wait are, at most. They are at most half as far again apart until it is 2 s old.
     pub first: Duration,
-    /// How far apart the readings of an old wait are.
+    /// How far apart the readings of an old wait are, at most.
     pub last: Duration,
 }
 
@@ -191,10 +194,20 @@ impl Default for Polling {
 }
 
 impl Polling {
-    /// How far apart readings are when a wait is `age` old, before jitter. A wait of 2 s has the last interval of the
-    /// defaults.
+    /// How far apart readings are when a wait is `age` old, at most.
+    ///
+    /// Somebody watches a young wait, so its end comes within milliseconds. An old one is cheap.
     fn interval(self, age: Duration) -> Duration {
-        (age / 20).min(self.last).max(self.first)
+        if age < YOUNG {
+            self.grace(age).min(self.first * 3 / 2)
+        } else {
+            self.grace(age)
+        }
+    }
+
+    /// How long a wait may be over its `timeout`: a twentieth of it, within `first` and `last`.
+    fn grace(self, timeout: Duration) -> Duration {
+        (timeout / 20).min(self.last).max(self.first)
     }
 }
 
@@ -744,10 +757,10 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
     /// Waits until the event is set, for at most `timeout`.
     ///
     /// A wait on a set event returns at once, after one read. Otherwise it ends soon after a set that completes
-    /// while it waits, even if a clear follows at once. It is over at most one poll interval after `timeout` (later
-    /// only if the store keeps its first read waiting longer, or, on WASI 0.2, where no read can be given up, its last).
+    /// while it waits, even if a clear follows at once. It is over at most a twentieth of `timeout` late, within the
+    /// bounds of [`Polling`] (later only if the store keeps its first read waiting longer, or, on WASI 0.2, where no read can be given up, its last).
     /// Whether it may say [`Waited::Set`] without a set while it waited is for the [strategy](crate::strategy) to say.
-    /// A set just before the end is seen if the store answers within half an interval.
+    /// A set just before the end is seen if the store answers within half of that.
     ///
     /// ```
     /// # loopless::event::example(async |events, door| {
@@ -764,8 +777,8 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
     ///
     /// The first read is this wait's own. After that, the waits on an event in an instance share one stream of reads:
     /// whoever wakes up first when a reading is due reads, the others take what it found. With the default
-    /// [`Polling`], readings are about 5 ms apart at first, and grow rarer with the age of the wait: from 2 s on, there
-    /// are at most 10 a second.
+    /// [`Polling`], readings are 5 ms apart at first and at most 7.5 ms until the wait is 2 s old. From then on, there are
+    /// at most 12 a second.
     ///
     /// # Errors
     ///
@@ -869,10 +882,10 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
     ) -> Result<Option<Seen>, Error> {
         let clock = &self.events.clock;
         let deadline = started.saturating_add(timeout);
-        let interval = self.polling.interval(timeout);
+        let grace = self.polling.grace(timeout);
         // Not at the deadline itself: waits that end at almost the same time can share a last reading this way.
-        let last_look = deadline.saturating_add(interval / 2);
-        let give_up = deadline.saturating_add(interval);
+        let last_look = deadline.saturating_add(grace / 2);
+        let give_up = deadline.saturating_add(grace);
         loop {
             let now = clock.now();
             let is_last = now >= deadline;
@@ -979,8 +992,8 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
         (&self.key, readings.began).hash(&mut hasher);
         let age = readings.began.saturating_sub(started);
         let interval = self.polling.interval(age);
-        let jitter = interval / 4 * (hasher.finish() % 1024) as u32 / 1024;
-        readings.began.saturating_add(interval + jitter)
+        let jitter = interval / 8 * (hasher.finish() % 1024) as u32 / 1024;
+        readings.began.saturating_add(interval - jitter)
     }
 }
 

@@ -39,7 +39,7 @@
 //! wasi_0_3.rs  clock, variables, tasks and reads of a WASI 0.3 host;    │
 //!              below it, responses, as long as somebody listens         │
 //! wasi_0_2.rs  the same of a WASI 0.2 host; below it, HTTP              │
-//!              Below both, their host's SQLite                          │ these know WASI
+//!              Below both, their host's SQLite and client of Redis      │ these know WASI
 //! exported.rs  events for other components (`wit/events.wit`)           │
 //! atomics.rs   compare-and-swap and counters of `wasi:keyvalue`         ┘
 //! routes.rs    every route; below it, what they do                      ┐
@@ -51,6 +51,7 @@
 //! state.rs     Generation, State                                        │
 //! number.rs    numbers in the store                                     │
 //! sqlite.rs    Sqlite: a store in one table of an SQLite database       │
+//! redis.rs     Redis: a store in the keys of a Redis                    │
 //! store.rs     traits Store and Atomics: what is asked of a store       │ these know nothing
 //! clock.rs     traits Clock and Calendar: now, sleep; date              │ but each other
 //! settings.rs  trait Variables: what an operator sets                   │
@@ -77,8 +78,8 @@
 //!
 //! # Builds
 //!
-//! One source makes six components. Its features say what the host has. Each is independent of the others, but for `plain` and
-//! `store-sqlite`, which exclude each other:
+//! One source makes eight components. Its features say what the host has. Each is independent of the others, but for `plain`,
+//! `store-sqlite` and `store-redis`, which exclude each other:
 //!
 //! | features | for | manifest | WASI | strategy |
 //! | --- | --- | --- | --- | --- |
@@ -88,6 +89,8 @@
 //! | `wasi-0-2` | Spin 3, with a store that has atomics | none | 0.2 | exact, without the service |
 //! | `store-sqlite` | Spin 4.1 and newer, in [SQLite](sqlite::Sqlite) | `deploy/spin-sqlite.toml` | 0.3 | exact |
 //! | `wasi-0-2,store-sqlite` | Fermyon Cloud, Spin 2.3 to 3, in SQLite | `deploy/fermyon-cloud-sqlite.toml` | 0.2 | exact, without the service |
+//! | `store-redis` | Akamai Functions, Spin 4.1 and newer, in [Redis](redis::Redis) | `deploy/akamai-functions-redis.toml` | 0.3 | exact |
+//! | `wasi-0-2,store-redis` | Spin 2.5 to 3, in Redis | `deploy/spin-3-redis.toml` | 0.2 | exact, without the service |
 //!
 //! [`promises`] has what each of them promises. The features choose three things, in this file: the edge
 //! (`wasi_0_3.rs` or `wasi_0_2.rs`), the strategy and the store. To support compare-and-swap in another form, implement
@@ -101,8 +104,8 @@
 //!    handler. That reads the event's state (with WASI 0.3 asynchronously: other requests go on), and
 //!    perhaps waits, by sleeping and reading again.
 //! 3. A change is made by the build's [`strategy`]. The exact one uses `wasi:keyvalue/atomics`, whose calls stop the
-//!    instance's other requests while they run, and reads afterwards whether the change happened. The plain one writes
-//!    the next generation with a new tag.
+//!    instance's other requests while they run (with SQLite, a statement; with Redis, a command), and reads afterwards whether the
+//!    change happened. The plain one writes the next generation with a new tag.
 //! 4. An error of any of these is a [`problem::Problem`], and the instance lives on.
 //!
 //! # Guides
@@ -113,7 +116,7 @@
 
 #[cfg(all(
     target_os = "wasi",
-    not(any(feature = "plain", feature = "store-sqlite"))
+    not(any(feature = "plain", feature = "store-sqlite", feature = "store-redis"))
 ))]
 pub mod atomics;
 pub mod clock;
@@ -124,6 +127,8 @@ pub mod guide;
 pub(crate) mod number;
 pub mod problem;
 pub mod promises;
+#[cfg(any(feature = "store-redis", not(target_os = "wasi")))]
+pub mod redis;
 pub mod routes;
 pub mod security;
 pub mod service;
@@ -152,6 +157,14 @@ compile_error!(
     "the features plain and store-sqlite exclude each other: SQLite compares and swaps, so leave out plain"
 );
 
+#[cfg(all(feature = "plain", feature = "store-redis"))]
+compile_error!(
+    "the features plain and store-redis exclude each other: Redis compares and swaps, so leave out plain"
+);
+
+#[cfg(all(feature = "store-sqlite", feature = "store-redis"))]
+compile_error!("the features store-sqlite and store-redis exclude each other: leave out one");
+
 /// The component: what the features make of the parts, and its router.
 #[cfg(all(target_os = "wasi", any(feature = "wasi-0-2", not(target_env = "p1"))))]
 mod component {
@@ -165,21 +178,25 @@ mod component {
     use crate::event::Events;
     use crate::promises::Build;
     use crate::routes::{self, App};
-    #[cfg(feature = "store-sqlite")]
-    use crate::sqlite::{Patient, Sqlite};
-    #[cfg(not(feature = "store-sqlite"))]
-    use crate::store::Bounded;
     #[cfg(feature = "wasi-0-2")]
     use crate::wasi_0_2 as host;
     #[cfg(not(feature = "wasi-0-2"))]
     use crate::wasi_0_3 as host;
 
-    #[cfg(not(any(feature = "plain", feature = "store-sqlite")))]
-    type Store = Bounded<crate::atomics::WithAtomics<host::SpinStore>, host::SpinClock>;
+    #[cfg(not(any(feature = "store-sqlite", feature = "store-redis")))]
+    use crate::store::Bounded as InTime;
+    #[cfg(any(feature = "store-sqlite", feature = "store-redis"))]
+    use crate::store::Patient as InTime;
+
+    #[cfg(not(any(feature = "plain", feature = "store-sqlite", feature = "store-redis")))]
+    type Inner = crate::atomics::WithAtomics<host::SpinStore>;
     #[cfg(feature = "store-sqlite")]
-    type Store = Sqlite<Patient<host::SpinDatabase, host::SpinClock>>;
+    type Inner = crate::sqlite::Sqlite<host::SpinDatabase>;
+    #[cfg(feature = "store-redis")]
+    type Inner = crate::redis::Redis<host::SpinRedis, host::SpinVariables>;
     #[cfg(feature = "plain")]
-    type Store = Bounded<host::SpinStore, host::SpinClock>;
+    type Inner = host::SpinStore;
+    type Store = InTime<Inner, host::SpinClock>;
 
     #[cfg(not(feature = "plain"))]
     type Strategy = crate::strategy::Exact<Store>;
@@ -187,10 +204,11 @@ mod component {
     type Strategy = crate::strategy::Plain<Store, fn() -> u64>;
 
     fn strategy() -> Strategy {
-        #[cfg(not(feature = "store-sqlite"))]
-        let store = Store::new(Default::default(), host::SpinClock);
-        #[cfg(feature = "store-sqlite")]
-        let store = Store::new(Patient::new(Default::default(), host::SpinClock));
+        #[cfg(not(feature = "store-redis"))]
+        let store = Inner::default();
+        #[cfg(feature = "store-redis")]
+        let store = Inner::new(host::SpinRedis, host::SpinVariables);
+        let store = Store::new(store, host::SpinClock);
         #[cfg(not(feature = "plain"))]
         return crate::strategy::Exact::new(store, host::random);
         #[cfg(feature = "plain")]

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-/// What a component is built for, by the features `wasi-0-2`, `plain` and `store-sqlite`: see [Builds](crate#builds).
+/// What a component is built for, by the features `wasi-0-2`, `plain`, `store-sqlite` and `store-redis`: see [Builds](crate#builds).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Build {
     /// Whether the host runs WASI 0.3: many requests in an instance, and tasks that outlive them.
@@ -15,7 +15,7 @@ pub struct Build {
 }
 
 impl Build {
-    /// For Spin 4.1 and newer: no feature, or `store-sqlite`.
+    /// For Spin 4.1 and newer: no feature, `store-sqlite` or `store-redis`. The last one is for Akamai Functions too.
     pub const SPIN: Self = Self {
         has_wasi_0_3: true,
         has_atomics: true,
@@ -33,8 +33,8 @@ impl Build {
         ..Self::AKAMAI_FUNCTIONS
     };
 
-    /// For Fermyon Cloud with SQLite: `wasi-0-2` and `store-sqlite`.
-    pub const FERMYON_CLOUD_SQLITE: Self = Self {
+    /// For Spin 2 and 3, and for Fermyon Cloud with SQLite: `wasi-0-2`, and `store-sqlite` or `store-redis`.
+    pub const WASI_0_2: Self = Self {
         has_wasi_0_3: false,
         ..Self::SPIN
     };
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(kept(Build::SPIN), PROMISES.len());
         assert_eq!(kept(Build::AKAMAI_FUNCTIONS), 5);
         assert_eq!(kept(Build::FERMYON_CLOUD), 4);
-        assert_eq!(kept(Build::FERMYON_CLOUD_SQLITE), PROMISES.len() - 2);
+        assert_eq!(kept(Build::WASI_0_2), PROMISES.len() - 2);
         assert_eq!(
             Build::FERMYON_CLOUD.document(),
             r#"{"promises":["linearizable","no-lost-wake-up","unique-etags","pulses-in-streams"],"strategy":"plain","wasi":"0.2"}"#

@@ -72,7 +72,7 @@
 //! **Who supplies the code.** `Cargo.lock` pins every crate by its hash. cargo-deny, in CI, checks licences, sources, what the
 //! component may depend on, and known vulnerabilities. The workspace denies unsafe code, except in bindings, which come from wit-bindgen. The component
 //! imports no way out of its sandbox but the store: it can send no requests, so it cannot give anything away except in a
-//! response. `wit/world.wit` names each import with its reason, and a test compares it with what is built.
+//! response. (With Redis, the host connects it to what `allowed_outbound_hosts` grants, and to nothing else.) `wit/world.wit` names each import with its reason, and a test compares it with what is built.
 //!
 //! # What is the platform's
 //!

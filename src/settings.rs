@@ -182,6 +182,19 @@ pub async fn operator_token(variables: &impl Variables) -> Result<Option<String>
     filled(variables, "operator_token").await
 }
 
+/// `redis_url`: where the Redis is that holds the events. It has a password in it, perhaps: it is read when it is needed, and not kept.
+///
+/// # Errors
+///
+/// Where it is missing or empty, or the host cannot say what it is.
+pub async fn redis_url(variables: &impl Variables) -> Result<String, Error> {
+    let name = "redis_url";
+    filled(variables, name).await?.ok_or_else(|| Error {
+        name,
+        what: "has no value; it must be the URL of the Redis that holds the events, redis://[USER:PASSWORD@]HOST:PORT[/DATABASE], or rediss:// with TLS".into(),
+    })
+}
+
 /// The value of a variable that is not empty.
 async fn filled(variables: &impl Variables, name: &'static str) -> Result<Option<String>, Error> {
     let text = text(variables, name).await?;

@@ -1,10 +1,8 @@
 //! [`Sqlite`]: a store in a database of the host's, which compares and counts in single statements.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::clock::{Clock, before};
-use crate::store::{Atomics, Error, LABEL, PATIENCE, Store};
+use crate::store::{Atomics, Error, LABEL, Misuse, Store};
 
 /// The table. A value that is a number is an `INTEGER`, so that SQLite can count; others are `TEXT` or `BLOB`.
 const TABLE: &str =
@@ -52,11 +50,45 @@ pub enum Failure {
     NotOpened,
     /// The database is full.
     Full,
-    /// There was no answer within [`PATIENCE`].
-    Silent,
     /// Anything else, in SQLite's or in the host's words.
     Io(String),
 }
+
+/// Spin's interfaces, old and new, have these types, with the same names in a module `spin`.
+#[cfg(target_os = "wasi")]
+macro_rules! conversions {
+    () => {
+        fn to_spin(value: Value) -> spin::Value {
+            match value {
+                Value::Integer(integer) => spin::Value::Integer(integer),
+                Value::Text(text) => spin::Value::Text(text),
+                Value::Blob(blob) => spin::Value::Blob(blob),
+                Value::Other => spin::Value::Null,
+            }
+        }
+
+        fn value(value: spin::Value) -> Value {
+            match value {
+                spin::Value::Integer(integer) => Value::Integer(integer),
+                spin::Value::Text(text) => Value::Text(text),
+                spin::Value::Blob(blob) => Value::Blob(blob),
+                spin::Value::Real(_) | spin::Value::Null => Value::Other,
+            }
+        }
+
+        fn from_spin(error: spin::Error) -> Failure {
+            match error {
+                spin::Error::NoSuchDatabase => Failure::NoSuchDatabase,
+                spin::Error::AccessDenied => Failure::AccessDenied,
+                spin::Error::InvalidConnection => Failure::NotOpened,
+                spin::Error::DatabaseFull => Failure::Full,
+                spin::Error::Io(what) => Failure::Io(what),
+            }
+        }
+    };
+}
+#[cfg(target_os = "wasi")]
+pub(crate) use conversions;
 
 /// A host's SQLite database.
 ///
@@ -84,11 +116,10 @@ pub trait Database: Send + Sync {
 /// statement did is what its rows say; SQLite's `changes()` might speak of another one.
 ///
 /// The table is made when it is missing: at the first use of a database, and when one was wiped.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Sqlite<D> {
     database: D,
-    /// Whether the log has an error that only an operator can mend.
-    is_told: AtomicBool,
+    misuse: Misuse,
 }
 
 impl<D: Database> Sqlite<D> {
@@ -96,7 +127,7 @@ impl<D: Database> Sqlite<D> {
     pub fn new(database: D) -> Self {
         Self {
             database,
-            is_told: AtomicBool::new(false),
+            misuse: Misuse::default(),
         }
     }
 
@@ -119,16 +150,15 @@ impl<D: Database> Sqlite<D> {
     fn error(&self, failure: Failure) -> Error {
         match failure {
             Failure::NoSuchDatabase => {
-                self.misused(format!("the host has no SQLite database called {LABEL:?}"))
+                self.misuse.error(format!("the host has no SQLite database called {LABEL:?}"))
             }
-            Failure::AccessDenied => self.misused(format!(
+            Failure::AccessDenied => self.misuse.error(format!(
                 "the component may not open the SQLite database {LABEL:?}; name it in sqlite_databases in the manifest"
             )),
-            Failure::Io(what) if OTHER_COLUMNS.iter().any(|says| what.contains(says)) => self.misused(format!(
+            Failure::Io(what) if OTHER_COLUMNS.iter().any(|says| what.contains(says)) => self.misuse.error(format!(
                 "the table \"loopless\" in the SQLite database {LABEL:?} has other columns than this component's ({what}); rename that table, or use another database"
             )),
             Failure::NotOpened => Error::not_opened(),
-            Failure::Silent => Error::silent(PATIENCE),
             Failure::Full => Error::new("the SQLite database is full"),
             Failure::Io(what) => Error::new(what),
         }
@@ -136,50 +166,9 @@ impl<D: Database> Sqlite<D> {
 
     /// The error for a value that this component writes nowhere.
     fn foreign(&self, key: &str) -> Error {
-        self.misused(format!(
+        self.misuse.error(format!(
             "the table \"loopless\" in the SQLite database {LABEL:?} has a value under {key:?} that this component has not written; delete that row, or use another database"
         ))
-    }
-
-    /// An error that an operator has to do something about. The log has the first one of an instance.
-    fn misused(&self, what: String) -> Error {
-        if !self.is_told.swap(true, Ordering::Relaxed) {
-            eprintln!("The store cannot be used: {what}.");
-        }
-        Error::new(what)
-    }
-}
-
-/// A database whose statements fail after [`PATIENCE`], if there is no answer.
-///
-/// On hosts of WASI 0.2, all calls are synchronous. Nothing is bounded there.
-///
-/// # Cancel safety
-///
-/// A statement that was given up may be executed later, as after any other error.
-#[derive(Debug)]
-pub struct Patient<D, C> {
-    database: D,
-    clock: C,
-}
-
-impl<D, C> Patient<D, C> {
-    /// `database`, bounded by `clock`.
-    pub fn new(database: D, clock: C) -> Self {
-        Self { database, clock }
-    }
-}
-
-impl<D: Database, C: Clock> Database for Patient<D, C> {
-    async fn execute(
-        &self,
-        statement: &'static str,
-        parameters: Vec<Value>,
-    ) -> Result<Rows, Failure> {
-        let deadline = self.clock.now().saturating_add(PATIENCE);
-        let execute = self.database.execute(statement, parameters);
-        let answer = before(&self.clock, deadline, execute).await;
-        answer.unwrap_or(Err(Failure::Silent))
     }
 }
 
@@ -221,10 +210,6 @@ impl<D: Database> Store for Sqlite<D> {
 
 impl<D: Database> Atomics for Sqlite<D> {
     async fn increment(&self, key: &str, delta: i64) -> Result<i64, Error> {
-        if delta != 0 {
-            // A statement that is given up may be executed later, and would count then: it is asked of a database that answers.
-            self.get(key).await?;
-        }
         let parameters = vec![Value::Text(key.into()), Value::Integer(delta)];
         match first(self.execute(INCREMENT, parameters).await?) {
             Some(Value::Integer(sum)) => Ok(sum),
@@ -356,14 +341,6 @@ mod tests {
                 "{error}"
             );
         }
-    }
-
-    #[test]
-    fn what_counts_is_asked_of_a_database_that_answers() {
-        let silent = store([Err(Failure::Silent)]);
-        let error = at_once(silent.increment("service/terms", 1)).unwrap_err();
-        assert!(error.is_silent());
-        assert_eq!(*silent.database.asked.lock().unwrap(), [GET]);
     }
 
     #[test]

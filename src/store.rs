@@ -8,9 +8,10 @@ mod memory;
 
 use std::fmt;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-pub use bounded::{Bounded, PATIENCE};
+pub use bounded::{Bounded, PATIENCE, Patient};
 #[cfg(not(target_family = "wasm"))]
 pub use memory::Memory;
 
@@ -153,3 +154,19 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// The errors of a store that an operator has to do something about. The log has the first one of an instance.
+#[derive(Debug, Default)]
+pub struct Misuse {
+    is_told: AtomicBool,
+}
+
+impl Misuse {
+    /// The error, which says `what` is wrong and what to change.
+    pub fn error(&self, what: String) -> Error {
+        if !self.is_told.swap(true, Ordering::Relaxed) {
+            eprintln!("The store cannot be used: {what}.");
+        }
+        Error::new(what)
+    }
+}

@@ -5,6 +5,8 @@
 //! reading and writing bodies, lets other futures of the request go on.
 
 mod http;
+#[cfg(feature = "store-redis")]
+mod redis;
 #[cfg(feature = "store-sqlite")]
 mod sqlite;
 
@@ -17,6 +19,8 @@ use spin_executor::CancelOnDropToken;
 use wasi::clocks::monotonic_clock;
 use wasi::io::poll::Pollable;
 
+#[cfg(feature = "store-redis")]
+pub use redis::SpinRedis;
 #[cfg(feature = "store-sqlite")]
 pub use sqlite::SpinDatabase;
 

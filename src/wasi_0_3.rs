@@ -2,6 +2,8 @@
 //! that it has for us.
 
 mod outgoing;
+#[cfg(feature = "store-redis")]
+mod redis;
 #[cfg(feature = "store-sqlite")]
 mod sqlite;
 
@@ -16,6 +18,8 @@ use spin_sdk::variables;
 use spin_sdk::wasip3;
 use spin_sdk::wasip3::clocks::{monotonic_clock, system_clock};
 
+#[cfg(feature = "store-redis")]
+pub use redis::SpinRedis;
 #[cfg(feature = "store-sqlite")]
 pub use sqlite::SpinDatabase;
 

@@ -18,15 +18,33 @@ const FERMYON_CLOUD: &str = "deploy/fermyon-cloud.toml";
 const SPIN_SQLITE: &str = "deploy/spin-sqlite.toml";
 const FERMYON_CLOUD_SQLITE: &str = "deploy/fermyon-cloud-sqlite.toml";
 
-const MANIFESTS: [&str; 5] = [
+const AKAMAI_FUNCTIONS_REDIS: &str = "deploy/akamai-functions-redis.toml";
+const SPIN_3_REDIS: &str = "deploy/spin-3-redis.toml";
+
+const MANIFESTS: [&str; 7] = [
+    AKAMAI_FUNCTIONS_REDIS,
+    SPIN_3_REDIS,
     SPIN,
     SPIN_SQLITE,
     AKAMAI_FUNCTIONS,
     FERMYON_CLOUD,
     FERMYON_CLOUD_SQLITE,
 ];
-const CLOUDS: [&str; 3] = [AKAMAI_FUNCTIONS, FERMYON_CLOUD, FERMYON_CLOUD_SQLITE];
-const WASI_0_2: [&str; 2] = [FERMYON_CLOUD, FERMYON_CLOUD_SQLITE];
+const CLOUDS: [&str; 4] = [
+    AKAMAI_FUNCTIONS,
+    AKAMAI_FUNCTIONS_REDIS,
+    FERMYON_CLOUD,
+    FERMYON_CLOUD_SQLITE,
+];
+const WASI_0_2: [&str; 3] = [FERMYON_CLOUD, FERMYON_CLOUD_SQLITE, SPIN_3_REDIS];
+const REDIS: [&str; 2] = [AKAMAI_FUNCTIONS_REDIS, SPIN_3_REDIS];
+/// Without a service: it needs compare-and-swap, and WASI 0.3.
+const WITHOUT_SERVICE: [&str; 4] = [
+    AKAMAI_FUNCTIONS,
+    FERMYON_CLOUD,
+    FERMYON_CLOUD_SQLITE,
+    SPIN_3_REDIS,
+];
 const SQLITE: [&str; 2] = [SPIN_SQLITE, FERMYON_CLOUD_SQLITE];
 
 /// When both clouds end a request: developer.fermyon.com/cloud/faq, and techdocs.akamai.com/akamai-functions/docs/quotas-and-limits.
@@ -76,15 +94,25 @@ fn each_is_a_manifest_of_version_2_that_sends_every_request_to_the_component() {
 fn the_component_may_open_the_store_that_it_opens() {
     for file in MANIFESTS {
         let component = component(file);
-        let (used, other) = if SQLITE.contains(&file) {
-            ("sqlite_databases", "key_value_stores")
+        let (used, granted) = if SQLITE.contains(&file) {
+            ("sqlite_databases", &["default"][..])
+        } else if REDIS.contains(&file) {
+            let hosts = &["redis://{{ redis_host }}", "rediss://{{ redis_host }}"];
+            ("allowed_outbound_hosts", &hosts[..])
         } else {
-            ("key_value_stores", "sqlite_databases")
+            ("key_value_stores", &["default"][..])
         };
-        let stores = component[used].as_array().unwrap();
-        let labels: Vec<_> = stores.iter().filter_map(Value::as_str).collect();
-        assert_eq!(labels, ["default"], "{file}");
-        assert_eq!(component.get(other), None, "{file}");
+        let all = [
+            "allowed_outbound_hosts",
+            "key_value_stores",
+            "sqlite_databases",
+        ];
+        for grant in all {
+            let grants = component.get(grant).and_then(Value::as_array);
+            let grants = grants.into_iter().flatten().filter_map(Value::as_str);
+            let expected = if grant == used { granted } else { &[] };
+            assert!(grants.eq(expected.iter().copied()), "{file}: {grant}");
+        }
     }
 }
 
@@ -101,6 +129,8 @@ fn each_build_command_makes_its_source() {
         // A module: hosts make a component of it.
         (FERMYON_CLOUD, false, false),
         (FERMYON_CLOUD_SQLITE, false, false),
+        (AKAMAI_FUNCTIONS_REDIS, true, false),
+        (SPIN_3_REDIS, false, false),
     ] {
         let built = build(file);
         assert_eq!(&built[..4], b"\0asm", "{file}");
@@ -194,7 +224,16 @@ async fn settings(file: &str) -> (Settings, BTreeSet<String>) {
     let manifest = read(file);
     let variables = manifest["variables"].as_table().unwrap();
     let defaults = variables.iter().map(|(name, variable)| {
-        let default = variable["default"].as_str().unwrap();
+        let is_required = variable.get("required").and_then(Value::as_bool) == Some(true);
+        let default = match variable.get("default") {
+            Some(default) => default.as_str().unwrap(),
+            None => "redis://localhost:6379",
+        };
+        assert_eq!(
+            is_required,
+            variable.get("default").is_none(),
+            "{file}: {name}"
+        );
         (name.clone(), default.to_owned())
     });
     let defaults = Defaults {
@@ -207,6 +246,9 @@ async fn settings(file: &str) -> (Settings, BTreeSet<String>) {
     // Whoever has the default in this file would have the token.
     let token = settings::operator_token(&defaults).await;
     assert_eq!(token, Ok(None), "{file}");
+    if REDIS.contains(&file) {
+        settings::redis_url(&defaults).await.unwrap();
+    }
     let access = Access::read(&defaults).await.unwrap();
     assert_eq!((access.write_token, access.read_token), (None, None));
     assert!(access.allowed_origins.is_empty(), "{file}");
@@ -217,8 +259,7 @@ async fn settings(file: &str) -> (Settings, BTreeSet<String>) {
 async fn a_manifest_has_the_variables_that_the_component_reads_with_defaults_that_it_takes() {
     for file in MANIFESTS {
         let (_, mut read_by_component) = settings(file).await;
-        if CLOUDS.contains(&file) {
-            // Without compare-and-swap, or with WASI 0.2, there is no service.
+        if WITHOUT_SERVICE.contains(&file) {
             read_by_component.retain(|name| !name.starts_with("service_"));
         }
         if WASI_0_2.contains(&file) {
@@ -226,7 +267,10 @@ async fn a_manifest_has_the_variables_that_the_component_reads_with_defaults_tha
             read_by_component.remove("instance_waits_max");
         }
         let manifest = read(file);
-        let variables = keys(&manifest["variables"]);
+        let mut variables = keys(&manifest["variables"]);
+        // What the component may connect to is not the component's to know.
+        let has_host = variables.remove("redis_host");
+        assert_eq!(has_host, REDIS.contains(&file), "{file}");
         assert!(variables.iter().eq(&read_by_component), "{file}");
 
         let component = component(file);
@@ -236,9 +280,10 @@ async fn a_manifest_has_the_variables_that_the_component_reads_with_defaults_tha
             let template = template.as_str().unwrap();
             assert_eq!(template, format!("{{{{ {name} }}}}"), "{file}");
         }
-        for token in ["operator_token", "write_token", "read_token"] {
-            let token = &manifest["variables"][token];
-            assert_eq!(token["secret"].as_bool(), Some(true), "{file}");
+        let secrets = ["operator_token", "write_token", "read_token"].into_iter();
+        for secret in secrets.chain(REDIS.contains(&file).then_some("redis_url")) {
+            let secret = &manifest["variables"][secret];
+            assert_eq!(secret["secret"].as_bool(), Some(true), "{file}");
         }
     }
 }
@@ -247,8 +292,8 @@ async fn a_manifest_has_the_variables_that_the_component_reads_with_defaults_tha
 async fn on_the_clouds_waits_and_streams_end_before_their_request_is_ended() {
     for file in CLOUDS {
         let (settings, _) = settings(file).await;
-        // A wait is over at most one interval after its time, and jitter adds a quarter; the store is given a second.
-        let late = settings.polling.last * 5 / 4 + Duration::from_secs(1);
+        // A wait is over at most one interval after its time; the store is given a second.
+        let late = settings.polling.last + Duration::from_secs(1);
         assert!(settings.wait_max + late < REQUEST, "{file}");
         let stream = settings.stream_max.unwrap_or(Duration::MAX);
         assert!(stream.saturating_add(late) < REQUEST, "{file}");
@@ -257,8 +302,10 @@ async fn on_the_clouds_waits_and_streams_end_before_their_request_is_ended() {
 
 #[test]
 fn akamai_functions_are_what_their_manifest_targets() {
-    let targets = read(AKAMAI_FUNCTIONS)["application"]["targets"].clone();
-    assert_eq!(targets, Value::from(vec!["akamai-functions"]));
+    for file in [AKAMAI_FUNCTIONS, AKAMAI_FUNCTIONS_REDIS] {
+        let targets = read(file)["application"]["targets"].clone();
+        assert_eq!(targets, Value::from(vec!["akamai-functions"]));
+    }
 }
 
 /// Spin refuses a manifest with a key that it does not know. These are those of 2.3 that are of use here, from

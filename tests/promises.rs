@@ -70,3 +70,29 @@ mod fermyon_cloud_sqlite {
     mod store;
     mod stream;
 }
+
+#[path = "promises"]
+mod akamai_functions_redis {
+    const BUILD: crate::support::Build = crate::support::Build::AKAMAI_FUNCTIONS_REDIS;
+
+    mod access;
+    mod api;
+    mod demo;
+    mod errors;
+    mod persistence;
+    mod store;
+    mod stream;
+}
+
+#[path = "promises"]
+mod spin_3_redis {
+    const BUILD: crate::support::Build = crate::support::Build::SPIN_3_REDIS;
+
+    mod access;
+    mod api;
+    mod demo;
+    mod errors;
+    mod persistence;
+    mod store;
+    mod stream;
+}

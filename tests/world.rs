@@ -10,12 +10,14 @@ use wit_component::DecodedWasm;
 use wit_parser::{Resolve, WorldId, WorldItem, WorldKey};
 
 /// The builds and their worlds.
-const WORLDS: [(Build, &str); 5] = [
+const WORLDS: [(Build, &str); 7] = [
     (Build::SPIN, "spin"),
     (Build::AKAMAI_FUNCTIONS, "akamai-functions"),
     (Build::FERMYON_CLOUD, "fermyon-cloud"),
     (Build::SPIN_SQLITE, "spin-sqlite"),
     (Build::FERMYON_CLOUD_SQLITE, "fermyon-cloud-sqlite"),
+    (Build::AKAMAI_FUNCTIONS_REDIS, "akamai-functions-redis"),
+    (Build::SPIN_3_REDIS, "spin-3-redis"),
 ];
 
 /// A world of `wit/`.
@@ -107,7 +109,11 @@ fn a_component_exports_what_its_world_does() {
 
 #[test]
 fn the_builds_for_wasi_0_2_need_nothing_newer_than_0_2_0() {
-    for build in [Build::FERMYON_CLOUD, Build::FERMYON_CLOUD_SQLITE] {
+    for build in [
+        Build::FERMYON_CLOUD,
+        Build::FERMYON_CLOUD_SQLITE,
+        Build::SPIN_3_REDIS,
+    ] {
         needs_nothing_newer_than_0_2_0(build);
     }
 }
@@ -156,17 +162,29 @@ fn only_the_build_for_spin_imports_compare_and_swap() {
 }
 
 #[test]
-fn a_build_with_sqlite_imports_no_other_store() {
-    for build in [Build::SPIN_SQLITE, Build::FERMYON_CLOUD_SQLITE] {
+fn a_build_imports_one_store() {
+    const KEY_VALUE: &[&str] = &[
+        "wasi:keyvalue/",
+        "spin:key-value/",
+        "fermyon:spin/key-value",
+    ];
+    const SQLITE: &[&str] = &["spin:sqlite/", "fermyon:spin/sqlite"];
+    const REDIS: &[&str] = &["spin:redis/", "fermyon:spin/redis"];
+
+    for (build, world) in WORLDS {
         let (resolve, used) = built(build);
         let imports = imports(&resolve, used);
-        let others = [
-            "wasi:keyvalue/",
-            "spin:key-value/",
-            "fermyon:spin/key-value",
+        let stores = [KEY_VALUE, SQLITE, REDIS].map(|store| {
+            let is_of = |import: &String| store.iter().any(|name| import.starts_with(name));
+            imports.iter().any(is_of)
+        });
+        let is_of = |store: &str| world.ends_with(store);
+        let expected = [
+            !is_of("sqlite") && !is_of("redis"),
+            is_of("sqlite"),
+            is_of("redis"),
         ];
-        let is_other = |import: &&String| others.iter().any(|other| import.starts_with(other));
-        assert_eq!(imports.iter().find(is_other), None);
+        assert_eq!(stores, expected, "{world}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! [`Bounded`]: a store that answers in time, or fails.
+//! [`Bounded`] and [`Patient`]: stores that answer in time, or fail.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,9 +16,80 @@ pub const PATIENCE: Duration = Duration::from_millis(1500);
 /// How long ago a store may have answered that is taken to be there.
 const FRESH: Duration = Duration::from_millis(100);
 
+/// A store all of whose calls are asynchronous, and fail after [`PATIENCE`], if there is no answer.
+///
+/// What counts is asked of a store that has just answered: a call that is given up may be done later, and would count then.
+///
+/// On hosts of WASI 0.2, all calls are synchronous. Nothing is bounded there.
+///
+/// ```
+/// use loopless::clock::Tokio;
+/// use loopless::store::{Memory, Patient};
+///
+/// let store = Patient::new(Memory::default(), Tokio::default());
+/// ```
+///
+/// # Cancel safety
+///
+/// A write that was given up may be made later, as after any other error.
+#[derive(Debug, Default)]
+pub struct Patient<S, C> {
+    store: S,
+    clock: C,
+}
+
+impl<S, C: Clock> Patient<S, C> {
+    /// `store`, bounded by `clock`.
+    pub fn new(store: S, clock: C) -> Self {
+        Self { store, clock }
+    }
+
+    async fn bound<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let deadline = self.clock.now().saturating_add(PATIENCE);
+        let answer = before(&self.clock, deadline, call).await;
+        answer.unwrap_or_else(|| Err(Error::silent(PATIENCE)))
+    }
+}
+
+impl<S: Store, C: Clock> Store for Patient<S, C> {
+    fn get(&self, key: &str) -> impl Future<Output = Result<Option<Vec<u8>>, Error>> + Send {
+        self.bound(self.store.get(key))
+    }
+
+    fn set(&self, key: &str, value: &[u8]) -> impl Future<Output = Result<(), Error>> + Send {
+        self.bound(self.store.set(key, value))
+    }
+
+    fn delete(&self, key: &str) -> impl Future<Output = Result<(), Error>> + Send {
+        self.bound(self.store.delete(key))
+    }
+
+    fn keys(&self) -> impl Future<Output = Result<Vec<String>, Error>> + Send {
+        self.bound(self.store.keys())
+    }
+}
+
+impl<S: Atomics, C: Clock> Atomics for Patient<S, C> {
+    async fn increment(&self, key: &str, delta: i64) -> Result<i64, Error> {
+        if delta != 0 {
+            self.get(key).await?;
+        }
+        self.bound(self.store.increment(key, delta)).await
+    }
+
+    fn swap(
+        &self,
+        key: &str,
+        old: &[u8],
+        new: &[u8],
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        self.bound(self.store.swap(key, old, new))
+    }
+}
+
 /// A store whose asynchronous calls fail after [`PATIENCE`], if there is no answer.
 ///
-/// Counting, and comparing and swapping, are synchronous in the hosts' interfaces: they stop all requests of the instance,
+/// Counting, and comparing and swapping, are synchronous in `wasi:keyvalue`: they stop all requests of the instance,
 /// and cannot be given up. They are asked of a store that has just answered, and only of such a store; if need be, a read
 /// comes first.
 ///
@@ -112,5 +183,73 @@ impl<S: Atomics, C: Clock> Atomics for Bounded<S, C> {
     async fn swap(&self, key: &str, old: &[u8], new: &[u8]) -> Result<(), Error> {
         self.probe(key).await?;
         self.note(self.store.swap(key, old, new).await)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::clock::Tokio;
+
+    /// A store that never answers.
+    #[derive(Default)]
+    struct Silent(Mutex<Vec<&'static str>>);
+
+    impl Silent {
+        async fn ask<T>(&self, what: &'static str) -> Result<T, Error> {
+            self.0.lock().unwrap().push(what);
+            future::pending().await
+        }
+    }
+
+    impl Store for Silent {
+        async fn get(&self, _: &str) -> Result<Option<Vec<u8>>, Error> {
+            self.ask("get").await
+        }
+
+        async fn set(&self, _: &str, _: &[u8]) -> Result<(), Error> {
+            self.ask("set").await
+        }
+
+        async fn delete(&self, _: &str) -> Result<(), Error> {
+            self.ask("delete").await
+        }
+
+        async fn keys(&self) -> Result<Vec<String>, Error> {
+            self.ask("keys").await
+        }
+    }
+
+    impl Atomics for Silent {
+        async fn increment(&self, _: &str, _: i64) -> Result<i64, Error> {
+            self.ask("increment").await
+        }
+
+        async fn swap(&self, _: &str, _: &[u8], _: &[u8]) -> Result<(), Error> {
+            self.ask("swap").await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_call_ends_and_what_counts_is_asked_of_a_store_that_answers() {
+        let store = Patient::new(Silent::default(), Tokio::default());
+        for error in [
+            store.get("a").await.unwrap_err(),
+            store.set("a", b"1").await.unwrap_err(),
+            store.delete("a").await.unwrap_err(),
+            store.keys().await.unwrap_err(),
+            store.swap("a", b"1", b"2").await.unwrap_err(),
+            store.increment("a", 0).await.unwrap_err(),
+            store.increment("a", 1).await.unwrap_err(),
+        ] {
+            assert!(error.is_silent());
+        }
+        assert_eq!(store.clock.now(), 7 * PATIENCE);
+        let asked = store.store.0.into_inner().unwrap();
+        let expected = ["get", "set", "delete", "keys", "swap", "increment", "get"];
+        assert_eq!(asked, expected);
     }
 }

@@ -3,7 +3,7 @@
 use std::future::{self, Future};
 use std::sync::OnceLock;
 
-use crate::sqlite::{Database, Failure, Rows, Value};
+use crate::sqlite::{Database, Failure, Rows, Value, conversions};
 use crate::store::LABEL;
 
 /// SQLite in Spin's versions 2 and 3.
@@ -16,6 +16,8 @@ mod bindings {
 }
 
 use bindings::fermyon::spin::sqlite as spin;
+
+conversions!();
 
 /// The host's database, opened when it is first used.
 #[derive(Debug, Default)]
@@ -48,33 +50,5 @@ impl Database for SpinDatabase {
         parameters: Vec<Value>,
     ) -> impl Future<Output = Result<Rows, Failure>> + Send {
         future::ready(self.ask(statement, parameters))
-    }
-}
-
-fn to_spin(value: Value) -> spin::Value {
-    match value {
-        Value::Integer(integer) => spin::Value::Integer(integer),
-        Value::Text(text) => spin::Value::Text(text),
-        Value::Blob(blob) => spin::Value::Blob(blob),
-        Value::Other => spin::Value::Null,
-    }
-}
-
-fn value(value: spin::Value) -> Value {
-    match value {
-        spin::Value::Integer(integer) => Value::Integer(integer),
-        spin::Value::Text(text) => Value::Text(text),
-        spin::Value::Blob(blob) => Value::Blob(blob),
-        spin::Value::Real(_) | spin::Value::Null => Value::Other,
-    }
-}
-
-fn from_spin(error: spin::Error) -> Failure {
-    match error {
-        spin::Error::NoSuchDatabase => Failure::NoSuchDatabase,
-        spin::Error::AccessDenied => Failure::AccessDenied,
-        spin::Error::InvalidConnection => Failure::NotOpened,
-        spin::Error::DatabaseFull => Failure::Full,
-        spin::Error::Io(what) => Failure::Io(what),
     }
 }

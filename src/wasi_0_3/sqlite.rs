@@ -5,8 +5,10 @@ use std::sync::OnceLock;
 
 use spin_sdk::sqlite as spin;
 
-use crate::sqlite::{Database, Failure, Rows, Value};
+use crate::sqlite::{Database, Failure, Rows, Value, conversions};
 use crate::store::LABEL;
+
+conversions!();
 
 /// The host's database, opened when it is first used and kept as long as the instance lives.
 #[derive(Default)]
@@ -48,33 +50,5 @@ impl Database for SpinDatabase {
         Ok(rows
             .map(|row| row.values.into_iter().map(value).collect())
             .collect())
-    }
-}
-
-fn to_spin(value: Value) -> spin::Value {
-    match value {
-        Value::Integer(integer) => spin::Value::Integer(integer),
-        Value::Text(text) => spin::Value::Text(text),
-        Value::Blob(blob) => spin::Value::Blob(blob),
-        Value::Other => spin::Value::Null,
-    }
-}
-
-fn value(value: spin::Value) -> Value {
-    match value {
-        spin::Value::Integer(integer) => Value::Integer(integer),
-        spin::Value::Text(text) => Value::Text(text),
-        spin::Value::Blob(blob) => Value::Blob(blob),
-        spin::Value::Real(_) | spin::Value::Null => Value::Other,
-    }
-}
-
-fn from_spin(error: spin::Error) -> Failure {
-    match error {
-        spin::Error::NoSuchDatabase => Failure::NoSuchDatabase,
-        spin::Error::AccessDenied => Failure::AccessDenied,
-        spin::Error::InvalidConnection => Failure::NotOpened,
-        spin::Error::DatabaseFull => Failure::Full,
-        spin::Error::Io(what) => Failure::Io(what),
     }
 }

@@ -116,7 +116,7 @@ async fn the_page_of_a_set_event_costs_one_read_and_the_store_is_opened_once_an_
     }
     assert_eq!(store.count(Operation::Get) - reads, 50);
     // Once for Spin's interface, and once for that of compare-and-swap, where that is used.
-    let opened = 1 + u64::from(BUILD.keeps("conditions") && !BUILD.is_sqlite());
+    let opened = 1 + u64::from(BUILD.keeps("conditions") && BUILD.has_key_value());
     let (instances, opened) = if BUILD.has_wasi_0_3() {
         (1, opened)
     } else {

@@ -2,6 +2,9 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub mod arbitrary;
+pub mod redis;
+#[path = "../harness/tests/support/mod.rs"]
+pub mod shared;
 pub mod sse;
 pub mod table;
 
@@ -19,6 +22,9 @@ use loopless_host::store::{Memory, Observed, Quirks, Sqlite};
 use loopless_host::{Builder, Harness};
 use serde_json::Value;
 use table::Table;
+use tempfile::TempDir;
+
+use redis::Redis;
 
 /// A build of the component.
 #[derive(Clone, Copy)]
@@ -26,8 +32,15 @@ pub struct Build {
     manifest: &'static str,
     promises: promises::Build,
     platform: fn() -> Platform,
-    /// Whether it keeps the events in SQLite.
-    is_sqlite: bool,
+    events: Events,
+}
+
+/// Where a build keeps its events.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Events {
+    KeyValue,
+    Sqlite,
+    Redis,
 }
 
 impl Build {
@@ -35,23 +48,23 @@ impl Build {
         manifest: concat!(env!("CARGO_MANIFEST_DIR"), "/spin.toml"),
         promises: promises::Build::SPIN,
         platform: Platform::spin,
-        is_sqlite: false,
+        events: Events::KeyValue,
     };
     pub const AKAMAI_FUNCTIONS: Self = Self {
         manifest: concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/akamai-functions.toml"),
         promises: promises::Build::AKAMAI_FUNCTIONS,
         platform: Platform::akamai_functions,
-        is_sqlite: false,
+        events: Events::KeyValue,
     };
     pub const FERMYON_CLOUD: Self = Self {
         manifest: concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/fermyon-cloud.toml"),
         promises: promises::Build::FERMYON_CLOUD,
         platform: Platform::fermyon_cloud,
-        is_sqlite: false,
+        events: Events::KeyValue,
     };
     pub const SPIN_SQLITE: Self = Self {
         manifest: concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/spin-sqlite.toml"),
-        is_sqlite: true,
+        events: Events::Sqlite,
         ..Self::SPIN
     };
     pub const FERMYON_CLOUD_SQLITE: Self = Self {
@@ -59,8 +72,24 @@ impl Build {
             env!("CARGO_MANIFEST_DIR"),
             "/deploy/fermyon-cloud-sqlite.toml"
         ),
-        promises: promises::Build::FERMYON_CLOUD_SQLITE,
-        is_sqlite: true,
+        promises: promises::Build::WASI_0_2,
+        events: Events::Sqlite,
+        ..Self::FERMYON_CLOUD
+    };
+
+    pub const AKAMAI_FUNCTIONS_REDIS: Self = Self {
+        manifest: concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/deploy/akamai-functions-redis.toml"
+        ),
+        promises: promises::Build::SPIN,
+        events: Events::Redis,
+        ..Self::AKAMAI_FUNCTIONS
+    };
+    pub const SPIN_3_REDIS: Self = Self {
+        manifest: concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/spin-3-redis.toml"),
+        promises: promises::Build::WASI_0_2,
+        events: Events::Redis,
         ..Self::FERMYON_CLOUD
     };
 
@@ -78,7 +107,17 @@ impl Build {
             lacks: (self.platform)().lacks,
             ..Platform::spin()
         };
-        Harness::builder().component(self.path()).platform(platform)
+        let builder = Harness::builder().component(self.path()).platform(platform);
+        if self.events == Events::Redis {
+            self.on_redis(builder, Redis::default())
+        } else {
+            builder
+        }
+    }
+
+    fn on_redis(self, builder: Builder, redis: impl loopless_host::redis::Server) -> Builder {
+        let builder = builder.variable("redis_url", "redis://redis.example");
+        builder.redis(redis)
     }
 
     pub async fn start(self) -> Harness {
@@ -93,46 +132,53 @@ impl Build {
 
     /// An empty store that the test can see.
     pub async fn store(self) -> Seen {
-        if !self.is_sqlite {
-            let observed = Observed::new(Memory::default());
-            return Seen {
-                observed,
-                table: None,
-            };
+        let mut seen = Seen {
+            observed: Observed::new(Memory::default()),
+            table: None,
+            redis: None,
+        };
+        match self.events {
+            Events::KeyValue => {}
+            Events::Sqlite => {
+                let table = Table::new().await;
+                seen.observed = Observed::new(table.clone());
+                seen.table = Some(table);
+            }
+            Events::Redis => {
+                let redis = Redis::default();
+                seen.observed = Observed::new(redis.clone());
+                seen.redis = Some(redis);
+            }
         }
-        let table = Table::new().await;
-        Seen {
-            observed: Observed::new(table.clone()),
-            table: Some(table),
-        }
+        seen
     }
 
     /// A host on this store.
     pub fn on(self, store: &Seen) -> Builder {
         let observed = store.observed.clone();
-        match &store.table {
-            None => self.builder().store(observed),
-            Some(table) => {
+        match (&store.table, &store.redis) {
+            (Some(table), _) => {
                 let database = observed.database(table.clone());
                 self.builder().database("default", database)
             }
+            (_, Some(redis)) => self.on_redis(self.builder(), observed.redis(redis.clone())),
+            (None, None) => self.builder().store(observed),
         }
     }
 
-    /// A host on a file.
-    pub fn on_file(self, path: &Path) -> Builder {
-        if self.is_sqlite {
-            let database = Connection::open(path).unwrap();
-            self.builder().database("default", database)
-        } else {
-            self.builder().store(Sqlite::open(path).unwrap())
+    /// Where hosts keep what outlives them.
+    pub fn kept(self) -> Kept {
+        Kept {
+            build: self,
+            directory: tempfile::tempdir().unwrap(),
+            redis: Redis::default(),
         }
     }
 
     /// The stores that it can run on. Without the key-value store's compare-and-swap, there is nothing in which they differ.
     pub fn quirks(self) -> &'static [(&'static str, Quirks)] {
         let all = const { &Quirks::ALL };
-        if self.promises.has_atomics && !self.is_sqlite {
+        if self.promises.has_atomics && self.has_key_value() {
             all
         } else {
             &all[..1]
@@ -145,9 +191,9 @@ impl Build {
         self.promises.keeps(promise)
     }
 
-    /// Whether it keeps the events in SQLite.
-    pub fn is_sqlite(self) -> bool {
-        self.is_sqlite
+    /// Whether it keeps the events in the key-value store.
+    pub fn has_key_value(self) -> bool {
+        self.events == Events::KeyValue
     }
 
     /// Whether an instance serves many requests.
@@ -189,6 +235,7 @@ impl Build {
 pub struct Seen {
     observed: Observed,
     table: Option<Table>,
+    redis: Option<Redis>,
 }
 
 impl Deref for Seen {
@@ -196,6 +243,26 @@ impl Deref for Seen {
 
     fn deref(&self) -> &Observed {
         &self.observed
+    }
+}
+
+/// What outlives the hosts of a build: a file, or a Redis.
+pub struct Kept {
+    build: Build,
+    directory: TempDir,
+    redis: Redis,
+}
+
+impl Kept {
+    /// A host on it.
+    pub fn builder(&self) -> Builder {
+        let path = self.directory.path().join("store.db");
+        let builder = self.build.builder();
+        match self.build.events {
+            Events::KeyValue => builder.store(Sqlite::open(&path).unwrap()),
+            Events::Sqlite => builder.database("default", Connection::open(&path).unwrap()),
+            Events::Redis => self.build.on_redis(builder, self.redis.clone()),
+        }
     }
 }
 

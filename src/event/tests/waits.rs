@@ -25,7 +25,7 @@ async fn a_wait_without_a_set_ends_at_its_timeout() {
         let waited = events.named(&e()).wait(timeout).await;
         assert_eq!(waited, Ok(Waited::TimedOut(state(0))));
         assert!(began.elapsed() >= timeout);
-        assert!(began.elapsed() <= timeout + Polling::default().interval(timeout));
+        assert!(began.elapsed() <= timeout + Polling::default().grace(timeout));
     }
 }
 
@@ -40,8 +40,7 @@ async fn a_wait_ends_soon_after_a_set_in_another_instance() {
         let set_at = Instant::now();
         host.instance().named(&e()).set().await.unwrap();
         assert_eq!(waiter.await.unwrap(), Ok(Waited::Set(state(1))));
-        let bound =
-            Polling::default().interval(Duration::from_millis(age)) * 5 / 4 + SHORTEST_PAUSE * 2;
+        let bound = Polling::default().interval(Duration::from_millis(age)) + SHORTEST_PAUSE * 2;
         assert!(set_at.elapsed() <= bound, "{:?}", set_at.elapsed());
     }
 }
@@ -122,7 +121,7 @@ async fn reads_of(waiters: usize) -> u64 {
 #[tokio::test(start_paused = true)]
 async fn the_waits_of_an_instance_share_one_stream_of_reads() {
     let (one, sixteen) = (reads_of(1).await, reads_of(16).await);
-    assert!(one < 180, "{one} reads in 10 s");
+    assert!(one < 380, "{one} reads in 10 s");
     assert!(
         sixteen * 10 <= one * 12,
         "{sixteen} reads for sixteen, {one} for one"
@@ -130,7 +129,7 @@ async fn the_waits_of_an_instance_share_one_stream_of_reads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_old_wait_reads_at_most_ten_times_a_second() {
+async fn an_old_wait_reads_at_most_twelve_times_a_second() {
     let host = Host::new(Quirks::Exact);
     let events = host.instance();
     let waiter =
@@ -139,7 +138,7 @@ async fn an_old_wait_reads_at_most_ten_times_a_second() {
     let before = host.store.count(Operation::Get);
     tokio::time::sleep(Duration::from_secs(50)).await;
     let reads = host.store.count(Operation::Get) - before;
-    assert!((1..=500).contains(&reads), "{reads} reads in 50 s");
+    assert!((1..=600).contains(&reads), "{reads} reads in 50 s");
     waiter.abort();
 }
 

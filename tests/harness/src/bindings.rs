@@ -8,8 +8,10 @@ wasmtime::component::bindgen!({
         world host {
             import spin:key-value/key-value@3.0.0;
             import spin:variables/variables@3.0.0;
+            import spin:redis/redis@3.0.0;
             import spin:sqlite/sqlite@3.1.0;
             import fermyon:spin/key-value@2.0.0;
+            import fermyon:spin/redis@2.0.0;
             import fermyon:spin/sqlite@2.0.0;
             import fermyon:spin/variables@2.0.0;
             import wasi:keyvalue/store@0.2.0-draft2;
@@ -22,6 +24,8 @@ wasmtime::component::bindgen!({
     with: {
         "spin:key-value/key-value.store": crate::keyvalue::Handle,
         "fermyon:spin/key-value.store": crate::keyvalue::Handle,
+        "spin:redis/redis.connection": crate::redis::host::Handle,
+        "fermyon:spin/redis.connection": crate::redis::host::Handle,
         "spin:sqlite/sqlite.connection": crate::sqlite::host::Handle,
         "fermyon:spin/sqlite.connection": crate::sqlite::host::Handle,
         "wasi:keyvalue/store.bucket": crate::keyvalue::Handle,

@@ -38,6 +38,7 @@ use crate::console::{Console, Output};
 use crate::cpu::{self, Slices};
 use crate::keyvalue::{self, Handles, KeyValue};
 use crate::platform::Platform;
+use crate::redis::Outbound;
 use crate::sqlite::Databases;
 use crate::store::{Quirks, Store};
 use crate::variables::{self, Variables};
@@ -103,6 +104,7 @@ pub struct Guest {
     hooks: NoOutgoingRequests,
     keyvalue: KeyValue,
     databases: Arc<Databases>,
+    outbound: Arc<Outbound>,
     variables: Variables,
     limits: StoreLimits,
     /// The requests that it serves, by the tasks that serve them.
@@ -257,6 +259,11 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
         &mut linker,
         Guest::keyvalue,
     )?;
+    bindings::spin::redis::redis::add_to_linker::<_, keyvalue::Data>(&mut linker, Guest::keyvalue)?;
+    bindings::fermyon::spin::redis::add_to_linker::<_, keyvalue::Data>(
+        &mut linker,
+        Guest::keyvalue,
+    )?;
     bindings::spin::sqlite::sqlite::add_to_linker::<_, keyvalue::Data>(
         &mut linker,
         Guest::keyvalue,
@@ -293,6 +300,7 @@ impl Guest {
         keyvalue::View {
             keyvalue: &mut self.keyvalue,
             databases: &self.databases,
+            outbound: &self.outbound,
             table: &mut self.table,
             requests: &self.requests,
         }
@@ -496,7 +504,9 @@ pub struct Instances {
     pub limits: Limits,
     pub store: Arc<dyn Store>,
     pub databases: Arc<Databases>,
+    pub outbound: Arc<Outbound>,
     pub quirks: Quirks,
+    pub environment: Vec<(String, String)>,
     pub variables: Variables,
     pub console: Console,
     pub clock: RuntimeClock,
@@ -559,6 +569,7 @@ impl Instances {
         let mut wasi = WasiCtxBuilder::new();
         wasi.stdout(self.console.stream(number, Output::Stdout))
             .stderr(self.console.stream(number, Output::Stderr))
+            .envs(&self.environment)
             .monotonic_clock(self.clock)
             .wall_clock(self.clock);
         if let Some(Staged { seed, .. }) = staged {
@@ -584,6 +595,7 @@ impl Instances {
                 self.handles.clone(),
             ),
             databases,
+            outbound: self.outbound.clone(),
             variables: self.variables.clone(),
             limits: self
                 .limits

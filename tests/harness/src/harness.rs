@@ -27,7 +27,9 @@ use crate::console::{Console, Line, Output};
 use crate::guest::{Director, Instances, Life, Limits, Program, Reuse, RuntimeClock};
 use crate::manifest::Manifest;
 use crate::memo::Memo;
+use crate::outbound::Allowed;
 use crate::platform::{Interface, Platform};
+use crate::redis::{self, Outbound};
 use crate::server::{Server, listen};
 use crate::sqlite::{self, Databases};
 use crate::store::{Limited, Memory, Quirks, Quotas, Store};
@@ -69,9 +71,11 @@ pub struct Builder {
     source: Source,
     store: Arc<dyn Store>,
     databases: Databases,
+    outbound: Outbound,
     quirks: Quirks,
     reuse: Reuse,
     limits: Limits,
+    environment: BTreeMap<String, String>,
     variables: BTreeMap<String, String>,
     platform: Platform,
     console: Option<Console>,
@@ -115,9 +119,11 @@ impl Harness {
             source: Source::UnderTest,
             store: Arc::new(Memory::default()),
             databases: Databases::default(),
+            outbound: Outbound::default(),
             quirks: Quirks::default(),
             reuse: Reuse::default(),
             limits: Limits::default(),
+            environment: BTreeMap::new(),
             variables: BTreeMap::new(),
             platform: Platform::default(),
             console: None,
@@ -406,6 +412,15 @@ impl Builder {
         self
     }
 
+    /// Where all of the component's connections to a Redis lead. Without this, to the Redis that it names.
+    ///
+    /// The component of a [`manifest`](Self::manifest) may connect to what its `allowed_outbound_hosts` grants. Another one may
+    /// connect to all.
+    pub fn redis(mut self, server: impl redis::Server) -> Self {
+        self.outbound.server = Arc::new(server);
+        self
+    }
+
     /// Whose `wasi:keyvalue` the component meets. Without this, an exact one.
     pub fn quirks(mut self, quirks: Quirks) -> Self {
         self.quirks = quirks;
@@ -453,6 +468,8 @@ impl Builder {
         })
         .await??;
         if let Some(manifest) = manifest {
+            self.environment.extend(manifest.environment());
+            self.outbound.allowed = manifest.outbound_hosts(&self.variables)?;
             self.variables = manifest.variables(&self.variables)?;
             self.databases.grant(manifest.databases())?;
         }
@@ -469,6 +486,8 @@ impl Builder {
         instances: u64,
     ) -> Self {
         self.director = Some(director);
+        // Nothing of a simulation is outside of it.
+        self.outbound.allowed = Allowed::NONE;
         self.epoch = Some(epoch);
         self.instances = instances;
         self
@@ -514,7 +533,9 @@ impl Builder {
                 limits,
                 store,
                 databases: Arc::new(self.databases),
+                outbound: Arc::new(self.outbound),
                 quirks: self.quirks,
+                environment: self.environment.into_iter().collect(),
                 variables: Variables(Arc::new(self.variables)),
                 console,
                 clock: RuntimeClock::start(now),

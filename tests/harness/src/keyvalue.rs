@@ -15,6 +15,7 @@ use crate::bindings::fermyon::spin::key_value as two;
 use crate::bindings::spin::key_value::key_value as spin;
 use crate::bindings::wasi::keyvalue::{atomics, batch, store as wasi};
 use crate::call::Asker;
+use crate::redis::Outbound;
 use crate::sqlite::Databases;
 use crate::store::{Error, Quirks, Store};
 
@@ -149,6 +150,7 @@ pub fn current_request() -> Option<u64> {
 pub struct View<'a> {
     pub keyvalue: &'a mut KeyValue,
     pub databases: &'a Databases,
+    pub outbound: &'a Arc<Outbound>,
     pub table: &'a mut ResourceTable,
     pub requests: &'a HashMap<GuestTaskId, Asker>,
 }

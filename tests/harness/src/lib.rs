@@ -33,6 +33,8 @@
 //! | let the store hang | [`Observed::hang`](store::Observed::hang), [`recover`](store::Observed::recover) |
 //! | let the store go back to an earlier state, or to nothing | [`Observed::backup`](store::Observed::backup), [`restore`](store::Observed::restore), [`wipe`](store::Observed::wipe) |
 //! | give it an SQLite database, or see one | [`Builder::database`] with a [`sqlite::Connection`] |
+//! | have another Redis than the one that the component names | [`Builder::redis`] with a [`redis::Server`] |
+//! | let a Redis fail | [`Observed::redis`](store::Observed::redis) |
 //! | let an SQLite database fail | [`Observed::database`](store::Observed::database) |
 //! | set variables | [`Builder::variable`] |
 //! | see what the component printed | [`Harness::printed`]; with the instance that printed it, [`Harness::lines`] |
@@ -58,14 +60,14 @@
 //! A core module for `wasm32-wasip1`, which is what spin-sdk makes for Spin 2 and 3, becomes a component when it is loaded:
 //! [`component::encode`].
 //!
-//! Both kinds may import, besides WASI's own interfaces, `spin:key-value@3.0.0`, `spin:sqlite@3.1.0` and
-//! `spin:variables@3.0.0`, their predecessors in `fermyon:spin@2.0.0`, and `store`, `batch` and `atomics` of
+//! Both kinds may import, besides WASI's own interfaces, `spin:key-value@3.0.0`, `spin:redis@3.0.0`,
+//! `spin:sqlite@3.1.0` and `spin:variables@3.0.0`, their predecessors in `fermyon:spin@2.0.0`, and `store`, `batch` and `atomics` of
 //! `wasi:keyvalue@0.2.0-draft2`. A component that imports anything else does not start, and the error names the import.
 //!
 //! # Manifests and platforms
 //!
-//! A [`manifest::Manifest`] says how a component is built, which variables it gets, and which SQLite databases it may open. This
-//! host reads no more of it: outgoing requests and files are passed over.
+//! A [`manifest::Manifest`] says how a component is built, which variables and environment it gets, which SQLite databases it may
+//! open, and which Redis it may connect to. This host reads no more of it: outgoing HTTP and files are passed over.
 //!
 //! A [`platform::Platform`] is another host to imitate. It names the [interfaces](platform::Interface) that this host then
 //! leaves out, and limits:
@@ -99,9 +101,16 @@
 //! A guest's database is a [`sqlite::Database`], in a file or in memory, behind one [connection](sqlite::Connection) as in Spin. What
 //! goes wrong with a statement comes after its rows: `execute-async` reports it in the future beside them, and nowhere else.
 //!
+//! # Redis
+//!
+//! A guest connects to whatever Redis is at the address that it names, if `allowed_outbound_hosts` in the manifest grants it, with
+//! the variables of the application in it. As in Spin, nothing limits how long that Redis may take, and a connection that broke
+//! stays broken: the guest has to open another. A simulation has none.
+//!
 //! # Limits
 //!
-//! One store, labelled `default`. No outgoing requests, no sockets, no files; of Spin's databases, SQLite only; no queues or models.
+//! One store, labelled `default`. No outgoing HTTP, no sockets, no files; of Spin's databases, SQLite and Redis only; no queues or
+//! models.
 #![warn(missing_docs)]
 #![cfg(not(target_family = "wasm"))]
 
@@ -116,7 +125,9 @@ mod harness;
 mod keyvalue;
 pub mod manifest;
 mod memo;
+mod outbound;
 pub mod platform;
+pub mod redis;
 mod routes;
 mod server;
 pub mod simulation;

@@ -1,5 +1,5 @@
 //! Spin manifests, as far as this host needs them: how the component of an application is built, its variables, and the
-//! databases that it may open.
+//! databases that it may open, or connect to.
 //!
 //! [`Builder::manifest`](crate::Builder::manifest) starts a host on one.
 
@@ -11,11 +11,12 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::component;
+use crate::outbound::Allowed;
 
 /// A manifest of version 2 with one component, which gets all HTTP requests.
 ///
 /// Its build command runs in a shell, in its `workdir`; relative paths are relative to the manifest. The routes of its
-/// triggers, and what it says of outgoing requests and files, are passed over.
+/// triggers, and what it says of outgoing HTTP and of files, are passed over.
 #[derive(Clone, Debug)]
 pub struct Manifest {
     path: PathBuf,
@@ -62,6 +63,12 @@ struct Component {
     /// The SQLite databases that it may open.
     #[serde(default)]
     sqlite_databases: Vec<String>,
+    /// Its environment variables.
+    #[serde(default)]
+    environment: BTreeMap<String, String>,
+    /// Where it may connect to, with the application's variables in it.
+    #[serde(default)]
+    allowed_outbound_hosts: Vec<String>,
     /// Texts with the application's variables in them, such as `https://{{ host }}/`.
     #[serde(default)]
     variables: BTreeMap<String, String>,
@@ -145,6 +152,11 @@ impl Manifest {
         self.component.sqlite_databases.clone()
     }
 
+    /// The component's environment variables.
+    pub fn environment(&self) -> BTreeMap<String, String> {
+        self.component.environment.clone()
+    }
+
     /// Builds the component with the manifest's command, if it has one, and returns the component's path.
     ///
     /// A command runs once in a process. Its output goes to standard error. Where it names a Rust target (`--target`) that is
@@ -186,6 +198,26 @@ impl Manifest {
         &self,
         given: &BTreeMap<String, String>,
     ) -> anyhow::Result<BTreeMap<String, String>> {
+        let variables = self.component.variables.iter();
+        let filled_in =
+            variables.map(|(name, template)| Ok((name.clone(), self.fill_in(template, given)?)));
+        filled_in.collect()
+    }
+
+    /// Where the component may connect to, with the same variables filled in.
+    pub(crate) fn outbound_hosts(
+        &self,
+        given: &BTreeMap<String, String>,
+    ) -> anyhow::Result<Allowed> {
+        let hosts = self.component.allowed_outbound_hosts.iter();
+        let hosts = hosts.map(|template| self.fill_in(template, given));
+        let hosts: Vec<_> = hosts.collect::<anyhow::Result<_>>()?;
+        Allowed::parse(hosts.iter().map(String::as_str))
+            .with_context(|| format!("cannot use the manifest {}", self.path.display()))
+    }
+
+    /// The template, filled in with the variables of the application.
+    fn fill_in(&self, template: &str, given: &BTreeMap<String, String>) -> anyhow::Result<String> {
         let value = |name: &str| {
             let declared = self.variables.get(name);
             let declared =
@@ -195,13 +227,8 @@ impl Manifest {
                 format!("the variable {name:?} has no default: give it a value with --variable {name}=VALUE")
             })
         };
-        let variables = self.component.variables.iter();
-        let filled_in = variables.map(|(name, template)| {
-            let text = fill_in(template, value)
-                .with_context(|| format!("cannot use the manifest {}", self.path.display()))?;
-            Ok((name.clone(), text))
-        });
-        filled_in.collect()
+        fill_in(template, value)
+            .with_context(|| format!("cannot use the manifest {}", self.path.display()))
     }
 }
 

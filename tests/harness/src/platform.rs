@@ -15,6 +15,8 @@ pub enum Interface {
     Atomics,
     /// `wasi:keyvalue/batch`.
     Batch,
+    /// Connections to a Redis: `spin:redis`, and `fermyon:spin/redis`.
+    Redis,
     /// SQLite databases: `spin:sqlite`, and `fermyon:spin/sqlite`.
     Sqlite,
     /// Everything of WASI 0.3, and Spin's interfaces that need it.
@@ -23,9 +25,10 @@ pub enum Interface {
 
 impl Interface {
     /// Every interface, with its name on the command line (`--without`).
-    pub const ALL: [(&str, Self); 4] = [
+    pub const ALL: [(&str, Self); 5] = [
         ("atomics", Self::Atomics),
         ("batch", Self::Batch),
+        ("redis", Self::Redis),
         ("sqlite", Self::Sqlite),
         ("wasi-0.3", Self::Wasi03),
     ];
@@ -35,6 +38,9 @@ impl Interface {
         match self {
             Self::Atomics => import.starts_with("wasi:keyvalue/atomics@"),
             Self::Batch => import.starts_with("wasi:keyvalue/batch@"),
+            Self::Redis => {
+                import.starts_with("spin:redis/") || import.starts_with("fermyon:spin/redis@")
+            }
             Self::Sqlite => {
                 import.starts_with("spin:sqlite/") || import.starts_with("fermyon:spin/sqlite@")
             }
@@ -45,6 +51,7 @@ impl Interface {
                     || matches!(
                         package,
                         "spin:key-value/key-value"
+                            | "spin:redis/redis"
                             | "spin:sqlite/sqlite"
                             | "spin:variables/variables"
                     )
@@ -68,7 +75,7 @@ impl FromStr for Interface {
 /// A host: what it lacks of what this one has, and its limits.
 ///
 /// The limits are those of July 2026, from [Akamai's quotas] and [Fermyon Cloud's FAQ] (its Starter plan). What a cloud counts by
-/// the month, such as requests, is not imitated.
+/// the month, such as requests, or by the hour, such as Fermyon Cloud's 500 outgoing requests, is not imitated.
 ///
 /// # Examples
 ///

@@ -1,6 +1,7 @@
 //! A guestbook as one writes it for Spin 2 and 3: a core module for WASI 0.2, with spin-sdk 5.
 //!
 //! `POST /NAME` signs it, `GET /` greets and lists who has signed, a line a second. `GET /memory` needs 200 MiB.
+//! `GET /sqlite` and `GET /redis?URL` use what Spin's interfaces of these names have, and say what they answered.
 #![cfg(target_os = "wasi")]
 
 use std::hint::black_box;
@@ -11,7 +12,8 @@ use futures_util::SinkExt;
 use spin_sdk::http::{Fields, IncomingRequest, Method, OutgoingResponse, ResponseOutparam};
 use spin_sdk::http_component;
 use spin_sdk::key_value::{Error, Store};
-use spin_sdk::variables;
+use spin_sdk::redis::{self, RedisParameter};
+use spin_sdk::{sqlite, variables};
 
 /// How many requests this instance has served.
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
@@ -25,6 +27,10 @@ async fn handle(request: IncomingRequest, response: ResponseOutparam) {
         (Method::Post, name) => {
             let text = request.into_body().await.unwrap_or_default();
             sign(name, &text).map(|()| vec!["Thank you\n".to_owned()])
+        }
+        (_, "sqlite") => sqlite().map_err(|error| Error::Other(format!("{error:?}"))),
+        (_, path) if path.starts_with("redis?") => {
+            redis(&path["redis?".len()..]).map_err(|error| Error::Other(format!("{error:?}")))
         }
         (_, "memory") => Ok(vec![format!(
             "{}\n",
@@ -58,4 +64,43 @@ fn list() -> Result<Vec<String>, Error> {
 
 fn sign(name: &str, text: &[u8]) -> Result<(), Error> {
     Store::open_default()?.set(name, text)
+}
+
+fn sqlite() -> Result<Vec<String>, sqlite::Error> {
+    let database = sqlite::Connection::open_default()?;
+    let make = "CREATE TABLE people (id INTEGER PRIMARY KEY, name TEXT NOT NULL)";
+    database.execute(make, &[])?;
+    for name in ["ada", "ben"] {
+        let insert = "INSERT INTO people (name) VALUES (?)";
+        database.execute(insert, &[sqlite::Value::Text(name.into())])?;
+    }
+    let people = database.execute("SELECT id, name FROM people ORDER BY id", &[])?;
+    let mut said = people.columns.join(",");
+    for person in people.rows() {
+        let (id, name) = (person.get::<i64>("id"), person.get::<&str>("name"));
+        said += &format!(" {}:{}", id.unwrap_or_default(), name.unwrap_or_default());
+    }
+    Ok(vec![said + "\n"])
+}
+
+fn redis(url: &str) -> Result<Vec<String>, redis::Error> {
+    let channel = std::env::var("REDIS_CHANNEL").unwrap_or_default();
+    let redis = redis::Connection::open(url)?;
+    redis.set("name", &b"ada".to_vec())?;
+    let name = redis.get("name")?.unwrap_or_default();
+    let counts = (redis.incr("visits")?, redis.incr("visits")?);
+    let added = redis.sadd("people", &["ada".into(), "ben".into()])?;
+    let removed = redis.srem("people", &["ben".into(), "cy".into()])?;
+    let people = redis.smembers("people")?;
+    redis.publish(&channel, &name)?;
+    let arguments = ["name", "nothing", "visits"].map(|key| RedisParameter::Binary(key.into()));
+    let values = redis.execute("MGET", &arguments)?;
+    let deleted = redis.del(&["name".into(), "people".into(), "nothing".into()])?;
+    let visits = || RedisParameter::Binary(b"visits".to_vec());
+    let status = redis.execute("SET", &[visits(), RedisParameter::Int64(-7)])?;
+    let sum = redis.execute("INCR", &[visits()])?;
+    Ok(vec![format!(
+        "{} {counts:?} {added} {removed} {people:?} {values:?} {deleted} {status:?} {sum:?}\n",
+        String::from_utf8_lossy(&name)
+    )])
 }

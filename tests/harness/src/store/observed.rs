@@ -7,6 +7,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::{RwLock, watch};
 
 use super::{Error, Numbers, Store};
+use crate::redis;
 use crate::sqlite::{self, Answer, Database, Value};
 
 /// What a store can be asked.
@@ -89,6 +90,15 @@ impl Observed {
     /// that selects what belongs to a key is a `Get`, an update is a `Swap`, and so on; what is none of these is an `Open`.
     pub fn database(&self, inner: impl Database) -> impl Database {
         ObservedDatabase {
+            inner: Arc::new(inner),
+            observed: self.clone(),
+        }
+    }
+
+    /// A Redis that is observed with this store: its commands are operations of a store of keys and values. `GET` is a `Get`,
+    /// `INCRBY` an `Increment`, a script is a `Swap`, and so on; what is none of these is an `Open`, and so is a new connection.
+    pub fn redis(&self, inner: impl redis::Server) -> impl redis::Server {
+        ObservedRedis {
             inner: Arc::new(inner),
             observed: self.clone(),
         }
@@ -328,6 +338,49 @@ impl Database for ObservedDatabase {
 
     fn last_insert_rowid(&self) -> i64 {
         self.inner.last_insert_rowid()
+    }
+}
+
+/// A Redis whose commands are counted, and fail, as the operations of an [`Observed`] store do.
+#[derive(Debug)]
+struct ObservedRedis {
+    inner: Arc<dyn redis::Server>,
+    observed: Observed,
+}
+
+#[async_trait]
+impl redis::Server for ObservedRedis {
+    async fn connect(&self, url: &str) -> Result<Arc<dyn redis::Connection>, redis::Error> {
+        let connect = async { Ok(self.inner.connect(url).await) };
+        let connection = self.observed.ask(Operation::Open, connect).await;
+        Ok(Arc::new(ObservedConnection {
+            inner: connection.unwrap_or_else(|Error(what)| Err(redis::Error::Other(what)))?,
+            observed: self.observed.clone(),
+        }))
+    }
+}
+
+struct ObservedConnection {
+    inner: Arc<dyn redis::Connection>,
+    observed: Observed,
+}
+
+#[async_trait]
+impl redis::Connection for ObservedConnection {
+    async fn execute(
+        &self,
+        command: &str,
+        arguments: Vec<Vec<u8>>,
+    ) -> Result<redis::Value, redis::Error> {
+        let operation = redis::operation(command);
+        let execute = async {
+            if operation == Operation::Increment && self.observed.state().is_counting_twice {
+                _ = self.inner.execute(command, arguments.clone()).await;
+            }
+            Ok(self.inner.execute(command, arguments).await)
+        };
+        let answer = self.observed.ask(operation, execute).await;
+        answer.unwrap_or_else(|Error(what)| Err(redis::Error::Other(what)))
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 use tempfile::tempdir;
 
 use crate::conformance::Outcome;
+use crate::shared::redis_server::RedisServer;
 use crate::support::{Host, command, component};
 
 /// Measures for moments.
@@ -68,8 +69,9 @@ async fn a_bench_measures_its_own_hosts_beside_baselines_and_reports_every_figur
     }
     // In memory, nothing is shared with another process.
     assert_eq!(rows(&report, "wakes").len(), 2 + 3);
+    // In memory, all on one event and each on its own; elsewhere, on one.
     let waits = rows(&report, "waits");
-    assert_eq!(waits.len(), 2);
+    assert_eq!(waits.len(), 2 + 1);
     for row in waits {
         assert_eq!(figure(row, "refused"), 0.0);
         assert!(figure(row, "reads_per_second") > 0.0);
@@ -87,6 +89,47 @@ async fn a_bench_measures_its_own_hosts_beside_baselines_and_reports_every_figur
     for plot in ["bench-requests.svg", "bench-waits.svg"] {
         let plot = std::fs::read_to_string(plots.join(plot)).unwrap();
         assert!(plot.starts_with("<svg") && plot.contains("polyline"));
+    }
+}
+
+#[tokio::test]
+async fn a_bench_compares_the_stores_and_the_builds_that_use_them_themselves() {
+    let Some(redis) = RedisServer::start().await else {
+        return;
+    };
+    let directory = tempdir().unwrap();
+    let json = directory.path().join("bench.json");
+    let file = format!("sqlite:{}", directory.path().join("store.db").display());
+    let outcome = bench(&[
+        "--section",
+        "waits",
+        "--store",
+        "memory",
+        "--store",
+        &file,
+        "--store",
+        &redis.url(),
+        "--json",
+        json.to_str().unwrap(),
+    ])
+    .await;
+    assert_eq!(outcome.code, 0, "{}{}", outcome.stdout, outcome.stderr);
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let waits = rows(&report, "waits");
+    let servers: Vec<_> = waits.iter().map(|row| &row["server"]).collect();
+    assert_eq!(
+        servers,
+        [
+            "memory",
+            "memory",
+            "SQLite",
+            "SQLite database",
+            "Redis",
+            "Redis itself"
+        ]
+    );
+    for row in waits {
+        assert!(figure(row, "reads_per_second") > 0.0);
     }
 }
 

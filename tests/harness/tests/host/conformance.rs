@@ -31,7 +31,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::shared::programs::program;
 use crate::shared::redis_server::RedisServer;
-use crate::support::{Host, command};
+use crate::support::{Host, REDIS_BUILDS, command};
 
 /// What the suite said, or another command.
 pub struct Outcome {
@@ -140,6 +140,25 @@ async fn the_builds_with_sqlite_keep_the_exact_contract() {
     }));
     // Without a service, two that concern it are one.
     assert_eq!(counts.await, [50, 49]);
+}
+
+#[tokio::test]
+async fn the_builds_with_redis_keep_the_exact_contract() {
+    let counts = join_all(REDIS_BUILDS.map(async |build| {
+        let redis = RedisServer::start().await?;
+        let directory = tempdir().unwrap();
+        let host = Host::of_redis_build(directory.path(), build, &redis).await;
+        let outcome = suite(&host.url, &[]).await;
+        outcome.passes();
+        assert_eq!(outcome.stderr, "");
+        Some(outcome.promises("ok").len())
+    }));
+    let counts = counts.await;
+    // Both are on the same machine: it has a Redis, or none.
+    assert!(
+        [[Some(50), Some(49)], [None, None]].contains(&[counts[0], counts[1]]),
+        "{counts:?}"
+    );
 }
 
 #[tokio::test]

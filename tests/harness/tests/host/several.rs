@@ -1,10 +1,10 @@
 //! Several hosts on one store: what one does is seen on the others, and what one acknowledged is not lost with it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::shared::redis_server::{Certificate, RedisServer};
-use crate::support::{Host, command, component};
+use crate::support::{Host, REDIS_BUILDS, command, component, project};
 use futures_util::future::join_all;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -16,6 +16,9 @@ use tokio::task::JoinSet;
 
 /// Not even a busy machine takes so long.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long it takes to know that a store does not answer, 1.5 s, and to be back, with time for a busy machine.
+const IN_TIME: Duration = Duration::from_secs(3);
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {
     let result = tokio::time::timeout(PATIENCE, future).await;
@@ -88,21 +91,34 @@ async fn sixty_four_first_sets_at_once_by_two_processes_on_one_database_are_one_
         let directory = tempdir().unwrap();
         let arguments = ["--store", "memory", "--database", "default=database.db"];
         let host = || Host::of_manifest(directory.path(), manifest, &arguments);
-        let (one, two) = (host().await, host().await);
-        let sets = (0..64).map(|number| set([&one, &two][number % 2], "door", true));
-        let generations = soon(join_all(sets)).await;
-        assert_eq!(generations, [1; 64], "{manifest}");
-
-        // What one acknowledges is not lost with it, and ends waits on the other.
-        let wait = two.send("GET", "/events/gate/wait", "", false);
-        let change = set(&one, "gate", true);
-        let ((status, state), _) = soon(async { tokio::join!(wait, change) }).await;
-        assert_eq!(status, 200, "{state}");
-        one.signal(Signal::KILL);
-        soon(one.ended()).await;
-        assert_eq!(generation(&two, "gate").await, 1);
-        assert_eq!(set(&two, "gate", false).await, 2);
+        share_every_change(host().await, host().await).await;
     }
+    let Some(redis) = RedisServer::start().await else {
+        return;
+    };
+    for build in REDIS_BUILDS {
+        let directory = tempdir().unwrap();
+        let host = || Host::of_redis_build(directory.path(), build, &redis);
+        share_every_change(host().await, host().await).await;
+        redis.wipe().await;
+    }
+}
+
+/// Two hosts on one empty store.
+async fn share_every_change(one: Host, two: Host) {
+    let sets = (0..64).map(|number| set([&one, &two][number % 2], "door", true));
+    let generations = soon(join_all(sets)).await;
+    assert_eq!(generations, [1; 64]);
+
+    // What one acknowledges is not lost with it, and ends waits on the other.
+    let wait = two.send("GET", "/events/gate/wait", "", false);
+    let change = set(&one, "gate", true);
+    let ((status, state), _) = soon(async { tokio::join!(wait, change) }).await;
+    assert_eq!(status, 200, "{state}");
+    one.signal(Signal::KILL);
+    soon(one.ended()).await;
+    assert_eq!(generation(&two, "gate").await, 1);
+    assert_eq!(set(&two, "gate", false).await, 2);
 }
 
 #[tokio::test]
@@ -180,6 +196,27 @@ async fn a_redis_with_tls_is_used_if_its_certificate_is_trusted() {
     let host = Host::wait_for(trusting).await;
     assert_eq!(set(&host, "door", true).await, 1);
     assert_eq!(generation(&host, "door").await, 1);
+
+    // A component that connects to it itself trusts the same, and has the same events.
+    let manifest = project().join(REDIS_BUILDS[0]);
+    let url = format!("redis_url={store}");
+    let address = format!("redis_host=localhost:{}", redis.port());
+    let itself = [
+        "--listen",
+        "127.0.0.1:0",
+        "--store",
+        "memory",
+        "--from",
+        manifest.to_str().unwrap(),
+        "--variable",
+        &url,
+        "--variable",
+        &address,
+    ];
+    let mut trusting = command(directory.path(), &itself);
+    trusting.env("SSL_CERT_FILE", &certificate);
+    let host = Host::wait_for(trusting).await;
+    assert_eq!(set(&host, "door", false).await, 2);
 
     let wary = command(directory.path(), &arguments)
         .output()
@@ -287,13 +324,50 @@ async fn a_host_that_is_killed_while_it_writes_to_redis_loses_nothing_acknowledg
     loses_nothing_acknowledged_when_killed(&redis.url()).await;
 }
 
+/// Asks for everything at once, and expects 503 for all of it.
+async fn is_unavailable(host: &Host) {
+    let requests = [
+        ("GET", "/", ""),
+        ("POST", "/change_event", "True"),
+        ("GET", "/events", ""),
+        ("GET", "/events/kept", ""),
+        ("PUT", "/events/kept", "{\"set\": false}"),
+        ("DELETE", "/events/kept", ""),
+        ("GET", "/events/kept/wait?timeout=0.1", ""),
+        ("GET", "/events/kept/stream", ""),
+    ];
+    let answers = requests.map(async |(method, path, body)| {
+        let response = host.request(method, path, body, false).await.unwrap();
+        assert_eq!(response.status(), 503, "{method} {path}");
+        let headers = response.headers();
+        assert!(headers.contains_key("retry-after"), "{method} {path}");
+        assert_eq!(headers["content-type"], "application/problem+json");
+    });
+    join_all(answers).await;
+}
+
 #[tokio::test]
 async fn while_redis_is_away_requests_get_503_and_waits_go_on() {
-    let Some(mut redis) = RedisServer::start().await else {
+    let Some(redis) = RedisServer::start().await else {
         return;
     };
     let directory = tempdir().unwrap();
-    let host = Host::start(directory.path(), &["--store", &redis.url()]).await;
+    let store = redis.url();
+    survives_an_outage(
+        Host::start(directory.path(), &["--store", &store]).await,
+        redis,
+    )
+    .await;
+    for build in REDIS_BUILDS {
+        let Some(redis) = RedisServer::start().await else {
+            return;
+        };
+        let host = Host::of_redis_build(directory.path(), build, &redis).await;
+        survives_an_outage(host, redis).await;
+    }
+}
+
+async fn survives_an_outage(host: Host, mut redis: RedisServer) {
     assert_eq!(set(&host, "kept", true).await, 1);
 
     let wait = host.send("GET", "/events/door/wait", "", false);
@@ -302,22 +376,7 @@ async fn while_redis_is_away_requests_get_503_and_waits_go_on() {
         let mut stream = Stream::open(&host, "door").await;
         stream.reaches(0).await;
         redis.stop().await;
-        for (method, path, body) in [
-            ("GET", "/", ""),
-            ("POST", "/change_event", "True"),
-            ("GET", "/events", ""),
-            ("GET", "/events/kept", ""),
-            ("PUT", "/events/kept", "{\"set\": false}"),
-            ("DELETE", "/events/kept", ""),
-            ("GET", "/events/kept/wait?timeout=0.1", ""),
-            ("GET", "/events/kept/stream", ""),
-        ] {
-            let response = host.request(method, path, body, false).await.unwrap();
-            assert_eq!(response.status(), 503, "{method} {path}");
-            let headers = response.headers();
-            assert!(headers.contains_key("retry-after"), "{method} {path}");
-            assert_eq!(headers["content-type"], "application/problem+json");
-        }
+        is_unavailable(&host).await;
         redis.start_again().await;
         // The first request finds it.
         assert_eq!(generation(&host, "kept").await, 1);
@@ -329,4 +388,36 @@ async fn while_redis_is_away_requests_get_503_and_waits_go_on() {
     assert_eq!(status, 200, "{state}");
     soon(stream.reaches(2)).await;
     assert_eq!(stream.generations(), [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn a_redis_that_hangs_is_503_in_time_and_is_used_again_as_soon_as_it_answers() {
+    let Some(redis) = RedisServer::start().await else {
+        return;
+    };
+    let directory = tempdir().unwrap();
+    // With WASI 0.2, no call can be given up.
+    let host = Host::of_redis_build(directory.path(), REDIS_BUILDS[0], &redis).await;
+    assert_eq!(set(&host, "kept", true).await, 1);
+    let wait = host.send("GET", "/events/door/wait", "", false);
+    let outage = async {
+        redis.is_watched().await;
+        redis.signal(Signal::STOP);
+        // Over connections that there are, and over new ones.
+        for _ in 0..2 {
+            let began = Instant::now();
+            is_unavailable(&host).await;
+            println!("503 after {:?}", began.elapsed());
+            assert!(began.elapsed() < IN_TIME, "{:?}", began.elapsed());
+        }
+        redis.signal(Signal::CONT);
+        let began = Instant::now();
+        assert_eq!(generation(&host, "kept").await, 1);
+        assert_eq!(set(&host, "door", true).await, 1);
+        assert_eq!(set(&host, "kept", false).await, 2);
+        println!("full service after {:?}", began.elapsed());
+        assert!(began.elapsed() < IN_TIME, "{:?}", began.elapsed());
+    };
+    let ((status, state), ()) = soon(async { tokio::join!(wait, outage) }).await;
+    assert_eq!(status, 200, "{state}");
 }

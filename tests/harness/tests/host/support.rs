@@ -12,6 +12,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
+use crate::shared::redis_server::RedisServer;
+
+/// The manifests of the builds that keep their events in a Redis: with WASI 0.3, and with 0.2.
+pub const REDIS_BUILDS: [&str; 2] = [
+    "deploy/akamai-functions-redis.toml",
+    "deploy/spin-3-redis.toml",
+];
+
 /// This project's directory.
 pub fn project() -> &'static Path {
     let mut above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
@@ -70,6 +78,21 @@ impl Host {
         all.push(manifest.to_str().unwrap());
         all.extend(arguments);
         Self::wait_for(command(directory, &all)).await
+    }
+
+    /// Starts it on a free port with this project's build for a Redis, and waits until it says where it serves.
+    pub async fn of_redis_build(directory: &Path, build: &str, redis: &RedisServer) -> Self {
+        let url = format!("redis_url={}", redis.url());
+        let address = format!("redis_host=127.0.0.1:{}", redis.port());
+        let arguments = [
+            "--store",
+            "memory",
+            "--variable",
+            &url,
+            "--variable",
+            &address,
+        ];
+        Self::of_manifest(directory, build, &arguments).await
     }
 
     /// Starts this command, and waits until it says where it serves.

@@ -111,6 +111,14 @@ impl RedisServer {
         }
     }
 
+    /// Forgets all that it holds.
+    pub async fn wipe(&self) {
+        let client = redis::Client::open(self.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let wiped = redis::cmd("FLUSHALL").exec_async(&mut connection).await;
+        wiped.unwrap();
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         let running = self.running.as_ref().unwrap();

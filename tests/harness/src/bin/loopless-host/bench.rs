@@ -77,7 +77,7 @@ pub struct Arguments {
     original_url: Base,
 
     /// A store to measure, as without `bench`; may be repeated. Without this, `memory` and an SQLite file that is deleted
-    /// afterwards
+    /// afterwards. Beside SQLite and Redis as key-value stores, this project's build that uses the same itself is measured
     #[arg(long = "store", value_name = "STORE")]
     stores: Vec<Backend>,
 
@@ -142,6 +142,27 @@ struct Bench {
     /// Where stores of its own are.
     directory: TempDir,
     progress: ProgressBar,
+}
+
+/// A host's component, and where that keeps its events.
+struct Kept {
+    /// In the table.
+    name: &'static str,
+    /// Options of the host.
+    options: Vec<String>,
+}
+
+/// The store in the memory of a host.
+const MEMORY: &str = "memory";
+
+impl Kept {
+    fn new(name: &'static str, component: &Path, kept: Vec<String>) -> anyhow::Result<Self> {
+        let component = component.to_str();
+        let component = component.context("the component has a name that is no text")?;
+        let mut options = vec!["--component".into(), component.into()];
+        options.extend(kept);
+        Ok(Self { name, options })
+    }
 }
 
 /// Measures, and prints the table.
@@ -209,20 +230,47 @@ impl Bench {
         component.context("this needs hosts of the bench's own: leave --url out, or choose --section requests or wakes")
     }
 
-    /// The stores to measure, each with its name in the table and its option. `purpose` tells files of its own apart.
-    fn stores(&self, purpose: &str) -> Vec<(String, String)> {
-        let file = self.directory.path().join(format!("{purpose}.db"));
+    /// The stores to measure. `purpose` tells files of its own apart.
+    fn stores(&self, purpose: &str) -> anyhow::Result<Vec<Kept>> {
+        let file = |kind: &str| {
+            Backend::Sqlite(self.directory.path().join(format!("{purpose}-{kind}.db")))
+        };
         let stores = match &*self.arguments.stores {
-            [] => vec![Backend::Memory, Backend::Sqlite(file)],
+            [] => vec![Backend::Memory, file("store")],
             some => some.to_vec(),
         };
-        let named = stores.into_iter().map(|store| match store {
-            Backend::Memory => ("memory".into(), "memory".into()),
-            Backend::Sqlite(_) => ("SQLite".into(), store.to_string()),
-            // Passwords included.
-            Backend::Redis { url, .. } => ("Redis".into(), url),
-        });
-        named.collect()
+        let component = self.component()?;
+        let manifest = project::Host::default().manifest()?;
+        let mut kept = Vec::new();
+        for store in stores {
+            let (name, build) = match store {
+                Backend::Memory => (MEMORY, None),
+                Backend::Sqlite(_) => (
+                    "SQLite",
+                    Some(("SQLite database", project::SQLITE, file("database"))),
+                ),
+                Backend::Redis { .. } => (
+                    "Redis",
+                    Some(("Redis itself", project::REDIS, store.clone())),
+                ),
+            };
+            kept.push(Kept::new(
+                name,
+                component,
+                project::kept(&manifest, &store)?,
+            )?);
+            // Another component is the caller's affair.
+            if let (Some((name, manifest, store)), None) = (build, &self.arguments.component) {
+                let manifest = project::manifest(manifest)?;
+                let component = project::build_manifest(&manifest)?;
+                kept.push(Kept::new(
+                    name,
+                    &component,
+                    project::kept(&manifest, &store)?,
+                )?);
+            }
+        }
+        Ok(kept)
     }
 
     /// Says what is measured now.

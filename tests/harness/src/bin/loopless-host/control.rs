@@ -4,6 +4,8 @@
 use std::future::pending;
 
 use anstream::{eprintln, println};
+use loopless_host::redis::Network;
+use loopless_host::sqlite::Database;
 use loopless_host::store::{Observed, Operation, Store};
 use loopless_host::{Builder, Harness, Server, Usage};
 use serde::{Deserialize, Serialize};
@@ -55,6 +57,22 @@ impl Controlled {
         }
         let store = Observed::new(store);
         (Self(Some(store.clone())), builder.store(store))
+    }
+
+    /// Gives the host a database too, which fails with its store.
+    pub fn give_database(&self, label: &str, database: impl Database, builder: Builder) -> Builder {
+        match &self.0 {
+            None => builder.database(label, database),
+            Some(store) => builder.database(label, store.database(database)),
+        }
+    }
+
+    /// And whatever Redis its component connects to.
+    pub fn give_redis(&self, builder: Builder) -> Builder {
+        match &self.0 {
+            None => builder,
+            Some(store) => builder.redis(store.redis(Network)),
+        }
     }
 
     /// Does what the controller says, until it is gone. Without a controller, forever.

@@ -60,7 +60,7 @@ pub struct Arguments {
     #[arg(long, value_enum, value_name = "HOST", default_value_t)]
     host: Host,
 
-    /// Leaves out an interface that not every host has: atomics, batch or wasi-0.3; may be repeated
+    /// Leaves out an interface that not every host has: atomics, batch, redis, sqlite or wasi-0.3; may be repeated
     #[arg(long, value_name = "INTERFACE")]
     without: Vec<Interface>,
 
@@ -380,9 +380,6 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<Running> {
     for (name, value) in arguments.variables {
         builder = builder.variable(name, value);
     }
-    for (label, place) in &databases {
-        builder = builder.database(label, place.open(&platform)?);
-    }
     let default = || Backend::Sqlite(arguments.host.store().into());
     let store = arguments.store.unwrap_or_else(default);
     let is_controlled = arguments.controlled;
@@ -393,6 +390,10 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<Running> {
             Controlled::give(Redis::connect(url).await?, is_controlled, builder)
         }
     };
+    for (label, place) in &databases {
+        builder = controlled.give_database(label, place.open(&platform)?, builder);
+    }
+    builder = controlled.give_redis(builder);
     let listener = listen(arguments.listen).await?;
     if let Some(manifest) = manifest {
         let built = manifest.clone();

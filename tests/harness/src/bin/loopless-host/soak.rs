@@ -78,6 +78,11 @@ pub struct Arguments {
     #[arg(long, value_name = "PATH", conflicts_with = "host")]
     component: Option<PathBuf>,
 
+    /// A Spin manifest whose component to build and soak. Where that keeps its events in SQLite or a Redis itself, that is what
+    /// `--store` names
+    #[arg(long, value_name = "MANIFEST", conflicts_with_all = ["host", "component"])]
+    from: Option<PathBuf>,
+
     /// The host whose build of this project's component to soak; its limits are not imitated
     #[arg(long, value_enum, value_name = "HOST", default_value_t)]
     host: project::Host,

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use plotters::prelude::*;
 
+use super::MEMORY;
 use super::report::{Row, Section};
 
 /// In pixels, as a browser shows them.
@@ -39,7 +40,7 @@ pub fn draw(rows: &[Row], directory: &Path) -> anyhow::Result<()> {
         "requests/s",
         lines,
     )?;
-    let waits = |row: &&Row| row.section == Section::Waits;
+    let waits = |row: &&Row| row.section == Section::Waits && row.server == MEMORY;
     let lines = self::lines(rows.iter().filter(waits), "reads_per_second", |row| {
         row.what.clone()
     });

@@ -84,9 +84,8 @@ async fn start(bench: &Bench) -> anyhow::Result<Vec<Case>> {
             cases.push(Case { server, asked: ALL });
         }
         None => {
-            for (name, store) in bench.stores("requests") {
-                let component = bench.component()?;
-                let server = Server::host(name, component, &["--store", &store]).await?;
+            for kept in bench.stores("requests")? {
+                let server = Server::host(kept.name, &kept.options).await?;
                 cases.push(Case { server, asked: ALL });
             }
         }

@@ -1,6 +1,5 @@
 //! The servers of a bench: processes of its own, or one that runs already.
 
-use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -41,14 +40,9 @@ impl Server {
     }
 
     /// This program, as a host with these options.
-    pub async fn host(
-        name: impl Into<String>,
-        component: &Path,
-        options: &[&str],
-    ) -> anyhow::Result<Self> {
+    pub async fn host(name: impl Into<String>, options: &[String]) -> anyhow::Result<Self> {
         let mut command = this_program()?;
-        command.args(["--listen", "127.0.0.1:0", "--component"]);
-        command.arg(component).args(options);
+        command.args(["--listen", "127.0.0.1:0"]).args(options);
         Self::serving(name, command).await
     }
 

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use http::Method;
 use tokio::time::sleep;
 
-use super::Bench;
 use super::load::{Connection, record, times};
 use super::report::{Row, Section};
 use super::servers::Server;
+use super::{Bench, Kept, MEMORY};
 
 /// How many instances are started in each round.
 const INSTANCES: u32 = 30;
@@ -30,8 +30,10 @@ pub async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let (mut hosts, mut cold, mut warm) = (times()?, times()?, times()?);
     for _ in 0..rounds {
         let began = Instant::now();
-        let options = ["--store", "memory", "--idle-instance-timeout", IDLE];
-        let server = Server::host("a host", component, &options).await?;
+        let mut kept = Kept::new(MEMORY, component, vec!["--store=memory".into()])?;
+        kept.options
+            .extend(["--idle-instance-timeout", IDLE].map(str::to_owned));
+        let server = Server::host("a host", &kept.options).await?;
         let mut connection = Connection::open(&server.to).await?;
         let mut get = async || {
             let began = Instant::now();

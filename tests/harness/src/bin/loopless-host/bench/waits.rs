@@ -2,16 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::Bench;
 use super::load::{Connection, SET, To, record, times};
 use super::report::{Row, Section};
 use super::servers::Server;
+use super::{Bench, Kept, MEMORY};
 use crate::control::Command;
 use crate::soak::host::{Host, Launch};
 
@@ -29,41 +28,52 @@ const CHANGES: usize = 16;
 
 pub async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
+    let stores = bench.stores("waits")?;
+    let all = &bench.arguments.waits;
     bench.progress.set_position(0);
     bench
         .progress
-        .set_length(2 * bench.arguments.waits.len() as u64);
-    for &waits in &bench.arguments.waits {
-        for (events, what) in [(1, ONE_EVENT), (waits, "an event each")] {
-            bench.says(format!("{waits} waits, {what}"));
-            rows.push(many(bench, waits, events, what).await?);
-            bench.progress.inc(1);
+        .set_length((2 * all.len() + stores.len() - 1) as u64);
+    for kept in stores {
+        // How many waits share their reads depends on no store: of the others, what the fewest cost is enough.
+        let (loads, kinds) = match kept.name {
+            MEMORY => (&all[..], 2),
+            _ => (&all[..all.len().min(1)], 1),
+        };
+        for &waits in loads {
+            for (events, what) in [(1, ONE_EVENT), (waits, "an event each")]
+                .into_iter()
+                .take(kinds)
+            {
+                bench.says(format!("{waits} waits, {what}, {}", kept.name));
+                rows.push(many(bench, &kept, waits, events, what).await?);
+                bench.progress.inc(1);
+            }
         }
     }
     Ok(rows)
 }
 
-/// A host of its own, in whose memory the store is, with so many waits on so many events.
-async fn many(bench: &Bench, waits: usize, events: usize, what: &str) -> anyhow::Result<Row> {
-    let component = bench
-        .component()?
-        .to_str()
-        .context("the component's path is not UTF-8")?;
+/// A host of its own, with so many waits on so many events.
+async fn many(
+    bench: &Bench,
+    kept: &Kept,
+    waits: usize,
+    events: usize,
+    what: &str,
+) -> anyhow::Result<Row> {
     // The changes are requests too.
     let most = (waits + CHANGES + 1).to_string();
-    let arguments = [
-        "--component",
-        component,
-        "--store",
-        "memory",
+    let limits = [
         "--max-connections",
         &most,
         "--max-concurrent-requests",
         &most,
     ];
+    let limits = limits.map(str::to_owned);
     let mut host = Host::start(Launch {
         program: std::env::current_exe()?,
-        arguments: arguments.map(str::to_owned).into(),
+        arguments: kept.options.iter().cloned().chain(limits).collect(),
     })
     .await?;
     let to = Server::running("a host", host.base.clone(), None).to;
@@ -110,7 +120,7 @@ async fn many(bench: &Bench, waits: usize, events: usize, what: &str) -> anyhow:
         Instant::now(),
     );
     let seconds = (after.2 - before.2).as_secs_f64();
-    let mut row = Row::new(Section::Waits, "memory", what, Some(waits));
+    let mut row = Row::new(Section::Waits, kept.name, what, Some(waits));
     row = row.with("reads_per_second", (after.0 - before.0) as f64 / seconds);
     if let (Some(before), Some(after)) = (before.1, after.1) {
         row = row.with("cores", (after - before).as_secs_f64() / seconds);

@@ -9,10 +9,10 @@ use http::Method;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::Bench;
 use super::load::{Connection, SET, To, record, times};
 use super::report::{Row, Section};
 use super::servers::Server;
+use super::{Bench, Kept, MEMORY};
 
 /// How many waits there are of each age, in each round. They begin at equal distances.
 const WAITS: u32 = 30;
@@ -29,8 +29,8 @@ pub async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let stores = match &arguments.url {
         Some(url) => vec![(url.to_string(), None)],
         None => {
-            let stores = bench.stores("wakes").into_iter();
-            stores.map(|(name, store)| (name, Some(store))).collect()
+            let stores = bench.stores("wakes")?.into_iter();
+            stores.map(|kept| (kept.name.into(), Some(kept))).collect()
         }
     };
     bench.progress.set_position(0);
@@ -38,7 +38,7 @@ pub async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     bench.progress.set_length(steps as u64);
     let mut rows = Vec::new();
     for (name, store) in stores {
-        let (_servers, places) = places(bench, store.as_deref()).await?;
+        let (_servers, places) = places(bench, store.as_ref()).await?;
         for &age in &arguments.ages {
             let shown = humantime::format_duration(age);
             for place in &places {
@@ -61,8 +61,8 @@ pub async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
 }
 
 /// Where waits can be, over this store, and the servers that this needs.
-async fn places(bench: &Bench, store: Option<&str>) -> anyhow::Result<(Vec<Server>, Vec<Place>)> {
-    let Some(store) = store else {
+async fn places(bench: &Bench, kept: Option<&Kept>) -> anyhow::Result<(Vec<Server>, Vec<Place>)> {
+    let Some(kept) = kept else {
         let url = bench.arguments.url.clone().context("there is no server")?;
         let token = bench.arguments.token.clone();
         let to = Server::running(url.to_string(), url, token).to;
@@ -73,11 +73,10 @@ async fn places(bench: &Bench, store: Option<&str>) -> anyhow::Result<(Vec<Serve
         };
         return Ok((Vec::new(), vec![place]));
     };
-    let component = bench.component()?;
     let start = async |options: &[&str]| {
-        let mut all = vec!["--store", store];
-        all.extend(options);
-        Server::host("a host", component, &all).await
+        let options = options.iter().map(|option| (*option).to_owned());
+        let all: Vec<_> = kept.options.iter().cloned().chain(options).collect();
+        Server::host("a host", &all).await
     };
     // A host gives a request to an instance that has room. One that takes a single request at a time has none during a wait.
     let shared = start(&[]).await?;
@@ -94,7 +93,7 @@ async fn places(bench: &Bench, store: Option<&str>) -> anyhow::Result<(Vec<Serve
             changes: apart.to.clone(),
         },
     ];
-    if store != "memory" {
+    if kept.name != MEMORY {
         places.push(Place {
             name: "other process",
             waits: shared.to.clone(),

@@ -392,8 +392,8 @@ impl Seen<'_> {
             return self.slept_through(start, answered, is_due);
         }
         let visible = |moment: Moment| moment.at + self.lag();
-        // The last look is at most half an interval after the deadline, and has as long for its answer.
-        let is_fast = self.run.longest_call + TIMERS < self.interval(timeout) / 2;
+        // The last look is in the first half of the grace after the deadline, and has as long for its answer.
+        let is_fast = self.run.longest_call + TIMERS < self.grace(timeout) / 2;
         let is_sure = self.run.weather == Weather::Healthy && is_fast;
         self.truth.changes().find(|&(moment, state)| {
             // Where every read since has failed, or was still under way at the end, it could not know.
@@ -507,7 +507,7 @@ impl Seen<'_> {
             Action::Stream { .. } => STREAM_MAX,
             _ => Duration::ZERO,
         };
-        let pauses = waiting + self.interval(waiting) + BACKOFFS;
+        let pauses = waiting + self.grace(waiting) + BACKOFFS;
         if to - from > silent + stopped + working + pauses + TIMERS {
             return Err(format!(
                 "it took {:.3} s, of which the store hung for {:.3} s",
@@ -576,9 +576,18 @@ impl Seen<'_> {
         if was_under_way { Ok(()) } else { held }
     }
 
-    /// The poll interval of a wait of this age, before jitter.
+    /// The longest poll interval of a wait of this age.
     fn interval(&self, age: Duration) -> Duration {
-        (age / 20).clamp(self.run.poll_first, self.run.poll_last)
+        if age < Duration::from_secs(2) {
+            self.grace(age).min(self.run.poll_first * 3 / 2)
+        } else {
+            self.grace(age)
+        }
+    }
+
+    /// How long a wait with this timeout may be over it.
+    fn grace(&self, timeout: Duration) -> Duration {
+        (timeout / 20).clamp(self.run.poll_first, self.run.poll_last)
     }
 
     fn check_wait(&self, timeout: Duration) -> Result<(), String> {
@@ -648,7 +657,7 @@ impl Seen<'_> {
         } else {
             self.run.longest_call + self.silence(accepted, ended, Duration::MAX)
         };
-        let latest = deadline + self.interval(timeout) + read + stopped + TIMERS;
+        let latest = deadline + self.grace(timeout) + read + stopped + TIMERS;
         if ended > latest {
             return Err(format!(
                 "it was over {:.3} s after its deadline",
@@ -664,12 +673,11 @@ impl Seen<'_> {
         let Some((start, first, answered)) = first else {
             return Ok(());
         };
-        // A reading is due an interval (and a quarter, for the jitter) after the last one was sent. It takes a call, and
-        // who shares it looks again after the shortest interval.
+        // A reading is due an interval after the last one was sent. It takes a call, and who shares it looks again after
+        // the shortest interval.
         let due = |changed: Moment| {
             let age = (changed.at + self.run.poll_last).saturating_sub(accepted);
-            let bound =
-                self.interval(age) * 5 / 4 + self.run.longest_call * 2 + self.run.poll_first;
+            let bound = self.interval(age) + self.run.longest_call * 2 + self.run.poll_first;
             changed.at.max(answered.at) + bound
         };
         let changed = self.truth.changes().find(|&(moment, state)| {

@@ -66,9 +66,13 @@ const MORTAL: usize = 1;
 impl Cluster {
     /// Starts two hosts on one store.
     pub async fn start(arguments: &Arguments) -> anyhow::Result<Self> {
+        let manifest = match &arguments.from {
+            Some(path) => path.clone(),
+            None => arguments.host.manifest()?,
+        };
         let component = match &arguments.component {
             Some(path) => path.clone(),
-            None => project::build_manifest(&arguments.host.manifest()?)?,
+            None => project::build_manifest(&manifest)?,
         };
         let component = component
             .to_str()
@@ -77,16 +81,16 @@ impl Cluster {
             Some(Backend::Memory) => {
                 bail!("hosts cannot share a store in memory: choose another --store")
             }
-            // Passwords included.
-            Some(Backend::Redis { url, .. }) => (url.clone(), None),
-            Some(sqlite) => (sqlite.to_string(), None),
+            Some(store) => (store.clone(), None),
             None => {
                 let directory = TempDir::with_prefix("loopless-soak-")?;
                 let path = directory.path().join("store.db");
-                (format!("sqlite:{}", path.display()), Some(directory))
+                (Backend::Sqlite(path), Some(directory))
             }
         };
-        let mut options = vec!["--component", component, "--store", &store];
+        let kept = project::kept(&manifest, &store)?;
+        let mut options = vec!["--component", component];
+        options.extend(kept.iter().map(String::as_str));
         let quirks = arguments.quirks.to_string();
         options.extend(["--quirks", &quirks]);
         let lacks = arguments.host.platform().lacks;
