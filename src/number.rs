@@ -7,7 +7,7 @@
 /// Far beyond what anything here counts to, and far from what could overflow.
 pub(crate) const LAST: u64 = 1 << 61;
 
-/// The number that a value stands for. `None` for a value that is no number, or one beyond [`LAST`].
+/// The number that a value stands for. `None` for a value that is not a number, or one beyond [`LAST`].
 pub(crate) fn read(value: &[u8]) -> Option<i64> {
     let number = read_text(value).or_else(|| Some(i64::from_le_bytes(value.try_into().ok()?)))?;
     (number.unsigned_abs() <= LAST).then_some(number)

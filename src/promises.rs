@@ -93,7 +93,7 @@ const fn always(id: &'static str, text: &'static str) -> Promise {
     }
 }
 
-/// Kept where the store compares and swaps.
+/// Kept if the store has compare-and-swap.
 const fn with_atomics(id: &'static str, text: &'static str) -> Promise {
     Promise {
         needs_atomics: true,

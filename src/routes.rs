@@ -228,7 +228,7 @@ static OPENAPI: &str = {
     };
     match str::from_utf8(&DOCUMENT) {
         Ok(document) => document,
-        Err(_) => panic!("the description is no text"),
+        Err(_) => panic!("the description is not UTF-8"),
     }
 };
 

@@ -15,10 +15,10 @@
 //! | who | is trusted with |
 //! | --- | --- |
 //! | the operator | everything: variables, tokens, the store. `operator_token` is for `/lifespan` alone |
-//! | a writer: who has the `write_token`, or everyone where it is empty | changing every event and the service, and looking at them. Writers are not kept apart from each other |
-//! | a reader: who has the `read_token`, or everyone where it is empty | looking |
+//! | a writer: who has the `write_token`, or everyone if it is empty | changing every event and the service, and looking at them. Writers are not kept apart from each other |
+//! | a reader: who has the `read_token`, or everyone if it is empty | looking |
 //! | the host | everything. The component cannot defend itself against it |
-//! | others who write into the store | nothing of the events. They can delete or overwrite them, and are not noticed where they write what the component could have written |
+//! | others who write into the store | nothing of the events. They can delete or overwrite them, and are not noticed if they write what the component could have written |
 //!
 //! # Who may attack, and what stops them
 //!
@@ -30,7 +30,7 @@
 //! | to guess a token | nothing but its length: no attempt is counted. 32 random bytes, as in README, are not guessed | |
 //! | requests that make no sense | bounds on the path, the headers, the body (1 KiB), names (64 characters), times and list pages; 4xx with a problem document, and nothing is changed | `tests/fuzz.rs`, `tests/promises/errors.rs` |
 //! | to make the component trap, which would end the other requests of its instance | no `unwrap` outside tests, and arbitrary requests that find no panic; no unsafe code in the workspace but what wit-bindgen generates | `tests/fuzz.rs` |
-//! | waits and streams in great number | `instance_waits_max` an instance, then 429. The waits on an event share its reads (WASI 0.3), and each wait has an end. Where the host tells, a client that hangs up ends its wait | `tests/promises/access.rs`, `tests/harness/tests/host/front.rs` |
+//! | waits and streams in great number | `instance_waits_max` an instance, then 429. The waits on an event share its reads (WASI 0.3), and each wait has an end. If the host tells, a client that hangs up ends its wait | `tests/promises/access.rs`, `tests/harness/tests/host/front.rs` |
 //! | names in great number, to fill the store | with a `write_token`, only writers can. There is no bound on events, other than the store's own | |
 //! | `GET /healthz`, which needs no token | one read of the store a request, and an answer within 1.5 s (with WASI 0.3) | `tests/promises/access.rs` |
 //! | slow, broken or flooding connections | the platform. On `loopless-host`: bounds on connections, heads, bodies, responses and requests under way | `tests/harness/tests/host/front.rs` |

@@ -8,7 +8,7 @@ use crate::event::Polling;
 
 /// A host's variables.
 pub trait Variables: Send + Sync {
-    /// The value of `name`, or `None` where the application does not have this variable.
+    /// The value of `name`, or `None` if the application does not have this variable.
     fn get(&self, name: &str) -> impl Future<Output = Result<Option<String>, String>> + Send;
 }
 
@@ -19,7 +19,7 @@ pub struct Settings {
     pub polling: Polling,
     /// `wait_max_seconds`: the longest wait that a client may ask for.
     pub wait_max: Duration,
-    /// `stream_max_seconds`: how long a stream goes on before the client has to ask again; 0 is for ever.
+    /// `stream_max_seconds`: how long a stream goes on before the client has to ask again; 0 is forever.
     pub stream_max: Option<Duration>,
     /// `service_lease_seconds`: how long a runner of the service may be silent before another one takes over.
     pub service_lease: Duration,
@@ -63,7 +63,7 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// Where a value is not a whole number in its range, or the host cannot say what it is.
+    /// If a value is not a whole number in its range, or the host cannot say what it is.
     pub async fn read(variables: &impl Variables) -> Result<Self, Error> {
         let mut settings = Self::default();
         let Polling { first, last } = &mut settings.polling;
@@ -177,7 +177,7 @@ fn is_origin(text: &str) -> bool {
 ///
 /// # Errors
 ///
-/// Where the host cannot say what it is.
+/// If the host cannot say what it is.
 pub async fn operator_token(variables: &impl Variables) -> Result<Option<String>, Error> {
     filled(variables, "operator_token").await
 }

@@ -47,7 +47,7 @@ pub const LABEL: &str = "default";
 ///
 /// A dropped future may or may not have reached the store. Nothing here depends on which.
 pub trait Store: Send + Sync {
-    /// The value of `key`, or `None` where it has none.
+    /// The value of `key`, or `None` if it has none.
     fn get(&self, key: &str) -> impl Future<Output = Result<Option<Vec<u8>>, Error>> + Send;
 
     /// Gives `key` this value, whatever it had.
@@ -131,7 +131,8 @@ impl Error {
     /// The host has the store, but not for this component.
     pub fn access_denied() -> Self {
         Self::new(format!(
-            "the component may not open the store {LABEL:?}; name it in key_value_stores in spin.toml"
+            "the component may not open the store {LABEL:?}; in spin.toml, name it in key_value_stores, and for a component dependency, \
+             name key_value_stores in its inherit_configuration"
         ))
     }
 

@@ -66,7 +66,7 @@ pub trait Strategy: Send + Sync + Sized {
     ///
     /// # Errors
     ///
-    /// Where no event of this strategy wrote that.
+    /// If no event of this strategy wrote that.
     fn parse(value: Option<&[u8]>) -> Result<State, Foreign>;
 
     /// What became of an event that was read in the state `start`, and later in another state.
@@ -74,7 +74,7 @@ pub trait Strategy: Send + Sync + Sized {
 
     /// The states that somebody who saw `known` last has missed, in order, up to `now`: of more than `most`, the newest.
     ///
-    /// `None` where `known` is no state that the event can have had.
+    /// `None` if `known` is not a state that the event can have had.
     fn since(known: State, now: State, most: u64) -> Option<Vec<State>>;
 
     /// Sets the event, or clears it: [`Event::change`].

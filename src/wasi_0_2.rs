@@ -45,7 +45,7 @@ use bindings::fermyon::spin::{key_value, variables};
 fn until<T>(
     mut step: impl FnMut() -> Result<T, Pollable> + Send,
 ) -> impl Future<Output = T> + Send {
-    // Dropped before what it waits for: a host traps where the parent of a pollable goes first.
+    // Dropped before what it waits for: a host traps if the parent of a pollable goes first.
     let mut subscription: Option<CancelOnDropToken> = None;
     poll_fn(move |cx: &mut Context<'_>| {
         drop(subscription.take());

@@ -5,18 +5,19 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Mutex, Once};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use http::{Method, Request, StatusCode};
 use loopless_host::console::Output;
-use loopless_host::store::{Memory, Observed, Operation, Quirks, Store};
+use loopless_host::store::{self, Memory, Numbers, Observed, Operation, Quirks, Store};
 use loopless_host::{Builder, Harness, component};
 use support::{Build, send, text};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
-use wac_graph::CompositionGraph;
 use wac_graph::types::Package;
+use wac_graph::{CompositionGraph, EncodeError, PackageId};
 
 /// A component that uses events, and the build that it has as a dependency.
 #[derive(Clone, Copy)]
@@ -57,20 +58,85 @@ const READING: Duration = Duration::from_millis(125);
 const SET: &str = "{\"set\": true}";
 const CLEAR: &str = "{\"set\": false}";
 
+/// What Spin lets a dependency use if it inherits the component's stores.
+const STORES: [&str; 3] = [
+    "fermyon:spin/key-value@2.0.0",
+    "spin:key-value/key-value@3.0.0",
+    "wasi:keyvalue/store@0.2.0-draft2",
+];
+
 /// A component, composed with a build of loopless as Spin composes a component with its dependency: what that one exports
 /// and this one imports is joined, and the host provides what else they import. Its exports are those of the component.
 fn compose(component: &Path, build: Build) -> Vec<u8> {
+    plug(&read(component), &read(&build.path()))
+}
+
+/// The same, if the dependency inherits nothing but what is `inherited`.
+///
+/// Spin 4.1 gives the dependency an adapter for the rest first (`apply_deny_adapter` in its crate `spin-capabilities`).
+fn compose_without(
+    component: &Path,
+    build: Build,
+    inherited: &[&str],
+) -> Result<Vec<u8>, EncodeError> {
+    let adapter = component::build("tests/deny-adapter".as_ref()).unwrap();
+    let (loopless, adapter) = (read(&build.path()), read(&adapter));
     let mut graph = CompositionGraph::new();
-    let mut register = |name, path| {
-        let built = std::fs::read(path).unwrap();
-        let bytes = component::encode(&built).unwrap();
-        let package = Package::from_bytes(name, None, bytes, graph.types_mut()).unwrap();
-        graph.register_package(package).unwrap()
-    };
-    let component = register("component", component.to_owned());
-    let loopless = register("loopless", build.path());
+    let loopless = register(&mut graph, "loopless", &loopless);
+    let adapter = register(&mut graph, "adapter", &adapter);
+    let world = |package: PackageId| &graph.types()[graph[package].ty()];
+    let imports = &world(loopless).imports;
+    let denied: Vec<String> = world(adapter)
+        .exports
+        .keys()
+        .filter(|name| imports.contains_key(*name) && !inherited.contains(&name.as_str()))
+        .cloned()
+        .collect();
+    let exports: Vec<String> = world(loopless).exports.keys().cloned().collect();
+
+    let (instance, adapter) = (graph.instantiate(loopless), graph.instantiate(adapter));
+    for name in denied {
+        let denial = graph.alias_instance_export(adapter, &name).unwrap();
+        graph
+            .set_instantiation_argument(instance, &name, denial)
+            .unwrap();
+    }
+    for name in exports {
+        let export = graph.alias_instance_export(instance, &name).unwrap();
+        graph.export(export, &name).unwrap();
+    }
+    let loopless = graph.encode(Default::default())?;
+    Ok(plug(&read(component), &loopless))
+}
+
+fn plug(component: &[u8], loopless: &[u8]) -> Vec<u8> {
+    let mut graph = CompositionGraph::new();
+    let component = register(&mut graph, "component", component);
+    let loopless = register(&mut graph, "loopless", loopless);
     wac_graph::plug(&mut graph, vec![loopless], component).unwrap();
     graph.encode(Default::default()).unwrap()
+}
+
+fn register(graph: &mut CompositionGraph, name: &str, component: &[u8]) -> PackageId {
+    let package = Package::from_bytes(name, None, component, graph.types_mut()).unwrap();
+    graph.register_package(package).unwrap()
+}
+
+/// A built component.
+fn read(path: &Path) -> Vec<u8> {
+    let built = std::fs::read(path).unwrap();
+    component::encode(&built).unwrap().into_owned()
+}
+
+/// Starts to build what is composed here. Those builds that have a target directory of their own do not wait for the others.
+fn build_side_by_side() {
+    static STARTED: Once = Once::new();
+
+    STARTED.call_once(|| {
+        for Pair { build, .. } in ALL {
+            std::thread::spawn(move || build.path());
+        }
+    });
 }
 
 impl Pair {
@@ -78,6 +144,7 @@ impl Pair {
     fn composed(self) -> PathBuf {
         static COMPOSED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
+        build_side_by_side();
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.wasm", self.name));
         let mut composed = COMPOSED.lock().unwrap();
         if !composed.contains(&path) {
@@ -331,6 +398,106 @@ async fn a_variable_that_cannot_be_used_is_an_error_of_waits() {
             "{error}"
         );
         assert_eq!(ask(&doorbell, "PUT", "/door").await, "done");
+    }
+}
+
+/// A store whose swaps never come through.
+#[derive(Debug)]
+struct Stuck(Memory);
+
+#[async_trait]
+impl Store for Stuck {
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, store::Error> {
+        self.0.get(key).await
+    }
+
+    async fn set(&self, key: &str, value: &[u8]) -> Result<(), store::Error> {
+        self.0.set(key, value).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), store::Error> {
+        self.0.delete(key).await
+    }
+
+    async fn keys(&self) -> Result<Vec<String>, store::Error> {
+        self.0.keys().await
+    }
+
+    async fn swap(&self, _: &str, _: Option<&[u8]>, _: &[u8]) -> Result<bool, store::Error> {
+        Ok(false)
+    }
+
+    async fn increment(
+        &self,
+        key: &str,
+        delta: i64,
+        numbers: Numbers,
+    ) -> Result<i64, store::Error> {
+        self.0.increment(key, delta, numbers).await
+    }
+
+    fn numbers(&self) -> Numbers {
+        self.0.numbers()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_never_comes_through_is_contended() {
+    let [exact, _] = ASYNC;
+    let doorbell = exact.builder().store(Stuck(Memory::default()));
+    let doorbell = doorbell.start().await.unwrap();
+    assert_eq!(error(&doorbell, "PUT", "/door").await, "Error::Contended");
+    assert_eq!(ask(&doorbell, "GET", "/door").await, "false");
+}
+
+/// A host of the pair, whose dependency inherits nothing but what is `inherited`.
+async fn without(pair: Pair, inherited: &[&str]) -> Harness {
+    build_side_by_side();
+    let doorbell = component::build(pair.package.as_ref()).unwrap();
+    let composed = compose_without(&doorbell, pair.build, inherited).unwrap();
+    let path = format!("{}-{}-inherited.wasm", pair.name, inherited.len());
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(path);
+    std::fs::write(&path, composed).unwrap();
+    Harness::builder().component(path).start().await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_inherited_store_each_call_is_an_error_that_names_the_setting() {
+    let [exact, without_atomics @ ..] = ALL;
+    // Spin would give it a store of the adapter's and the host's compare-and-swap, which do not fit: it does not start.
+    let doorbell = component::build(exact.package.as_ref()).unwrap();
+    let mismatch = compose_without(&doorbell, exact.build, &[]).unwrap_err();
+    let mismatch = format!("{mismatch:?}");
+    assert!(
+        mismatch.contains("type mismatch for import `wasi:keyvalue/atomics@"),
+        "{mismatch}"
+    );
+
+    for pair in without_atomics {
+        let doorbell = without(pair, &[]).await;
+        for (method, path) in [
+            ("GET", "/door"),
+            ("PUT", "/door"),
+            ("DELETE", "/door"),
+            ("GET", "/door/wait/50"),
+        ] {
+            let error = error(&doorbell, method, path).await;
+            assert!(
+                error.contains("Store") && error.contains("inherit_configuration"),
+                "{}: {method} {path}: {error}",
+                pair.name
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_inherited_variables_waits_use_the_defaults() {
+    for pair in ALL {
+        let doorbell = without(pair, &STORES).await;
+        assert_eq!(ask(&doorbell, "GET", "/door/wait/50").await, "timed-out");
+        assert_eq!(ask(&doorbell, "PUT", "/door").await, "done");
+        assert_eq!(ask(&doorbell, "GET", "/door/wait/50").await, "set");
     }
 }
 

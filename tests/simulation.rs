@@ -127,7 +127,11 @@ fn a_host_that_crashed_refuses_and_a_restart_forgets_nothing() {
         assert_eq!(refused.result.unwrap_err(), Lost::Refused);
         host.restart().unwrap();
         assert!(is_set(&get(&host, "/events/door").await));
-        assert_eq!(host.lines(), [], "a crash is no failure of the component");
+        assert_eq!(
+            host.lines(),
+            [],
+            "a crash is not a failure of the component"
+        );
     });
     run.unwrap();
 }

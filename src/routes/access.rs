@@ -145,7 +145,7 @@ fn check_length(parts: &Parts) -> Result<(), Problem> {
 /// Whether a browser sends this request for a page of another site, one that is not allowed.
 ///
 /// Browsers say so in `Sec-Fetch-Site`, to servers with TLS and to those of their own machine. Older ones, and all others
-/// over plain HTTP, send the `Origin` with every change. What is no browser sends neither. (This is what
+/// over plain HTTP, send the `Origin` with every change. Other clients send neither. (This is what
 /// `CrossOriginProtection` of Go's `net/http` does; its documentation has the reasons.)
 fn is_cross_site(access: &Access, parts: &Parts) -> bool {
     let site = parts.headers.get(SEC_FETCH_SITE);

@@ -17,7 +17,7 @@ use crate::problem::Problem;
 /// The name in the path, if axum could read it.
 pub type NamePath = Result<Path<String>, PathRejection>;
 
-/// How many events a page has, where the client does not say.
+/// How many events a page has, if the client does not say.
 const PAGE: usize = 50;
 
 /// How many events a page has at most. Each costs a read.
@@ -91,7 +91,7 @@ pub async fn show<H: Host>(
             let wait = request::seconds("wait", &wait, settings.wait_max)?;
             (Some(wait), None)
         }
-        // A preference is no order: what is too much is cut down, and the client is told.
+        // A preference is not an order: what is too much is cut down, and the client is told.
         None => {
             let seconds = request::preferred_wait(&headers);
             let applied = seconds.map(|seconds| seconds.min(settings.wait_max.as_secs()));
@@ -254,7 +254,7 @@ pub async fn list<H: Host>(State(app): State<App<H>>, uri: Uri) -> Result<Respon
         .map(|after| {
             Name::new(&after).ok_or_else(|| {
                 bad(format!(
-                    "after is no name of an event. {}",
+                    "after is not the name of an event. {}",
                     request::names()
                 ))
             })

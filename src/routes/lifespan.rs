@@ -47,7 +47,7 @@ pub async fn shutdown<H: Background>(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Both, where there is no service: there is nothing to make beforehand, and nothing to end.
+/// Both, in a build without a service: there is nothing to make beforehand, and nothing to end.
 pub async fn nothing_to_do<H: Host>(
     State(app): State<App<H>>,
     uri: Uri,

@@ -19,7 +19,7 @@ pub fn bad(detail: impl Into<String>) -> Problem {
 /// The event's name, from the path.
 pub fn name(path: Result<Path<String>, PathRejection>) -> Result<Name, Problem> {
     let name = path.ok().and_then(|Path(name)| Name::new(&name));
-    name.ok_or_else(|| bad(format!("That is no name of an event. {}", names())))
+    name.ok_or_else(|| bad(format!("That is not the name of an event. {}", names())))
 }
 
 /// What a name is, in a sentence.
@@ -50,7 +50,7 @@ pub fn pressed(body: &[u8]) -> Option<bool> {
     }
 }
 
-/// The value of one parameter of the query. A query that has others, or this one twice, is refused: a parameter that
+/// The value of one parameter of the query. A query that has others, or this one twice, is rejected: a parameter that
 /// nobody reads is a misspelt one.
 pub fn parameters<const N: usize>(
     uri: &Uri,
@@ -76,7 +76,7 @@ pub fn parameters<const N: usize>(
 
 /// A time in seconds, such as `20` or `0.5`, that a client wants to wait.
 pub fn seconds(parameter: &str, text: &str, most: Duration) -> Result<Duration, Problem> {
-    // `f64` also reads the names of infinity and of what is no number.
+    // `f64` also reads the names of infinity and NaN.
     let is_decimal = text
         .bytes()
         .all(|byte| byte.is_ascii_digit() || b".eE+-".contains(&byte));
@@ -122,7 +122,7 @@ enum Tag<'a> {
     Opaque { text: &'a [u8], is_weak: bool },
 }
 
-/// The entity tags of a header, or `None` where it is no list of them (RFC 9110, 8.8.3 and 13.1).
+/// The entity tags of a header, or `None` if it is not a list of them (RFC 9110, 8.8.3 and 13.1).
 fn tags<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Vec<Tag<'a>>> {
     let mut tags = Vec::new();
     for value in headers.get_all(name) {
@@ -166,7 +166,7 @@ fn tag(text: &[u8]) -> Option<(Tag<'_>, &[u8])> {
 
 /// Whether the state is one that `If-None-Match` says the client knows.
 ///
-/// A header that is no list of entity tags matches nothing: the client gets the whole answer.
+/// A header that is not a list of entity tags matches nothing: the client gets the whole answer.
 pub fn is_known(headers: &HeaderMap, state: State) -> bool {
     let tags = tags(headers, &header::IF_NONE_MATCH).unwrap_or_default();
     let known = state.to_string();
@@ -197,7 +197,7 @@ impl Condition {
     }
 }
 
-/// The condition of a change, if there is one. A header that is no list of entity tags names none.
+/// The condition of a change, if there is one. A header that is not a list of entity tags names none.
 pub fn condition(headers: &HeaderMap) -> Option<Condition> {
     if !headers.contains_key(header::IF_MATCH) {
         return None;

@@ -17,7 +17,7 @@ use crate::service::{
 };
 use crate::settings::Settings;
 
-/// How long a stop waits where the client does not say.
+/// How long a stop waits if the client does not say.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often a stream looks how far the service has come.
@@ -141,7 +141,7 @@ pub async fn stopped<H: Background>(
     }
 }
 
-/// What the service is doing. Where its runner is lost, this request's instance takes over.
+/// What the service is doing. If its runner is lost, this request's instance takes over.
 pub async fn show<H: Background>(State(app): State<App<H>>, uri: Uri) -> Result<Response, Problem> {
     let [] = request::parameters(&uri, [])?;
     let settings = app.settings().await?;
@@ -204,7 +204,7 @@ impl Line {
     }
 }
 
-/// The line that the service has said last. 0 where it has never run.
+/// The line that the service has said last. 0 if it has never run.
 fn last_line(progress: &Look) -> Line {
     let run = progress.run();
     let said = 1 + progress.beats() + u64::from(progress.is_over());

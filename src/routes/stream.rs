@@ -67,7 +67,7 @@ impl<H: Host> sse::Source for Source<H> {
 }
 
 impl<H: Host> Source<H> {
-    /// What has happened since `known`. Without it, the current state; and where it is none of this event's states, the
+    /// What has happened since `known`. Without it, the current state; and if it is none of this event's states, the
     /// current state as a `reset`: the store has gone back.
     fn push_since(&self, known: Option<event::State>, messages: &mut Messages) {
         let now = self.seen.state;

@@ -90,7 +90,7 @@ impl<S: Atomics, C: Clock> Atomics for Patient<S, C> {
 /// A store whose asynchronous calls fail after [`PATIENCE`], if there is no answer.
 ///
 /// Counting, and comparing and swapping, are synchronous in `wasi:keyvalue`: they stop all requests of the instance,
-/// and cannot be given up. They are asked of a store that has just answered, and only of such a one; if need be, a read
+/// and cannot be given up. They are asked of a store that has just answered, and only of such a store; if need be, a read
 /// comes first.
 ///
 /// On hosts of WASI 0.2, all calls are synchronous. Nothing is bounded there.

@@ -23,7 +23,7 @@ const BACKOFF: Duration = Duration::from_millis(2);
 /// # What it promises
 ///
 /// *Every operation is linearizable* over all that use the same store, if the store's `get` and `swap` are and
-/// `increment` is atomic. Spin's Azure store is no such store: it keeps what `increment` wrote where no `get` can read it.
+/// `increment` is atomic. Spin's Azure store is not such a store: it keeps what `increment` wrote where no `get` can read it.
 /// The generation counts every change and never goes back, a change may be made [from one
 /// state only](Event::change_if), and a wait ends with a set if and only if there was one while it waited.
 ///
@@ -48,7 +48,7 @@ const BACKOFF: Duration = Duration::from_millis(2);
 /// writer that was held up between its look and its swap would set a much newer generation back to 1. The one
 /// operation that creates a value atomically on every backend is `increment`, by 0. It leaves a value that exists as
 /// it is, so it may arrive as late as it likes, and as often: a client below the component that asks for it again after a
-/// lost answer (as in spin issue 3563) adds nothing twice. SQLite's host writes it as eight bytes (and panics where it finds a
+/// lost answer (as in spin issue 3563) adds nothing twice. SQLite's host writes it as eight bytes (and panics if it finds a
 /// value of any other length, so the length has to stay), Redis and DynamoDB as decimal text. From then on, each swap
 /// starts from a value that is present, where every backend is exact.
 ///

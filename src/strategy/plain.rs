@@ -1,4 +1,4 @@
-//! [`Plain`]: on registers, where a host has no compare-and-swap.
+//! [`Plain`]: on registers, for hosts without compare-and-swap.
 
 use crate::clock::Clock;
 use crate::event::{Changed, Error, Event, Seen};
@@ -21,7 +21,7 @@ use crate::strategy::{Became, Condition, Foreign, Strategy, exact};
 ///
 /// # What it promises
 ///
-/// - *Setting, clearing, forgetting and looking are linearizable* where the store's `get`, `set` and `delete` are. A change
+/// - *Setting, clearing, forgetting and looking are linearizable* if the store's `get`, `set` and `delete` are. A change
 ///   takes effect at its write; one that found nothing to do, at its read.
 /// - *No wait misses a set or a pulse that completes while it waits*: its tag was never there before, and whoever
 ///   overwrites it does so with another new one. (A set that is forgotten again between two looks of a wait ends it with
@@ -35,7 +35,7 @@ use crate::strategy::{Became, Condition, Foreign, Strategy, exact};
 /// Two writers that race may write the same generation, and a late one a lower one. So generations order nothing here,
 /// and whether a change [changed](Changed::Yes) something is a guess: the state that was read may have been
 /// overwritten meanwhile. A change from one state only, and a lease, cannot be had from registers at all (Herlihy,
-/// *Wait-free synchronization*, 1991: registers have the consensus number 1). They are refused.
+/// *Wait-free synchronization*, 1991: registers have the consensus number 1). They are rejected.
 ///
 /// On a replicated store, such as that of Akamai Functions, all of this holds as far as the replica that is read has caught
 /// up. A read from an older replica looks like a change.

@@ -54,7 +54,7 @@ fn unreadable() -> Response {
     .into_response()
 }
 
-/// The request, as the router wants it. `None` where the host lets through what `http` does not.
+/// The request, as the router wants it. `None` if the host lets through what `http` does not.
 fn incoming(request: IncomingRequest) -> Option<Request<Body>> {
     let method = match request.method() {
         WasiMethod::Get => Method::GET,

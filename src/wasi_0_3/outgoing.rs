@@ -21,7 +21,7 @@ const PROBE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 ///
-/// Where the host refuses the headers.
+/// If the host rejects the headers.
 pub fn send(response: Response) -> Result<types::Response, ErrorCode> {
     if response.body().size_hint().exact().is_some() {
         return response.into_response();

@@ -1,7 +1,6 @@
 //! Building a component, and reading what was built.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,42 +11,39 @@ use anyhow::{Context, bail, ensure};
 use wasi_preview1_component_adapter_provider as adapter;
 use wit_component::ComponentEncoder;
 
+use crate::memo::Memo;
+
 /// What Rust calls the components of WASI 0.2 and 0.3.
 pub const TARGET: &str = "wasm32-wasip2";
 
 /// Builds the library of the cargo package in `directory` as a component, in release mode, and returns its path.
 ///
 /// The first call for a directory asks cargo, which decides whether there is anything to do and shows its progress on
-/// standard error. Later calls in this process return what the first one built. Where the target is missing, it is
+/// standard error. Later calls in this process return what the first one built. If the target is missing, it is
 /// installed with rustup, and that is said.
 ///
 /// # Errors
 ///
-/// An error that says which command failed, and what to do where that is known.
+/// An error that says which command failed, and what to do if that is known.
 pub fn build(directory: &Path) -> anyhow::Result<PathBuf> {
-    static BUILT: Mutex<BTreeMap<PathBuf, PathBuf>> = Mutex::new(BTreeMap::new());
+    static BUILT: Memo<PathBuf, PathBuf> = Memo::new();
 
-    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(component) = built.get(directory) {
-        return Ok(component.clone());
-    }
-    let component = run_cargo(directory)?;
-    built.insert(directory.into(), component.clone());
-    Ok(component)
+    BUILT.get_or_make(directory.into(), || run_cargo(directory))
 }
 
 /// Runs a command that builds a component, as `spin build` does, unless this process has run it before. Its output goes
 /// to standard error.
 ///
-/// Where the Rust target that it names (`--target`) is missing, it is installed with rustup, and that is said.
+/// If the Rust target that it names (`--target`) is missing, it is installed with rustup, and that is said.
 pub(crate) fn run(command: &str, directory: &Path) -> anyhow::Result<()> {
-    static RUN: Mutex<BTreeSet<(String, PathBuf)>> = Mutex::new(BTreeSet::new());
+    static RUN: Memo<(String, PathBuf), ()> = Memo::new();
 
-    let mut run = RUN.lock().unwrap_or_else(PoisonError::into_inner);
-    let key = (command.to_owned(), directory.to_owned());
-    if run.contains(&key) {
-        return Ok(());
-    }
+    RUN.get_or_make((command.to_owned(), directory.to_owned()), || {
+        run_command(command, directory)
+    })
+}
+
+fn run_command(command: &str, directory: &Path) -> anyhow::Result<()> {
     let words: Vec<_> = command.split([' ', '=']).collect();
     if let Some([_, target]) = words.windows(2).find(|words| words[0] == "--target") {
         install_target(directory, target)?;
@@ -62,16 +58,15 @@ pub(crate) fn run(command: &str, directory: &Path) -> anyhow::Result<()> {
         status.success(),
         "`{command}` failed ({status}); its messages are above"
     );
-    run.insert(key);
     Ok(())
 }
 
-/// The component that was built: these bytes, or, if they are a core module, what Spin makes of such a one when it loads
+/// The component that was built: these bytes, or, if they are a core module, what Spin makes of a module when it loads
 /// it.
 ///
 /// # Errors
 ///
-/// Where they are neither, or a module that says nothing of the component that it is meant to be.
+/// If they are neither, or a module that does not describe the component that it is for.
 pub fn encode(bytes: &[u8]) -> anyhow::Result<Cow<'_, [u8]>> {
     const MODULE: &[u8] = b"\0asm\x01\0\0\0";
 
@@ -182,6 +177,10 @@ fn without_package(mut command: Command) -> Command {
 
 /// Makes sure that the toolchain of `directory` can build for `target`.
 fn install_target(directory: &Path, target: &str) -> anyhow::Result<()> {
+    // rustup changes one toolchain at a time.
+    static INSTALLING: Mutex<()> = Mutex::new(());
+
+    let _installing = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
     let libraries = Command::new("rustc")
         .args(["--print", "target-libdir", "--target", target])
         .current_dir(directory)

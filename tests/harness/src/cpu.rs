@@ -28,7 +28,7 @@ pub fn tick(engine: &Engine) -> io::Result<()> {
 
 /// In how many epochs an instance has computed since it last paused.
 ///
-/// That is less than the time that went by, where the machine is busy with others: a guest is not blamed for them.
+/// That is less than the time that went by, if the machine is busy with others: a guest is not blamed for them.
 #[derive(Debug, Default)]
 pub struct Slices {
     used: AtomicU64,

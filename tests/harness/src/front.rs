@@ -398,7 +398,7 @@ type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A body that is being sent. It ends at the shutdown if it is a stream of server-sent events.
 ///
-/// Such a stream may go on for ever. Its clients come back by themselves, so that an end, unlike a broken connection,
+/// Such a stream may go on forever. Its clients come back by themselves, so that an end, unlike a broken connection,
 /// costs them nothing.
 pub struct Sent {
     body: Body,
@@ -456,7 +456,7 @@ struct Exchange {
     began: Instant,
     /// `None` while there is no response.
     status: Option<StatusCode>,
-    /// How long the body will be, where the head says that.
+    /// How long the body will be, if the head says so.
     length: Option<u64>,
     bytes: u64,
     is_whole: bool,

@@ -75,7 +75,7 @@ impl Default for Reuse {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// How many requests may be under way at the same time: from the head of each to the end of its response. A
-    /// [`Server`](crate::Server) refuses more with 503. The host sets aside address space for as many instances.
+    /// [`Server`](crate::Server) rejects more with 503. The host sets aside address space for as many instances.
     pub concurrent_requests: usize,
     /// How many bytes of memory an instance may have. It cannot get more; most guests end themselves then. `None`: as many
     /// as there are.
@@ -165,7 +165,7 @@ impl Program {
         let mut config = Config::new();
         config.wasm_component_model_async(true);
         config.epoch_interruption(true);
-        // Wasmtime's own cache of this user: compiling takes seconds in a debug build of this host. Where there is
+        // Wasmtime's own cache of this user: compiling takes seconds in a debug build of this host. If there is
         // no place for a cache, it is only slower.
         config.cache(Cache::from_file(None).ok());
         // Memories are kept and used again: an instance costs microseconds. Not every machine lets a process reserve
@@ -212,7 +212,7 @@ impl Program {
         matches!(**program, ProxyPre::P2(_))
     }
 
-    /// When its instances are reused, where the host's operator wants `reuse`.
+    /// When its instances are reused, if the host's operator wants `reuse`.
     fn reuse(&self, reuse: Reuse) -> Reuse {
         if !self.is_wasi_0_2() {
             return reuse;

@@ -26,6 +26,7 @@ use crate::component;
 use crate::console::{Console, Line, Output};
 use crate::guest::{Director, Instances, Life, Limits, Program, Reuse, RuntimeClock};
 use crate::manifest::Manifest;
+use crate::memo::Memo;
 use crate::outbound::Allowed;
 use crate::platform::{Interface, Platform};
 use crate::redis::{self, Outbound};
@@ -134,7 +135,7 @@ impl Harness {
 
     /// Sends a request and waits for the whole response.
     ///
-    /// A request that names no host goes to `localhost`. Where the component fails, the response is the host's: a
+    /// A request that names no host goes to `localhost`. If the component fails, the response is the host's: a
     /// problem document with status 500, 503 or 504.
     pub async fn send(&self, request: Request<impl Into<Bytes>>) -> Response<Bytes> {
         let request = request.map(|body| Full::new(body.into()));
@@ -151,7 +152,7 @@ impl Harness {
 
     /// Sends `GET path` and waits for the whole response, as [`send`](Self::send).
     ///
-    /// What is no path of a URL, with a slash first, is answered with 400 and reaches no component.
+    /// A `path` that is not a URL's, or does not begin with a slash, is answered with 400 and reaches no component.
     pub async fn get(&self, path: &str) -> Response<Bytes> {
         self.ask(Method::GET, path, Bytes::new()).await
     }
@@ -166,7 +167,7 @@ impl Harness {
             // Without the slash, it would be the name of a host.
             Ok(request) if path.starts_with('/') => self.send(request).await,
             _ => {
-                let detail = format!("{path:?} is no path of a URL.");
+                let detail = format!("{path:?} is not the path of a URL.");
                 problem(StatusCode::BAD_REQUEST, &detail).map(Bytes::from)
             }
         }
@@ -176,7 +177,7 @@ impl Harness {
     ///
     /// # Errors
     ///
-    /// Where there is no free port.
+    /// If there is no free port.
     pub async fn serve(&self) -> anyhow::Result<Server> {
         let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         Server::start(listener, self.clone())
@@ -231,7 +232,7 @@ impl Harness {
     ///
     /// # Cancel safety
     ///
-    /// A future that is dropped cancels the request. The instance may have done it, or not. Where it serves nobody else, it
+    /// A future that is dropped cancels the request. The instance may have done it, or not. If it serves nobody else, it
     /// is ended. Otherwise it goes on for them, and gets no more answers from the store for the request that was
     /// cancelled: an error, when the others have theirs. What a request leaves behind after its response is not cancelled.
     pub async fn handle<B>(&self, request: Request<B>) -> Response<WasiBody>
@@ -282,7 +283,7 @@ impl Harness {
         response
     }
 
-    /// Prints why an instance gave no response, where that is printed nowhere else.
+    /// Prints why an instance gave no response, if that is printed nowhere else.
     fn say(&self, call: &Call, error: &wasmtime::Error) {
         let is_said = error.is::<TrapOrPanicError>()
             || error.is::<ExpirationError>()
@@ -454,7 +455,7 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// Where the component does not build, does not load, or imports what this host does not have.
+    /// If the component does not build, does not load, or imports what this host does not have.
     pub async fn start(mut self) -> anyhow::Result<Harness> {
         let source = std::mem::replace(&mut self.source, Source::UnderTest);
         let (platform, limits) = (self.platform.clone(), self.limits);
@@ -559,9 +560,8 @@ pub(crate) fn program(
     limits: &Limits,
 ) -> anyhow::Result<Program> {
     type Key = (PathBuf, Vec<Interface>, usize);
-    static PROGRAMS: Mutex<BTreeMap<Key, Program>> = Mutex::new(BTreeMap::new());
+    static PROGRAMS: Memo<Key, Program> = Memo::new();
 
-    let mut programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
     let path = match source {
         Source::Component(path) => path,
         Source::Package(directory) => component::build(&directory)?,
@@ -573,14 +573,11 @@ pub(crate) fn program(
         }
     };
     let instances = limits.concurrent_requests;
-    let key = (path, platform.lacks.clone(), instances);
-    if let Some(program) = programs.get(&key) {
-        return Ok(program.clone());
-    }
-    let program = Program::load(&key.0, platform, instances)
-        .with_context(|| format!("cannot load the component {}", key.0.display()))?;
-    programs.insert(key, program.clone());
-    Ok(program)
+    let key = (path.clone(), platform.lacks.clone(), instances);
+    PROGRAMS.get_or_make(key, || {
+        Program::load(&path, platform, instances)
+            .with_context(|| format!("cannot load the component {}", path.display()))
+    })
 }
 
 /// Guests want a scheme and an authority, which HTTP/1.1 leaves out of the request line.
@@ -602,7 +599,7 @@ fn absolute<B>(mut request: Request<B>) -> Result<Request<B>, &'static str> {
     Ok(request)
 }
 
-/// What a client sees where the component gave no response.
+/// What a client sees if the component gave no response.
 fn failure(error: &wasmtime::Error) -> Response<String> {
     if error.is::<ExpirationError>() {
         problem(

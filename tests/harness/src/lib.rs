@@ -45,7 +45,7 @@
 //! | connect a real client | [`Harness::serve`] |
 //! | have several components behind one address | [`Routes`], [`Server::start`] |
 //!
-//! Where the component traps, every request of its instance is answered with 500, as on Spin, and the trap is among
+//! If the component traps, every request of its instance is answered with 500, as on Spin, and the trap is among
 //! the lines of standard error.
 //!
 //! # Components
@@ -80,7 +80,7 @@
 //!
 //! # Time
 //!
-//! A guest's clocks and sleeps are those of the tokio runtime; its calendar starts at the machine's. Where a test pauses the
+//! A guest's clocks and sleeps are those of the tokio runtime; its calendar starts at the machine's. If a test pauses the
 //! runtime's clock (`start_paused = true`, as above), the guest's time is virtual: it stands still while a task has work, and
 //! jumps when all of them sleep.
 //!
@@ -124,6 +124,7 @@ mod guest;
 mod harness;
 mod keyvalue;
 pub mod manifest;
+mod memo;
 mod outbound;
 pub mod platform;
 pub mod redis;

@@ -93,7 +93,7 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// Where it cannot be read, is no manifest of version 2, or asks for what this host cannot do: several components, a
+    /// If it cannot be read, is not a manifest of version 2, or asks for what this host cannot do: several components, a
     /// component to download, another trigger than HTTP.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let read = || {
@@ -164,7 +164,7 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// Where the command fails, or leaves no component behind.
+    /// If the command fails, or leaves no component behind.
     pub fn build(&self) -> anyhow::Result<PathBuf> {
         let directory = self.path.parent().unwrap_or(Path::new(""));
         let directory = Path::new(".").join(directory);
@@ -193,7 +193,7 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// Where a template names a variable that has neither, or that the application does not declare.
+    /// If a template names a variable that has neither, or that the application does not declare.
     pub fn variables(
         &self,
         given: &BTreeMap<String, String>,

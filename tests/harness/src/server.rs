@@ -38,7 +38,7 @@ pub struct Server {
 ///
 /// # Errors
 ///
-/// Where the address cannot be had: taken, or not this machine's.
+/// If the address cannot be had: taken, or not this machine's.
 pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
@@ -55,7 +55,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// Where the socket has no address.
+    /// If the socket has no address.
     pub fn start(listener: TcpListener, routes: impl Into<Routes>) -> anyhow::Result<Self> {
         Self::start_within(Bounds::default(), listener, routes)
     }

@@ -8,7 +8,7 @@
 //!
 //! The world's parts:
 //! - [`Database`]: the store, and an SQLite database. It remembers each [`Call`], so that a test can compare what clients saw with what was. It can
-//!   [hang](Database::hang) for a time or for ever, [go back](Database::go_back) to an earlier state or to nothing, and
+//!   [hang](Database::hang) for a time or forever, [go back](Database::go_back) to an earlier state or to nothing, and
 //!   [count twice](Faults::doubled).
 //! - [`Host`]: runs the component on the database, as a [`Harness`](crate::Harness) does. It can crash and start again.
 //!
@@ -75,7 +75,7 @@ impl Simulation {
     ///
     /// # Errors
     ///
-    /// Where the component does not load, or imports what the host does not have.
+    /// If the component does not load, or imports what the host does not have.
     pub fn load(component: impl Into<PathBuf>) -> anyhow::Result<Self> {
         let source = Source::Component(component.into());
         let program = program(source, &Platform::default(), &Limits::default())?;
@@ -86,7 +86,7 @@ impl Simulation {
     ///
     /// # Errors
     ///
-    /// Where there can be no runtime for it.
+    /// If there can be no runtime for it.
     pub fn run<T>(&self, seed: u64, scenario: impl AsyncFnOnce(World) -> T) -> std::io::Result<T> {
         self.run_in(seed, None, scenario)
     }

@@ -1,6 +1,6 @@
 //! What a component should not do, and a host must bear.
 //!
-//! `GET /loop` computes for ever, `GET /memory` needs 200 MiB, `GET /error` answers with an error instead of a response, and
+//! `GET /loop` computes forever, `GET /memory` needs 200 MiB, `GET /error` answers with an error instead of a response, and
 //! so does `POST /lifespan/startup` if the operator's token is `unruly`. `GET /` is as it should be.
 #![cfg(target_os = "wasi")]
 

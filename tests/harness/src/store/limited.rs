@@ -16,7 +16,7 @@ pub struct Quotas {
     pub value_bytes: Option<usize>,
     /// How often the store may be read in a second. A listing of the keys is one read.
     pub reads_per_second: Option<u32>,
-    /// How often it may be written in a second. Deletions, swaps and increments are writes, also where they change nothing.
+    /// How often it may be written in a second. Deletions, swaps and increments are writes, even if they change nothing.
     pub writes_per_second: Option<u32>,
 }
 

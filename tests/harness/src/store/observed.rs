@@ -155,7 +155,7 @@ impl Observed {
         self.hanging.send_replace(true);
     }
 
-    /// From now on, every increment is done twice, as where a client below this one asks again after a lost answer.
+    /// From now on, every increment is done twice, as when a client below this one asks again after a lost answer.
     pub fn count_twice(&self) {
         self.state().is_counting_twice = true;
     }

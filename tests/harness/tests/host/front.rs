@@ -1,4 +1,4 @@
-//! The front of the host: what it takes from clients, what it refuses, and that the others are served meanwhile.
+//! The front of the host: what it takes from clients, what it rejects, and that the others are served meanwhile.
 
 mod cancelled;
 mod fuzz;

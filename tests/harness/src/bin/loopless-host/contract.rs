@@ -72,7 +72,7 @@ impl Contract {
     ///
     /// # Errors
     ///
-    /// Where the document says nothing of that.
+    /// If the document says nothing of that.
     pub fn read(document: &Value) -> anyhow::Result<Self> {
         let build = &document["info"]["x-loopless"];
         let text = |key: &str| build[key].as_str().map(str::to_owned);

@@ -75,7 +75,7 @@ impl Controlled {
         }
     }
 
-    /// Does what the controller says, until it is gone. Without a controller, for ever.
+    /// Does what the controller says, until it is gone. Without a controller, forever.
     pub async fn obey(&self, harness: &Harness, server: &Server) {
         let Some(store) = &self.0 else {
             return pending().await;
@@ -90,7 +90,7 @@ impl Controlled {
                 Ok(Command::KillInstances) => harness.kill_instances(),
                 Ok(Command::Look) => {}
                 Err(error) => {
-                    eprintln!("{line:?} is no command: {error}");
+                    eprintln!("{line:?} is not a command: {error}");
                     return;
                 }
             }

@@ -48,7 +48,7 @@ impl Lifespan {
     ///
     /// # Errors
     ///
-    /// Where it says that it cannot start, or says nothing for too long.
+    /// If it says that it cannot start, or says nothing for too long.
     pub async fn startup(&self) -> anyhow::Result<()> {
         let path = "/lifespan/startup";
         let started = self.call(path, STARTUP).await;
@@ -59,7 +59,7 @@ impl Lifespan {
     ///
     /// # Errors
     ///
-    /// Where it could not stop what it had started, or took too long.
+    /// If it could not stop what it had started, or took too long.
     pub async fn shutdown(&self) -> anyhow::Result<()> {
         let path = "/lifespan/shutdown";
         let stopped = self.call(path, SHUTDOWN).await;
@@ -86,7 +86,7 @@ impl Lifespan {
     }
 }
 
-/// What a problem document says, or the whole body where it is none.
+/// What a problem document says, or the whole body if it is not one.
 fn detail(response: &Response<bytes::Bytes>) -> String {
     let document: Option<serde_json::Value> = serde_json::from_slice(response.body()).ok();
     let detail = document

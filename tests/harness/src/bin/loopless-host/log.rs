@@ -20,7 +20,7 @@ pub enum Format {
 ///
 /// # Errors
 ///
-/// Where `RUST_LOG` cannot be used.
+/// If `RUST_LOG` cannot be used.
 pub fn start(format: Option<Format>) -> anyhow::Result<()> {
     let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
         Ok(filter) if !filter.is_empty() => {

@@ -39,7 +39,7 @@ impl Host {
         }
     }
 
-    /// It, on the command line. Nothing where it is what is meant without it.
+    /// It, on the command line. Nothing if it is the default.
     pub fn argument(self) -> String {
         let value = self.to_possible_value().filter(|_| self != Self::default());
         value.map_or_else(String::new, |value| format!(" --host {}", value.get_name()))

@@ -152,7 +152,7 @@ fn check_variables(manifest: &Path, given: &[(String, String)]) -> anyhow::Resul
     Ok(())
 }
 
-/// The error, and, where the component is a build for another kind of host, which of the project's builds would work.
+/// The error, and, if the component is a build for another kind of host, which of the project's builds would work.
 fn advised(error: anyhow::Error, lacks: &[Interface]) -> anyhow::Error {
     if !error.chain().any(|cause| cause.is::<Lacking>()) {
         return error;
@@ -296,7 +296,7 @@ fn variable(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     if !is_variable_name(name) {
         return Err(format!(
-            "{name:?} is no name for a Spin variable: lower-case letters, digits and underscores, a letter first"
+            "{name:?} is not a name for a Spin variable: lower-case letters, digits and underscores, a letter first"
         ));
     }
     Ok((name.into(), value.into()))

@@ -159,7 +159,7 @@ pub fn record(times: &mut Histogram<u64>, time: Duration) {
 ///
 /// # Errors
 ///
-/// Where the server cannot be reached, or an answer is no success.
+/// If the server cannot be reached, or an answer is not a success.
 pub async fn load(
     to: &To,
     asked: Asked,

@@ -29,7 +29,7 @@ pub struct Answer {
     pub body: String,
 }
 
-/// Serves it for ever.
+/// Serves it forever.
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let answer: Answer =
         serde_json::from_str(&arguments.answer).context("the answer is not one")?;

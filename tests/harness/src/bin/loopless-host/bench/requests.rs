@@ -125,7 +125,7 @@ async fn page(server: &Server) -> anyhow::Result<Answer> {
     for (name, value) in &parts.headers {
         headers.push((name.to_string(), value.to_str()?.to_owned()));
     }
-    let body = String::from_utf8(body.into()).context("the page is no text")?;
+    let body = String::from_utf8(body.into()).context("the page is not UTF-8")?;
     Ok(Answer { headers, body })
 }
 

@@ -17,7 +17,7 @@ use super::world::{Client, Counts, Outcome, World};
 use crate::conformance::client::Answer;
 use crate::contract::Promise;
 
-/// How long a client pauses where there is no server.
+/// How long a client pauses if there is no server.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The body of a change.

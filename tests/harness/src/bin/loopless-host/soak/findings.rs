@@ -87,7 +87,7 @@ impl Findings {
         }
     }
 
-    /// How many there are of each kind, in words. `None` where there are none.
+    /// How many there are of each kind, in words. `None` if there are none.
     pub fn summary(&self) -> Option<String> {
         let counts = *self.counts();
         let found = Kind::ALL.iter().zip(counts).filter(|(_, count)| *count > 0);
@@ -111,7 +111,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Judges measurements that were made at even intervals, each while the host had nothing to do. `None` where there are too
+    /// Judges measurements that were made at even intervals, each while the host had nothing to do. `None` if there are too
     /// few.
     ///
     /// The first half is the warm-up: allocators and caches take what they keep. Of the other half, the medians of its two

@@ -83,7 +83,7 @@ impl Host {
         answer.with_context(|| format!("the host {} does not answer {command:?}", self.base))
     }
 
-    /// The memory that it has, in bytes. `None` where the system does not say.
+    /// The memory that it has, in bytes. `None` if the system does not say.
     pub fn memory(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()?)).ok()?;
         let line = status
@@ -93,7 +93,7 @@ impl Host {
         Some(kibibytes << 10)
     }
 
-    /// The processor time that it has taken so far. `None` where the system does not say.
+    /// The processor time that it has taken so far. `None` if the system does not say.
     pub fn cpu(&self) -> Option<Duration> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()?)).ok()?;
         // The name of the program comes first, and may have spaces in it.
@@ -105,7 +105,7 @@ impl Host {
         ))
     }
 
-    /// How many files it has open. `None` where the system does not say.
+    /// How many files it has open. `None` if the system does not say.
     pub fn files(&self) -> Option<usize> {
         let files = std::fs::read_dir(format!("/proc/{}/fd", self.id()?)).ok()?;
         Some(files.count())

@@ -76,7 +76,7 @@ impl Cluster {
         };
         let component = component
             .to_str()
-            .context("the component has a name that is no text")?;
+            .context("the component's path is not UTF-8")?;
         let (store, directory) = match &arguments.store {
             Some(Backend::Memory) => {
                 bail!("hosts cannot share a store in memory: choose another --store")
@@ -126,7 +126,7 @@ impl Cluster {
     /// Soaks them.
     pub async fn soak(mut self, mut soak: Soak) -> anyhow::Result<ExitCode> {
         for number in 0..self.hosts.len() {
-            // What is opened once, for the first request that needs it, is no leak.
+            // What is opened once, for the first request that needs it, is not a leak.
             soak.serves_fully(number).await;
             let idle = self.settles(number, None).await?;
             self.idle.push((idle, self.hosts[number].files()));

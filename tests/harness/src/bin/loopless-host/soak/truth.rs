@@ -36,7 +36,7 @@ pub struct Versions {
 }
 
 impl Versions {
-    /// The state, where there is no doubt.
+    /// The state, if there is no doubt.
     pub fn is_set(self) -> Option<bool> {
         (self.least == self.most).then_some(self.least % 2 == 1)
     }
@@ -107,7 +107,7 @@ impl Truth {
     ///
     /// # Errors
     ///
-    /// Where the state is not the one that it had to become.
+    /// If the state is not the one that it had to become.
     pub fn is_acknowledged(&self, sent: Instant, reading: Reading) -> Result<(), String> {
         let mut state = self.state();
         let now = Instant::now();
@@ -135,7 +135,7 @@ impl Truth {
     ///
     /// # Errors
     ///
-    /// Where it is none of those that were possible.
+    /// If it is none of those that were possible.
     pub fn is_seen(&self, reading: Reading) -> Result<(), String> {
         let versions = self.versions();
         self.check(versions, reading)?;

@@ -235,7 +235,7 @@ impl World {
         std::mem::take(&mut lock(&self.retired))
     }
 
-    /// Sends a request, and says what became of it. What there is no excuse for is a finding.
+    /// Sends a request, and says what became of it. A failure without an excuse is a finding.
     ///
     /// `is_contended`: many change the same event, and may be in each other's way.
     pub async fn ask(
