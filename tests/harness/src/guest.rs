@@ -1,47 +1,41 @@
-//! Instances of a component: what they are made from, how long they live, and what they see of the host.
+//! Instances of a component: how they are made of a [`Program`], and what they see of the host.
+
+mod life;
+mod program;
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::path::Path;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-
-use anyhow::Context as _;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use tokio_util::sync::CancellationToken;
-use wasmtime::component::{Component, GuestTaskId, Linker, ResourceTable};
-use wasmtime::{
-    Cache, Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, StoreContextMut,
-    StoreLimits, StoreLimitsBuilder,
-};
+use wasmtime::component::{GuestTaskId, ResourceTable};
+use wasmtime::{StoreContextMut, StoreLimits, StoreLimitsBuilder};
 use wasmtime_wasi::{
     HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView,
 };
 use wasmtime_wasi_http::handler::{
-    HandlerState, Instance, ProxyPre, ShouldAccept, WorkerExpiration, WorkerState, WorkerStatus,
+    HandlerState, Instance, ShouldAccept, WorkerExpiration, WorkerState, WorkerStatus,
 };
-use wasmtime_wasi_http::p2::bindings::ProxyPre as Wasi02;
-use wasmtime_wasi_http::p3::bindings::ServicePre as Wasi03;
 use wasmtime_wasi_http::{
     Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
 
-use crate::bindings;
 use crate::call::{Asker, Call};
-use crate::component;
 use crate::console::{Console, Output};
 use crate::cpu::{self, Slices};
 use crate::keyvalue::{self, Handles, KeyValue};
-use crate::platform::Platform;
 use crate::redis::Outbound;
 use crate::sqlite::Databases;
 use crate::store::{Quirks, Store};
-use crate::variables::{self, Variables};
+use crate::variables::Variables;
+
+pub use self::life::Life;
+pub use self::program::Program;
 
 /// When the host gives a request to an instance that has served others, and when it drops an instance.
 ///
@@ -154,147 +148,6 @@ impl WasiHttpHooks for NoOutgoingRequests {
     }
 }
 
-/// A component, compiled and linked: instances can be made of it.
-#[derive(Clone)]
-pub struct Program(Arc<ProxyPre<Guest>>);
-
-impl Program {
-    /// Compiles the component at `path`, and checks that this host has all that it imports, as far as the `platform`
-    /// has it. There will be room for so many `instances` at the same time.
-    pub fn load(path: &Path, platform: &Platform, instances: usize) -> anyhow::Result<Self> {
-        let mut config = Config::new();
-        config.wasm_component_model_async(true);
-        config.epoch_interruption(true);
-        // Wasmtime's own cache of this user: compiling takes seconds in a debug build of this host. If there is
-        // no place for a cache, it is only slower.
-        config.cache(Cache::from_file(None).ok());
-        // Memories are kept and used again: an instance costs microseconds. Not every machine lets a process reserve
-        // that much address space.
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances)?));
-        let engine = Engine::new(&config).or_else(|_| {
-            config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
-            Engine::new(&config)
-        })?;
-        cpu::tick(&engine)?;
-        let bytes = std::fs::read(path)?;
-        let component = Component::new(&engine, component::encode(&bytes)?)?;
-        let kind = component.component_type();
-        platform.check(kind.imports(&engine).map(|(name, _)| name))?;
-        let exports = |interface: &str| {
-            kind.exports(&engine)
-                .any(|(name, _)| name.starts_with(interface))
-        };
-
-        let program = linker(&engine)?.instantiate_pre(&component)?;
-        let program = if exports("wasi:http/handler@0.3.") {
-            ProxyPre::P3(Wasi03::new(program)?)
-        } else if exports("wasi:http/incoming-handler@0.2.") {
-            ProxyPre::P2(Wasi02::new(program)?)
-        } else {
-            anyhow::bail!(
-                "it exports neither wasi:http/handler (WASI 0.3) nor wasi:http/incoming-handler (WASI 0.2): it is no HTTP component"
-            );
-        };
-        Ok(Self(Arc::new(program)))
-    }
-
-    fn engine(&self) -> &Engine {
-        let Self(program) = self;
-        match &**program {
-            ProxyPre::P2(program) => program.engine(),
-            ProxyPre::P3(program) => program.engine(),
-        }
-    }
-
-    /// Whether its instances serve one request each, and nothing goes on after it.
-    fn is_wasi_0_2(&self) -> bool {
-        let Self(program) = self;
-        matches!(**program, ProxyPre::P2(_))
-    }
-
-    /// When its instances are reused, if the host's operator wants `reuse`.
-    fn reuse(&self, reuse: Reuse) -> Reuse {
-        if !self.is_wasi_0_2() {
-            return reuse;
-        }
-        Reuse {
-            requests: 1,
-            concurrent_requests: 1,
-            ..reuse
-        }
-    }
-}
-
-/// Room for so many instances of a component that serve requests at the same time.
-fn pool(instances: usize) -> anyhow::Result<PoolingAllocationConfig> {
-    /// Some serve none and are there: those that wait for the next one, or for what others left behind.
-    const IDLE: u32 = 1000;
-    /// A component has a few modules: its own, and those that join it to its imports. They share one memory.
-    const MODULES: u32 = 5;
-
-    let instances = u32::try_from(instances).context("too many instances")?;
-    let instances = instances.saturating_add(IDLE);
-    let modules = instances.saturating_mul(MODULES);
-    let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(instances)
-        .total_core_instances(modules)
-        .total_memories(instances)
-        .total_tables(modules)
-        .total_stacks(instances);
-    Ok(pool)
-}
-
-/// All that this host has.
-fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
-    let mut linker = Linker::<Guest>::new(engine);
-    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    wasmtime_wasi::p3::add_to_linker(&mut linker)?;
-    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
-    wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
-    bindings::spin::key_value::key_value::add_to_linker::<_, keyvalue::Data>(
-        &mut linker,
-        Guest::keyvalue,
-    )?;
-    bindings::fermyon::spin::key_value::add_to_linker::<_, keyvalue::Data>(
-        &mut linker,
-        Guest::keyvalue,
-    )?;
-    bindings::spin::redis::redis::add_to_linker::<_, keyvalue::Data>(&mut linker, Guest::keyvalue)?;
-    bindings::fermyon::spin::redis::add_to_linker::<_, keyvalue::Data>(
-        &mut linker,
-        Guest::keyvalue,
-    )?;
-    bindings::spin::sqlite::sqlite::add_to_linker::<_, keyvalue::Data>(
-        &mut linker,
-        Guest::keyvalue,
-    )?;
-    bindings::fermyon::spin::sqlite::add_to_linker::<_, keyvalue::Data>(
-        &mut linker,
-        Guest::keyvalue,
-    )?;
-    bindings::wasi::keyvalue::store::add_to_linker::<_, keyvalue::Data>(
-        &mut linker,
-        Guest::keyvalue,
-    )?;
-    bindings::wasi::keyvalue::batch::add_to_linker::<_, keyvalue::Data>(
-        &mut linker,
-        Guest::keyvalue,
-    )?;
-    bindings::wasi::keyvalue::atomics::add_to_linker::<_, keyvalue::Data>(
-        &mut linker,
-        Guest::keyvalue,
-    )?;
-    bindings::spin::variables::variables::add_to_linker::<_, variables::Data>(
-        &mut linker,
-        |guest| &mut guest.variables,
-    )?;
-    bindings::fermyon::spin::variables::add_to_linker::<_, variables::Data>(
-        &mut linker,
-        |guest| &mut guest.variables,
-    )?;
-    Ok(linker)
-}
-
 impl Guest {
     fn keyvalue(&mut self) -> keyvalue::View<'_> {
         keyvalue::View {
@@ -343,140 +196,6 @@ impl HostWallClock for RuntimeClock {
 
     fn now(&self) -> Duration {
         self.epoch.saturating_add(self.started.elapsed())
-    }
-}
-
-/// The life of one instance, which anybody may end.
-#[derive(Debug)]
-pub struct Life {
-    /// The instance's number: 1 is the first that its host made.
-    pub instance: u64,
-    /// Whether somebody has ended it.
-    killed: Arc<AtomicBool>,
-    /// Cancelled when calls of the store that were held back for abandoned requests get their answer, an error.
-    released: CancellationToken,
-    state: Mutex<LifeState>,
-}
-
-#[derive(Debug, Default)]
-struct LifeState {
-    /// Who has to be told of changes.
-    waker: Option<Waker>,
-    /// How many calls it has taken since it last had nothing to do.
-    calls: usize,
-    /// How many of them are answered.
-    answered: usize,
-    /// How many of them nobody wants answered any more.
-    abandoned: usize,
-    /// How many of its responses are being sent.
-    bodies: usize,
-}
-
-impl LifeState {
-    fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
-}
-
-impl Life {
-    fn new(instance: u64) -> Arc<Self> {
-        Arc::new(Self {
-            instance,
-            killed: Arc::default(),
-            released: CancellationToken::new(),
-            state: Mutex::default(),
-        })
-    }
-
-    /// Ends the instance, wherever it is. The requests that it serves fail.
-    pub fn kill(&self) {
-        self.killed.store(true, Ordering::Relaxed);
-        self.state().wake();
-    }
-
-    /// Whether it was [killed](Self::kill), or ended because nobody wanted what it did.
-    pub fn is_killed(&self) -> bool {
-        self.killed.load(Ordering::Relaxed)
-    }
-
-    /// The same, for somebody who asks when the instance is gone.
-    pub fn killed(&self) -> Arc<AtomicBool> {
-        self.killed.clone()
-    }
-
-    /// It has taken a call.
-    pub fn takes(&self) {
-        self.state().calls += 1;
-    }
-
-    /// Somebody has got the answer to a call of it.
-    pub fn answers(&self) {
-        let mut state = self.state();
-        state.answered += 1;
-        if state.abandoned > 0 {
-            state.wake();
-        }
-    }
-
-    /// Nobody wants this call of its answered any more.
-    pub fn abandons(&self) {
-        let mut state = self.state();
-        state.abandoned += 1;
-        state.wake();
-    }
-
-    /// Whether somebody has abandoned a call that may not have ended yet. It takes no more then: those would wait for the
-    /// same event as the abandoned ones, perhaps, and the errors of these would delay them.
-    pub fn has_abandoned(&self) -> bool {
-        self.state().abandoned > 0
-    }
-
-    /// A response of it begins to be sent.
-    pub fn begins_body(&self) {
-        self.state().bodies += 1;
-    }
-
-    /// A response of it was sent, or given up.
-    pub fn ends_body(&self) {
-        let mut state = self.state();
-        state.bodies -= 1;
-        if state.abandoned > 0 {
-            state.wake();
-        }
-    }
-
-    /// Whether it is over, when its worker is in this status.
-    ///
-    /// Wasmtime 48 has no way to cancel a guest's task (its issue 11833). What can be done is to end the instance, where
-    /// none but abandoned calls can have anything left to do in it; and otherwise, when all others have their answers, to
-    /// let the abandoned ones go on, with errors from the store, to the end of their own patience. (They are not made to
-    /// expire: a guest whose answer nobody takes would never end.)
-    fn poll(&self, cx: &Context<'_>, status: WorkerStatus) -> Poll<()> {
-        let mut state = self.state();
-        state.waker = Some(cx.waker().clone());
-        if status == WorkerStatus::Idle {
-            // All tasks have ended.
-            state.calls = 0;
-            state.answered = 0;
-            state.abandoned = 0;
-        } else if state.abandoned > 0 {
-            if state.abandoned == state.calls {
-                self.killed.store(true, Ordering::Relaxed);
-            } else if state.abandoned + state.answered == state.calls && state.bodies == 0 {
-                self.released.cancel();
-            }
-        }
-        if self.is_killed() {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, LifeState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

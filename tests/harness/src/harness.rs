@@ -1,15 +1,13 @@
 //! [`Harness`]: a host in a test, in one line.
 
-use std::collections::BTreeMap;
+mod builder;
+
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{self, Poll};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
 use bytes::Bytes;
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
@@ -22,18 +20,12 @@ use wasmtime_wasi_http::handler::{
 };
 
 use crate::call::{Call, Sending, Taker, Waiting};
-use crate::component;
-use crate::console::{Console, Line, Output};
-use crate::guest::{Director, Instances, Life, Limits, Program, Reuse, RuntimeClock};
-use crate::manifest::Manifest;
-use crate::memo::Memo;
-use crate::outbound::Allowed;
-use crate::platform::{Interface, Platform};
-use crate::redis::{self, Outbound};
+use crate::console::{Line, Output};
+use crate::guest::{Instances, Life};
 use crate::server::{Server, listen};
-use crate::sqlite::{self, Databases};
-use crate::store::{Limited, Memory, Quirks, Quotas, Store};
-use crate::variables::Variables;
+
+pub use self::builder::Builder;
+pub(crate) use self::builder::{Source, program};
 
 /// The authority of requests that name none.
 const AUTHORITY: Authority = Authority::from_static("localhost");
@@ -66,40 +58,6 @@ pub struct Usage {
     pub most_handles: usize,
 }
 
-/// How a [`Harness`] is set up. See [`Harness::builder`].
-pub struct Builder {
-    source: Source,
-    store: Arc<dyn Store>,
-    databases: Databases,
-    outbound: Outbound,
-    quirks: Quirks,
-    reuse: Reuse,
-    limits: Limits,
-    environment: BTreeMap<String, String>,
-    variables: BTreeMap<String, String>,
-    platform: Platform,
-    console: Option<Console>,
-    director: Option<Arc<dyn Director>>,
-    epoch: Option<Duration>,
-    instances: u64,
-}
-
-impl std::fmt::Debug for Builder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Builder")
-    }
-}
-
-/// Where the component comes from.
-#[derive(Debug)]
-pub(crate) enum Source {
-    /// The package under test, which cargo names in `CARGO_MANIFEST_DIR`.
-    UnderTest,
-    Package(PathBuf),
-    Component(PathBuf),
-    Manifest(PathBuf),
-}
-
 impl Harness {
     /// Starts a host in this process, without a socket, on the component of the package under test and an empty
     /// store in memory.
@@ -115,22 +73,7 @@ impl Harness {
 
     /// A host that differs from [`Harness::start`].
     pub fn builder() -> Builder {
-        Builder {
-            source: Source::UnderTest,
-            store: Arc::new(Memory::default()),
-            databases: Databases::default(),
-            outbound: Outbound::default(),
-            quirks: Quirks::default(),
-            reuse: Reuse::default(),
-            limits: Limits::default(),
-            environment: BTreeMap::new(),
-            variables: BTreeMap::new(),
-            platform: Platform::default(),
-            console: None,
-            director: None,
-            epoch: None,
-            instances: 0,
-        }
+        Builder::new()
     }
 
     /// Sends a request and waits for the whole response.
@@ -365,219 +308,6 @@ impl std::fmt::Debug for Harness {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Harness")
     }
-}
-
-impl Builder {
-    /// The component to run, built already. Without this, it is the package under test, which cargo names in
-    /// `CARGO_MANIFEST_DIR`.
-    pub fn component(mut self, path: impl Into<PathBuf>) -> Self {
-        self.source = Source::Component(path.into());
-        self
-    }
-
-    /// The directory of the cargo package to build and run, instead of the package under test. cargo runs a test in the
-    /// directory of its own package.
-    pub fn package(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.source = Source::Package(directory.into());
-        self
-    }
-
-    /// A Spin manifest (version 2), whose component is built with the manifest's own command, and gets the variables that
-    /// the manifest gives it. [`variable`](Self::variable) sets variables of its application then, as `spin up` does.
-    pub fn manifest(mut self, path: impl Into<PathBuf>) -> Self {
-        self.source = Source::Manifest(path.into());
-        self
-    }
-
-    /// The host to be like. Without this, Spin.
-    ///
-    /// Its request timeout is the host's, unless [`reuse`](Self::reuse) has a shorter one.
-    pub fn platform(mut self, platform: Platform) -> Self {
-        self.platform = platform;
-        self
-    }
-
-    /// The store called `default`. Without this, an empty one in memory.
-    pub fn store(mut self, store: impl Store) -> Self {
-        self.store = Arc::new(store);
-        self
-    }
-
-    /// The SQLite database with this label. Without any, there is an empty one in memory, called `default`.
-    ///
-    /// The component of a [`manifest`](Self::manifest) may open those that its `sqlite_databases` names. Another one may
-    /// open all.
-    pub fn database(mut self, label: impl Into<String>, database: impl sqlite::Database) -> Self {
-        self.databases.add(label, Arc::new(database));
-        self
-    }
-
-    /// Where all of the component's connections to a Redis lead. Without this, to the Redis that it names.
-    ///
-    /// The component of a [`manifest`](Self::manifest) may connect to what its `allowed_outbound_hosts` grants. Another one may
-    /// connect to all.
-    pub fn redis(mut self, server: impl redis::Server) -> Self {
-        self.outbound.server = Arc::new(server);
-        self
-    }
-
-    /// Whose `wasi:keyvalue` the component meets. Without this, an exact one.
-    pub fn quirks(mut self, quirks: Quirks) -> Self {
-        self.quirks = quirks;
-        self
-    }
-
-    /// When instances are reused and dropped. Without this, as Spin does.
-    pub fn reuse(mut self, reuse: Reuse) -> Self {
-        self.reuse = reuse;
-        self
-    }
-
-    /// What the host takes on at once, and what its instances may use.
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// Gives a Spin variable its value.
-    pub fn variable(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.variables.insert(name.into(), value.into());
-        self
-    }
-
-    /// Where the component's lines go. Without this, to [`Harness::lines`].
-    pub fn console(mut self, console: Console) -> Self {
-        self.console = Some(console);
-        self
-    }
-
-    /// Starts the host.
-    ///
-    /// # Errors
-    ///
-    /// If the component does not build, does not load, or imports what this host does not have.
-    pub async fn start(mut self) -> anyhow::Result<Harness> {
-        let source = std::mem::replace(&mut self.source, Source::UnderTest);
-        let (platform, limits) = (self.platform.clone(), self.limits);
-        let (program, manifest) = tokio::task::spawn_blocking(move || {
-            let manifest = match &source {
-                Source::Manifest(path) => Some(Manifest::read(path)?),
-                _ => None,
-            };
-            anyhow::Ok((program(source, &platform, &limits)?, manifest))
-        })
-        .await??;
-        if let Some(manifest) = manifest {
-            self.environment.extend(manifest.environment());
-            self.outbound.allowed = manifest.outbound_hosts(&self.variables)?;
-            self.variables = manifest.variables(&self.variables)?;
-            self.databases.grant(manifest.databases())?;
-        }
-        self.databases.complete()?;
-        self.start_program(program)
-    }
-
-    /// Lets a simulation stage the host. Its calendar starts at `epoch`, as the time since 1970, and its instances are
-    /// numbered from those on that were there before.
-    pub(crate) fn staged(
-        mut self,
-        director: Arc<dyn Director>,
-        epoch: Duration,
-        instances: u64,
-    ) -> Self {
-        self.director = Some(director);
-        // Nothing of a simulation is outside of it.
-        self.outbound.allowed = Allowed::NONE;
-        self.epoch = Some(epoch);
-        self.instances = instances;
-        self
-    }
-
-    /// Starts the host on a program that is loaded already.
-    pub(crate) fn start_program(self, program: Program) -> anyhow::Result<Harness> {
-        let now = match self.epoch {
-            Some(epoch) => epoch,
-            None => SystemTime::now().duration_since(UNIX_EPOCH)?,
-        };
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let console = match self.console {
-            Some(console) => console,
-            None => {
-                let lines = lines.clone();
-                Console::new(move |line| {
-                    lines
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .push(line);
-                })
-            }
-        };
-        let timeouts = [self.reuse.request_timeout, self.platform.request_timeout];
-        let reuse = Reuse {
-            request_timeout: timeouts.into_iter().flatten().min(),
-            ..self.reuse
-        };
-        let memories = [self.limits.memory, self.platform.memory];
-        let limits = Limits {
-            memory: memories.into_iter().flatten().min(),
-            ..self.limits
-        };
-        let store = match self.platform.quotas {
-            none if none == Quotas::default() => self.store,
-            quotas => Arc::new(Limited::new(self.store, quotas)),
-        };
-        Ok(Harness {
-            handler: ProxyHandler::new(Instances {
-                program,
-                reuse,
-                limits,
-                store,
-                databases: Arc::new(self.databases),
-                outbound: Arc::new(self.outbound),
-                quirks: self.quirks,
-                environment: self.environment.into_iter().collect(),
-                variables: Variables(Arc::new(self.variables)),
-                console,
-                clock: RuntimeClock::start(now),
-                made: AtomicU64::new(self.instances),
-                handles: Arc::default(),
-                lives: Mutex::default(),
-                director: self.director,
-            }),
-            requests: Arc::default(),
-            places: Arc::new(Semaphore::new(
-                limits.concurrent_requests.min(Semaphore::MAX_PERMITS),
-            )),
-            lines,
-        })
-    }
-}
-
-/// The program from this source, for this host. Built and compiled once in a process.
-pub(crate) fn program(
-    source: Source,
-    platform: &Platform,
-    limits: &Limits,
-) -> anyhow::Result<Program> {
-    type Key = (PathBuf, Vec<Interface>, usize);
-    static PROGRAMS: Memo<Key, Program> = Memo::new();
-
-    let path = match source {
-        Source::Component(path) => path,
-        Source::Package(directory) => component::build(&directory)?,
-        Source::Manifest(path) => Manifest::read(&path)?.build()?,
-        Source::UnderTest => {
-            let package = std::env::var_os("CARGO_MANIFEST_DIR")
-                .context("no component was named, and no cargo is running a test")?;
-            component::build(Path::new(&package))?
-        }
-    };
-    let instances = limits.concurrent_requests;
-    let key = (path.clone(), platform.lacks.clone(), instances);
-    PROGRAMS.get_or_make(key, || {
-        Program::load(&path, platform, instances)
-            .with_context(|| format!("cannot load the component {}", path.display()))
-    })
 }
 
 /// Guests want a scheme and an authority, which HTTP/1.1 leaves out of the request line.
