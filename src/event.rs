@@ -129,7 +129,8 @@ pub enum Changed {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Polling {
-    /// How far apart the readings of a new wait are, at most. They are at most half as far again apart until it is 2 s old.
+    /// How far apart the readings of a new wait are, at most. Until the wait is 2 s old, that grows to at most 1.5 times
+    /// as much.
     pub first: Duration,
     /// How far apart the readings of an old wait are, at most.
     pub last: Duration,

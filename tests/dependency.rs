@@ -52,8 +52,8 @@ const ALL: [Pair; 3] = [
     },
 ];
 
-/// A reading of a wait that is old, with its jitter.
-const READING: Duration = Duration::from_millis(125);
+/// The longest poll interval.
+const READING: Duration = Duration::from_millis(100);
 
 const SET: &str = "{\"set\": true}";
 const CLEAR: &str = "{\"set\": false}";
