@@ -52,8 +52,8 @@ const ALL: [Pair; 3] = [
     },
 ];
 
-/// The longest poll interval.
-const READING: Duration = Duration::from_millis(100);
+/// The longest poll interval, and what timers are late.
+const READING: Duration = Duration::from_millis(110);
 
 const SET: &str = "{\"set\": true}";
 const CLEAR: &str = "{\"set\": false}";
