@@ -373,9 +373,9 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
     ///
     /// A wait on a set event returns at once, after one read. Otherwise it ends soon after a set that completes
     /// while it waits, even if a clear follows at once. It is over at most a twentieth of `timeout` late, within the
-    /// bounds of [`Polling`] (later only if the store keeps its first read waiting longer, or, on WASI 0.2, where no read can be given up, its last).
+    /// bounds of [`Polling`]; later only if the store keeps its first read waiting longer, or, on WASI 0.2, where no
+    /// read can be given up, its last. A set just before the end is seen if the store answers within half of that time.
     /// Whether it may say [`Waited::Set`] without a set while it waited is for the [strategy](crate::strategy) to say.
-    /// A set just before the end is seen if the store answers within half of that.
     ///
     /// ```
     /// # loopless::event::example(async |events, door| {
