@@ -91,7 +91,7 @@
 //! | `store-sqlite` | Spin 4.1 and newer, in [SQLite](sqlite::Sqlite) | `deploy/spin-sqlite.toml` | 0.3 | exact |
 //! | `wasi-0-2,store-sqlite` | Fermyon Cloud, Spin 2.3 to 3, in SQLite | `deploy/fermyon-cloud-sqlite.toml` | 0.2 | exact, without the service |
 //! | `store-redis` | Akamai Functions, Spin 4.1 and newer, in [Redis](redis::Redis) | `deploy/akamai-functions-redis.toml` | 0.3 | exact |
-//! | `wasi-0-2,store-redis` | Spin 2.5 to 3, in Redis | `deploy/spin-3-redis.toml` | 0.2 | exact, without the service |
+//! | `wasi-0-2,store-redis` | Spin 2.4 to 3, in Redis | `deploy/spin-3-redis.toml` | 0.2 | exact, without the service |
 //!
 //! [`promises`] has what each of them promises. The features choose three things, in this file: the edge
 //! (`wasi_0_3.rs` or `wasi_0_2.rs`), the strategy and the store. To support compare-and-swap in another form, implement
