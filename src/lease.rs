@@ -59,7 +59,7 @@
 //! | `service/runs/<term>` | a `Record`, in JSON | the term's holder, and nobody else |
 //!
 //! - A beat is an `increment`, whose answer is true on every backend: if it is the number that the holder expects, the beat
-//!   happened in its term. Any other answer says that the term is over. (A beat is no swap, because Spin never frees the handle
+//!   happened in its term. Any other answer says that the term is over. (A beat is not a swap, because Spin never frees the handle
 //!   of one: an instance would be out of them after 256 beats.)
 //! - Before a successor takes the lease it seals the beats of the term before, by a swap from the very number that it saw. If the
 //!   holder has moved since, the swap fails, and it is alive. If not, the number of its beats is final: none is lost or counted
@@ -380,7 +380,7 @@ impl<'a, S: Atomics, C: Calendar> Lease<'a, S, C> {
     /// Takes the lease as that look saw it: where it was [free](Standing::Free), for a new run, and otherwise to go on with the
     /// run.
     ///
-    /// Whoever held it then is out, whether it is alive or not. Where that is not meant, ask for the
+    /// Whoever held it then is out, whether it is alive or not. If that is not meant, ask for the
     /// [`standing`](Self::standing) first.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ const SWAP: &str =
 /// How many keys Redis looks at in one step of a scan. Others are served between the steps.
 const SCAN_STEP: &str = "1000";
 
-/// What Redis says of a value that is no string, and of a string that is no number. It has done nothing then.
+/// What Redis says of a value that is not a string, and of a string that is not a number. It has done nothing then.
 const OTHER_VALUES: [&str; 2] = ["WRONGTYPE", "not an integer"];
 
 /// A part of Redis' answer.
@@ -35,7 +35,7 @@ pub enum Reply {
 pub enum Failure {
     /// The variable with the address cannot be used.
     NoAddress(String),
-    /// That is no address, or the component may not connect to it.
+    /// That is not an address, or the component may not connect to it.
     InvalidAddress,
     /// The host opens no more connections.
     TooManyConnections,
@@ -94,7 +94,7 @@ pub trait Client: Send + Sync {
     ///
     /// # Errors
     ///
-    /// Where the URL cannot be used, or nobody answers there.
+    /// If the URL cannot be used, or nobody answers there.
     fn open(&self, url: String) -> impl Future<Output = Result<Self::Connection, Failure>> + Send;
 
     /// Executes one command, and returns the parts of its answer in one list: those of nested lists follow each other.
@@ -143,7 +143,7 @@ impl<C: Client, V: Variables> Redis<C, V> {
     }
 
     /// Executes a command that changes nothing. If the connection has broken since it was last used, tries a new one at once: a
-    /// Redis that was restarted meanwhile is no failure.
+    /// Redis that was restarted meanwhile is not a failure.
     async fn read(
         &self,
         command: &'static str,
@@ -407,7 +407,7 @@ mod tests {
         let store = store([value("1"), value("1"), broken(), value("2")]);
         assert_eq!(at_once(store.get("a")), Ok(Some(b"1".to_vec())));
         assert_eq!(at_once(store.get("a")), Ok(Some(b"1".to_vec())));
-        // It broke since, which is no failure of a read.
+        // It broke since, which is not a failure of a read.
         assert_eq!(at_once(store.get("a")), Ok(Some(b"2".to_vec())));
         assert_eq!(
             asked(store),

@@ -47,7 +47,7 @@
 //!
 //! An allowed origin may do what the application's own page may do. Its scripts are as trusted as this component's.
 //!
-//! **Who writes into the store.** A value that no build of the component writes is 500, and is left alone; a key that is no name
+//! **Who writes into the store.** A value that no build of the component writes is 500, and is left alone; a key that is not a name
 //! is passed over. Tested in `tests/promises/errors.rs`. To make up events, it is enough to write into the store.
 //!
 //! **A store that misbehaves**, by a fault or because somebody makes it.

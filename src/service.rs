@@ -324,7 +324,7 @@ impl<'a, S: Atomics, C: Calendar> Service<'a, S, C> {
         loop {
             let until = TICK * ticks;
             match cancellation.newer(runner.cancel, started, until).await {
-                // Where the store has gone back, it is set without a set.
+                // If the store has gone back, it is set without a set.
                 Ok(Some(newer))
                     if newer.state.is_set() || was_set(runner.cancel.state, newer.state) =>
                 {

@@ -186,7 +186,7 @@ pub async fn operator_token(variables: &impl Variables) -> Result<Option<String>
 ///
 /// # Errors
 ///
-/// Where it is missing or empty, or the host cannot say what it is.
+/// If it is missing or empty, or the host cannot say what it is.
 pub async fn redis_url(variables: &impl Variables) -> Result<String, Error> {
     let name = "redis_url";
     filled(variables, name).await?.ok_or_else(|| Error {

@@ -13,7 +13,7 @@ const KEYS: &str = "SELECT key FROM loopless";
 const SET: &str = "INSERT INTO loopless (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
 const DELETE: &str = "DELETE FROM loopless WHERE key = ?1";
 const SWAP: &str = "UPDATE loopless SET value = ?3 WHERE key = ?1 AND value = ?2";
-/// What is no number has a row all the same, which this leaves alone and does not return.
+/// A value that is not a number has a row all the same, which this leaves alone and does not return.
 const INCREMENT: &str = "INSERT INTO loopless (key, value) VALUES (?1, ?2) \
     ON CONFLICT (key) DO UPDATE SET value = value + excluded.value WHERE typeof(value) = 'integer' RETURNING value";
 

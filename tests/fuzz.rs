@@ -28,7 +28,7 @@ use support::arbitrary::{
 };
 use tokio::runtime::Runtime;
 
-/// Waits and streams end after a second, which is no time here.
+/// Waits and streams end after a second of virtual time.
 const SHORT: [(&str, &str); 2] = [("wait_max_seconds", "1"), ("stream_max_seconds", "1")];
 
 /// Everyone may do everything, or nobody may without a token.

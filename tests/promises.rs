@@ -1,6 +1,6 @@
 //! Every promise, on the real component of each build that makes it.
 //!
-//! The files in `promises/` are compiled once for each build. Where a build promises less, they check what it does
+//! The files in `promises/` are compiled once for each build. If a build promises less, they check what it does
 //! instead.
 #![allow(clippy::duplicate_mod, reason = "the same tests, on another build")]
 

@@ -85,7 +85,7 @@ impl<S: Atomics> Stored<'_, S> {
     /// Makes what is missing for the first term, and checks what is there.
     pub(super) async fn prepare(&self) -> Result<(), Error> {
         for key in [self.lease_key(), self.terms_key()] {
-            // The look comes first, because a host may trap where the value is no number.
+            // The look comes first, because a host may trap if the value is not a number.
             match self.store.get(&key).await? {
                 None => drop(self.store.increment(&key, 0).await?),
                 Some(value) if number::read(&value).is_none() => return Err(foreign(key)),
@@ -95,7 +95,7 @@ impl<S: Atomics> Stored<'_, S> {
         Ok(())
     }
 
-    /// Makes the value that holds the current term, where there is none.
+    /// Creates the value that holds the current term, if there is none.
     pub(super) async fn make_lease(&self) -> Result<(), Error> {
         self.store.increment(&self.lease_key(), 0).await?;
         Ok(())
@@ -161,7 +161,7 @@ impl<S: Atomics> Stored<'_, S> {
     /// A term that nobody else has.
     pub(super) async fn ticket(&self) -> Result<u64, Error> {
         let key = self.terms_key();
-        // One more read, because a host may trap where the value is no number.
+        // One more read, because a host may trap if the value is not a number.
         let value = self.store.get(&key).await?;
         if value.is_some_and(|value| number::read(&value).is_none()) {
             return Err(foreign(key));

@@ -161,7 +161,7 @@ pub async fn change<H: Host>(
     Ok(view.response())
 }
 
-/// The button of the event's page, without a script: a form knows no `PUT`. It gets the page again.
+/// The button of the event's page, without a script: a form cannot send a `PUT`. It gets the page again.
 pub async fn press<H: Host>(
     State(app): State<App<H>>,
     name: NamePath,

@@ -29,7 +29,7 @@ impl SequentialSpec for Flag {
     }
 
     fn is_valid_step(&mut self, operation: &Operation, outcome: &Outcome) -> bool {
-        // A wait is no step but a time: `Wait` has a promise of its own.
+        // A wait is not a step but a time: `Wait` has a promise of its own.
         *operation == Operation::Wait || self.invoke(operation) == *outcome
     }
 }

@@ -66,7 +66,7 @@ async fn a_pulse_is_told_as_its_two_changes() {
     sleep(Duration::from_secs(5)).await;
     put(&host, SET).await;
     put(&host, CLEAR).await;
-    // Where nobody has seen it set, nobody knows the tag of that.
+    // If nobody has seen it set, nobody knows the tag of that.
     let set = client.next().await.unwrap();
     assert_eq!(change(&set).0, 1);
     is_told(&mut client, 2).await;
@@ -102,7 +102,7 @@ async fn who_comes_back_is_told_what_was_missed_and_nothing_twice() {
     put(&host, CLEAR).await;
     is_told(&mut client, 6).await;
 
-    // What is no id.
+    // What is not an id.
     for id in ["x", "-1", ""] {
         let mut client = connect(&host, &[("last-event-id", id)]).await;
         is_told(&mut client, 6).await;

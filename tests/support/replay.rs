@@ -76,7 +76,7 @@ impl Replay {
         }
     }
 
-    /// Nobody ever writes keys that begin with `prefix`: to read one is no step.
+    /// Nobody ever writes keys that begin with `prefix`: to read one is not a step.
     pub fn with_constant(mut self, prefix: &'static str) -> Self {
         self.constant = Some(prefix);
         self
@@ -93,7 +93,7 @@ impl Replay {
         self.run.lock().unwrap()
     }
 
-    /// The recorded answer to the next step, or, where there is none yet, a wait for it that does not end.
+    /// The recorded answer to the next step, or, if there is none yet, a wait for it that does not end.
     async fn ask(&self, key: &str, step: Step) -> Answer {
         let answer = {
             let mut run = self.run();

@@ -83,7 +83,7 @@ impl Call {
     /// Nobody waits for the answer any more.
     fn abandon(&self) {
         self.abandoned.cancel();
-        // Where no instance has it yet, the one that takes it will see.
+        // If no instance has it yet, the one that takes it will see.
         self.count();
     }
 

@@ -159,7 +159,7 @@ impl Manifest {
 
     /// Builds the component with the manifest's command, if it has one, and returns the component's path.
     ///
-    /// A command runs once in a process. Its output goes to standard error. Where it names a Rust target (`--target`) that is
+    /// A command runs once in a process. Its output goes to standard error. If it names a Rust target (`--target`) that is
     /// missing, the target is installed with rustup.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ pub use ::redis::Value;
 /// Why a guest gets no connection, or no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// That is no address, or the guest may not connect to it.
+    /// That is not an address, or the guest may not connect to it.
     #[error("the address is not one of a Redis that may be connected to")]
     InvalidAddress,
     /// The host opens no more connections.

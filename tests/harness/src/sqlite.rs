@@ -130,7 +130,7 @@ impl Databases {
     ///
     /// # Errors
     ///
-    /// Where the host does not have one of them, as on Spin.
+    /// If the host does not have one of them, as on Spin.
     pub fn grant(&mut self, labels: impl IntoIterator<Item = String>) -> anyhow::Result<()> {
         let granted: BTreeSet<_> = labels.into_iter().collect();
         for label in &granted {

@@ -53,7 +53,7 @@ impl Connection {
                 std::fs::create_dir_all(directory)?;
             }
             let connection = rusqlite::Connection::open(path)?;
-            // What is no database is found out now, and not by a guest.
+            // A file that is not a database is found out now, and not by a guest.
             connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
             anyhow::Ok(connection)
         };

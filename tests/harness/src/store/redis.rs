@@ -128,7 +128,7 @@ impl Redis {
     }
 
     /// Runs an operation that changes nothing. If the connection had broken since the last one, tries a new one at once:
-    /// a Redis that was restarted meanwhile is no failure.
+    /// a Redis that was restarted meanwhile is not a failure.
     async fn read<T, F: Future<Output = RedisResult<T>>>(
         &self,
         operation: impl Fn(MultiplexedConnection) -> F,

@@ -89,7 +89,7 @@ impl Drop for Browser {
 }
 
 impl Browser {
-    /// Starts one with these arguments and preferences. Where there is none, says so; but CI must have one.
+    /// Starts one with these arguments and preferences. If there is none, says so; but CI must have one.
     pub async fn start(arguments: &[&str], preferences: Value) -> Option<Self> {
         let chromium = program(&["chromium", "chromium-browser", "google-chrome"]);
         let (Some(chromium), Some(chromedriver)) = (chromium, program(&["chromedriver"])) else {

@@ -471,7 +471,7 @@ async fn https(pair: CertifiedKey<KeyPair>, upstream: Arc<str>) -> String {
                     async { Ok::<_, Infallible>(answer.await) }
                 });
                 let builder = auto::Builder::new(TokioExecutor::new()).http2_only();
-                // A client that goes away is no concern of this server's.
+                // A client that goes away does not concern this server.
                 _ = builder
                     .serve_connection(TokioIo::new(stream), service)
                     .await;

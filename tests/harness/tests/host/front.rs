@@ -171,7 +171,7 @@ async fn a_body_that_does_not_come_is_408_and_closed() {
         assert!(head.contains("connection: close"), "{head}");
         assert!(detail.contains("--body-timeout"), "{detail}");
     }
-    // A body that comes, but for ever, is no better.
+    // A body that never ends is not better.
     let head = "POST /change_event HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     let mut client = Client::sends(&host, head).await;
     let mut drip = tokio::time::interval(Duration::from_millis(20));

@@ -71,7 +71,7 @@ pub struct Arguments {
     #[arg(long, value_name = "PATH", conflicts_with = "host")]
     component: Option<PathBuf>,
 
-    /// A Spin manifest whose component to build and soak. Where that keeps its events in SQLite or a Redis itself, that is what
+    /// A Spin manifest whose component to build and soak. If that keeps its events in SQLite or a Redis itself, that is what
     /// `--store` names
     #[arg(long, value_name = "MANIFEST", conflicts_with_all = ["host", "component"])]
     from: Option<PathBuf>,

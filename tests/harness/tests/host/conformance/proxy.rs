@@ -51,7 +51,7 @@ impl Server {
                         }
                     });
                     let builder = auto::Builder::new(TokioExecutor::new());
-                    // A client that goes away is no concern of this server's.
+                    // A client that goes away does not concern this server.
                     _ = builder
                         .serve_connection(TokioIo::new(stream), service)
                         .await;

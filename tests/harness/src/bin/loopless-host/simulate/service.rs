@@ -344,7 +344,7 @@ impl Run<'_> {
         violations
     }
 
-    /// Where no answer is lost and nobody dies, the terms were sealed with as many ticks as were said. A beat that is made
+    /// If no answer is lost and nobody dies, the terms were sealed with as many ticks as were said. A beat that is made
     /// twice, and sealed by another runner before its own one knows, counts for more: nobody can tell.
     fn check_count(&self, said: usize) -> Option<String> {
         let is_sure = matches!(

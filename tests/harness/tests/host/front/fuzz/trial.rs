@@ -137,7 +137,7 @@ fn count(told: &[u8], answers: &mut Answers) -> Result<(), String> {
 /// Sends this over a connection of its own, and returns what came until its end.
 pub(super) async fn tell(address: String, input: Input) -> Vec<u8> {
     let mut told = Vec::new();
-    // Where nobody listens any more, the request of every case says so.
+    // If nobody listens any more, the request of every case says so.
     let Ok(mut stream) = TcpStream::connect(address).await else {
         return told;
     };

@@ -27,7 +27,7 @@ impl Seen<'_> {
                 None => Err("the stream did not begin with the state".into()),
             };
         }
-        // That it was forgotten comes last, and is no step from one state to the next.
+        // That it was forgotten comes last, and is not a step from one state to the next.
         let steps = &versions[..versions.len() - usize::from(is_forgotten)];
         if self.run.contract.keeps(Promise::Counted) {
             let known = [last_event_id].into_iter();

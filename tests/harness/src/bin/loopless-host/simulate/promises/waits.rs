@@ -109,7 +109,7 @@ impl Seen<'_> {
     }
 
     /// A read of this request's instance that showed that the event `is_due`, after the start of a wait that still took no
-    /// notice. Where the store goes back, this is all that can be asked: a state may come back between two looks.
+    /// notice. If the store goes back, this is all that can be asked: a state may come back between two looks.
     fn slept_through(
         &self,
         start: &Call,
