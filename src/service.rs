@@ -8,8 +8,8 @@
 //!
 //! Each tick is a beat of the lease: a runner says that it did something only after the beat was granted. So the ticks that the
 //! store counts are those that were said, whoever dies or stalls. A runner that dies is noticed by whoever looks when its lease
-//! is over, and its run goes on. The [lease](crate::lease) has the protocol, and what it says of stores that fail, count twice or
-//! go back is true of the service.
+//! is over, and its run goes on. [`lease`] has the protocol, and what it says of stores that fail, count twice or go back is true of
+//! the service.
 //!
 //! The service needs [compare-and-swap](Atomics), and a task that outlives its request (WASI 0.3): only the [build for
 //! Spin](crate::promises::Build::SPIN) has it. The others answer 501.
