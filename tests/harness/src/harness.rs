@@ -185,7 +185,8 @@ impl Harness {
         self.handle_in(None, request).await
     }
 
-    /// The same, if fewer requests are under way than [`Limits::concurrent_requests`]. Otherwise, it is rejected with 503.
+    /// The same, if fewer requests are under way than [`concurrent_requests`](crate::Limits::concurrent_requests) of the limits.
+    /// Otherwise, it is rejected with 503.
     pub(crate) async fn admit<B>(&self, request: Request<B>) -> Response<WasiBody>
     where
         B: Body<Data = Bytes, Error: Into<wasmtime_wasi_http::Error>> + Send + 'static,

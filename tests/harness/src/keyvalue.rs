@@ -78,7 +78,7 @@ pub struct Handle {
 #[derive(Debug)]
 pub struct Cas {
     key: String,
-    /// What [`current`](atomics::HostCas::current) saw. A swap without it is a blind write, on every host.
+    /// What `current` saw. A swap without it is a blind write, on every host.
     seen: Option<Option<Vec<u8>>>,
     _opened: Opened,
 }
