@@ -65,7 +65,7 @@ impl Default for Reuse {
 
 /// What a host takes on at once, and what one of its instances may use.
 ///
-/// The least of these and of a [`Platform`](crate::Platform)'s limits counts.
+/// The least of these and of a [`Platform`](crate::platform::Platform)'s limits counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// How many requests may be under way at the same time: from the head of each to the end of its response. A
