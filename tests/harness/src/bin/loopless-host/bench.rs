@@ -11,6 +11,9 @@
 //! Wasmtime, 28 % the kernel, 24 % the component, 10 % the allocator and copies. No function has more than 1 % of it, but for
 //! those of the kernel that switch tasks and send.
 //!
+//! An instance serves 128 requests, as on Spin. To start the next one takes 1.1 ms of a processor, which is a fifth of each
+//! request's time: half of it is the kernel's, for the memory, and about a tenth is the component's, which makes its router.
+//!
 //! Optimizing the component for size (`opt-level = "s"` for all of it) takes a tenth off its size, and adds a sixth to the
 //! processor time of a request.
 //!
