@@ -12,7 +12,7 @@
 //! those of the kernel that switch tasks and send.
 //!
 //! An instance serves 128 requests, as on Spin. To start the next one takes 1.1 ms of a processor, which is a fifth of each
-//! request's time: half of it is the kernel's, for the memory, and about a tenth is the component's, which makes its router.
+//! request's time: a third of it is the component's, which makes its router, and up to a half the kernel's, for the memory.
 //!
 //! Optimizing the component for size (`opt-level = "s"` for all of it) takes a tenth off its size, and adds a sixth to the
 //! processor time of a request.
