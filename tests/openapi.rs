@@ -116,7 +116,9 @@ async fn it_says_what_the_build_promises() {
 fn the_host_says_where_each_promise_is_checked() {
     let contract = include_str!("harness/src/bin/loopless-host/contract.rs");
     let variant = |id: &str| -> String {
-        let words = id.split('-').map(|word| word[..1].to_uppercase() + &word[1..]);
+        let words = id
+            .split('-')
+            .map(|word| word[..1].to_uppercase() + &word[1..]);
         format!("    {},\n", words.collect::<String>())
     };
     let variants = PROMISES.iter().map(|promise| variant(promise.id));
