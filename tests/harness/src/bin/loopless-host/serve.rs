@@ -5,6 +5,7 @@ mod lifespan;
 mod log;
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use loopless_host::platform::{Interface, Lacking};
 use loopless_host::sqlite;
 use loopless_host::store::{Memory, Quirks, Redis, Sqlite};
 use loopless_host::{
-    Bounds, GRACE, Harness, Limits, Reuse, Routes, Server, is_variable_name, listen,
+    Bounds, GRACE, Harness, Limits, Reuse, Routes, Server, Threads, is_variable_name, listen,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -107,6 +108,10 @@ pub struct Arguments {
     /// How long an instance may compute without a pause before it is ended
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
     cpu_timeout: Duration,
+
+    /// How many threads serve connections; without this, one per processor
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
 
     /// How many connections are served at once; more wait
     #[arg(long, value_name = "N", default_value_t = Bounds::default().connections, value_parser = at_least_one())]
@@ -244,6 +249,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         harness,
         lifespan,
         controlled,
+        threads: _threads,
     } = tokio::select! {
         started = start(arguments) => started?,
         () = &mut stopped => return Ok(()),
@@ -271,6 +277,8 @@ struct Running {
     harness: Harness,
     lifespan: Lifespan,
     controlled: Controlled,
+    /// The threads that serve. Background tasks of instances end with them.
+    threads: Threads,
 }
 
 /// Builds the component if necessary, starts the application, and serves it.
@@ -331,13 +339,19 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<Running> {
     }
     let lifespan = Lifespan::new(harness.clone(), token);
     lifespan.startup().await?;
-    let server = Server::start_within(arguments.bounds(), listener, routes)?;
+    let threads = match arguments.threads {
+        Some(threads) => threads,
+        None => std::thread::available_parallelism()?,
+    };
+    let threads = Threads::start(threads)?;
+    let server = Server::start_on(&threads, arguments.bounds(), listener, routes)?;
     announce(&arguments, &server, &store, &databases);
     Ok(Running {
         server,
         harness,
         lifespan,
         controlled,
+        threads,
     })
 }
 
