@@ -67,7 +67,7 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(2..=1000))]
     clients: u16,
 
-    /// The seed of the clients' choices, the kills, and the failing calls of the store; the machine's timing still differs
+    /// The seed of the clients' choices, the kills, and the failing calls of the store; timing still depends on the machine
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     seed: u64,
 
