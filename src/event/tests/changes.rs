@@ -113,7 +113,7 @@ async fn a_birth_that_arrives_late_undoes_nothing() {
         let host = Host::new(quirks);
         let events = host.instance();
         let event = events.named(&e());
-        // Somebody saw no value, and is held up here.
+        // A writer has read no value, and is delayed until after these changes.
         event.set().await.unwrap();
         event.clear().await.unwrap();
         event.set().await.unwrap();
@@ -306,7 +306,7 @@ async fn a_value_that_no_event_wrote_is_reported_and_left_alone() {
     }
 }
 
-/// A store whose swaps never come through.
+/// A store whose swaps are never applied.
 #[derive(Debug, Default)]
 struct Stuck(Mutex<u32>);
 
