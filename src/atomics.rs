@@ -1,6 +1,5 @@
 //! Compare-and-swap and counters of `wasi:keyvalue`, in addition to the host's own key-value interface.
 
-use std::future::Future;
 use std::sync::OnceLock;
 
 use crate::store::{Atomics, Error, LABEL, Store};

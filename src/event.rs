@@ -282,7 +282,8 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
     ///
     /// # Errors
     ///
-    /// A read that fails is repeated until the timeout. [`Error::Store`] means that no read succeeded.
+    /// A read that fails is repeated until the timeout, the first one for at most [`PATIENCE`]. [`Error::Store`] means that
+    /// no read succeeded.
     /// [`Error::Foreign`] ends the wait at once.
     ///
     /// # Cancel safety

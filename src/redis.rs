@@ -1,7 +1,6 @@
 //! [`Redis`]: a store in a Redis database, with compare-and-swap and counters as single commands.
 
 use std::fmt;
-use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::settings::{self, Variables};
@@ -236,15 +235,9 @@ struct Used<'a, C: Client, V> {
 
 impl<C: Client, V> Drop for Used<'_, C, V> {
     fn drop(&mut self) {
-        if self.is_sound {
-            return;
-        }
-        let mut current = self.redis.current();
-        if current
-            .as_ref()
-            .is_some_and(|current| Arc::ptr_eq(current, &self.connection))
-        {
-            *current = None;
+        if !self.is_sound {
+            let is_this = |current: &mut Arc<_>| Arc::ptr_eq(current, &self.connection);
+            self.redis.current().take_if(is_this);
         }
     }
 }

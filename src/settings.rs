@@ -1,7 +1,6 @@
 //! The settings of an operator, which are Spin variables.
 
 use std::fmt;
-use std::future::Future;
 use std::time::Duration;
 
 use crate::event::Polling;

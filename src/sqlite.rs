@@ -1,7 +1,5 @@
 //! [`Sqlite`]: a store in an SQLite database of the host, with compare-and-swap and counters as single statements.
 
-use std::future::Future;
-
 use crate::store::{Atomics, Error, LABEL, Misuse, Store};
 
 /// The table. A value that is a number is an `INTEGER`, so that SQLite can count; others are `TEXT` or `BLOB`.

@@ -7,7 +7,6 @@ pub(crate) mod host;
 mod memory;
 
 use std::fmt;
-use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 

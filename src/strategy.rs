@@ -14,8 +14,6 @@
 mod exact;
 mod plain;
 
-use std::future::Future;
-
 use crate::clock::Clock;
 use crate::event::{Changed, Error, Event};
 use crate::state::State;

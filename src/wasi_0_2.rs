@@ -9,7 +9,7 @@ mod redis;
 #[cfg(feature = "store-sqlite")]
 mod sqlite;
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::Duration;

@@ -6,7 +6,6 @@ mod redis;
 #[cfg(feature = "store-sqlite")]
 mod sqlite;
 
-use std::future::Future;
 use std::sync::OnceLock;
 use std::time::Duration;
 

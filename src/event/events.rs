@@ -187,26 +187,23 @@ impl<S: Strategy, C: Clock> Events<S, C> {
             .filter_map(|key| Name::new(key.strip_prefix(PREFIX)?))
             .filter(|name| after.is_none_or(|after| name > after))
             .collect();
-        let mut events = Vec::new();
+        let mut page = Page {
+            events: Vec::new(),
+            has_more: false,
+        };
         for name in names {
             match self.named(&name).state().await {
-                Ok(state) if state.exists() => {
-                    if events.len() == limit {
-                        return Ok(Page {
-                            events,
-                            has_more: true,
-                        });
-                    }
-                    events.push((name, state));
+                Ok(state) if !state.exists() => {}
+                Ok(_) if page.events.len() == limit => {
+                    page.has_more = true;
+                    break;
                 }
-                Ok(_) | Err(Error::Foreign { .. }) => {}
+                Ok(state) => page.events.push((name, state)),
+                Err(Error::Foreign { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(Page {
-            events,
-            has_more: false,
-        })
+        Ok(page)
     }
 
     /// Readings are plain values that are complete at every step, so a poisoned lock is safe to use.

@@ -4,7 +4,6 @@
 
 use std::convert::Infallible;
 use std::fmt::Display;
-use std::future::Future;
 use std::mem;
 use std::time::Duration;
 

@@ -1,6 +1,5 @@
 //! [`Bounded`] and [`Patient`]: stores whose calls time out.
 
-use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 

@@ -26,7 +26,7 @@ const BACKOFF: Duration = Duration::from_millis(2);
 ///   linearizable and `increment` is atomic. (Spin's Azure store does not qualify: `get` cannot read what `increment` wrote.)
 /// - The generation counts every change and never goes back, unless [the store does](#a-store-that-goes-back).
 /// - A change may be made [from certain states only](Event::change_if).
-/// - A wait ends with a set if and only if there was one during the wait.
+/// - A wait returns [`Set`](crate::event::Waited::Set) if and only if the event was set at some time during the wait.
 ///
 /// # Why a generation
 ///

@@ -136,27 +136,16 @@ async fn a_change_says_whether_it_changed_anything() {
 async fn a_change_from_one_generation_is_refused_in_another() {
     let events = Host::new(Quirks::SpinSqlite).instance();
     let event = events.named(&e());
-    let from = |changes| move |state: State| state.generation.changes() == changes;
-    assert_eq!(
-        event.change_if(true, &from(2)).await,
-        Ok(Changed::Refused(state(0)))
-    );
-    assert_eq!(
-        event.change_if(true, &from(0)).await,
-        Ok(Changed::Yes(state(1)))
-    );
-    assert_eq!(
-        event.change_if(true, &from(0)).await,
-        Ok(Changed::Refused(state(1)))
-    );
-    assert_eq!(
-        event.change_if(true, &from(1)).await,
-        Ok(Changed::No(state(1)))
-    );
-    assert_eq!(
-        event.change_if(false, &from(1)).await,
-        Ok(Changed::Yes(state(2)))
-    );
+    for (set, from, expected) in [
+        (true, 2, Changed::Refused(state(0))),
+        (true, 0, Changed::Yes(state(1))),
+        (true, 0, Changed::Refused(state(1))),
+        (true, 1, Changed::No(state(1))),
+        (false, 1, Changed::Yes(state(2))),
+    ] {
+        let is_allowed = |state: State| state.generation.changes() == from;
+        assert_eq!(event.change_if(set, &is_allowed).await, Ok(expected));
+    }
 }
 
 #[tokio::test(start_paused = true)]

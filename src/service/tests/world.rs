@@ -1,6 +1,5 @@
 //! Several processes on one store, each with its own stall and date.
 
-use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
