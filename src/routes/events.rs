@@ -252,7 +252,7 @@ pub async fn list<H: Host>(State(app): State<App<H>>, uri: Uri) -> Result<Respon
         .map(|after| {
             Name::new(&after).ok_or_else(|| {
                 bad(format!(
-                    "after is not the name of an event. {}",
+                    "The parameter after is not the name of an event. {}",
                     request::names()
                 ))
             })
@@ -264,7 +264,7 @@ pub async fn list<H: Host>(State(app): State<App<H>>, uri: Uri) -> Result<Respon
             Ok(number) if (1..=LARGEST_PAGE).contains(&number) => number,
             _ => {
                 return Err(bad(format!(
-                    "limit must be a whole number from 1 to {LARGEST_PAGE}, not {limit:?}."
+                    "The parameter limit must be a whole number from 1 to {LARGEST_PAGE}, not {limit:?}."
                 )));
             }
         },

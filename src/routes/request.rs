@@ -93,7 +93,7 @@ pub fn seconds(parameter: &str, text: &str, most: Duration) -> Result<Duration, 
     match time {
         Some(time) if time <= most => Ok(time),
         _ => Err(bad(format!(
-            "{parameter} must be a number of seconds from 0 to {}, not {text:?}.",
+            "The parameter {parameter} must be a number of seconds from 0 to {}, not {text:?}.",
             most.as_secs()
         ))),
     }
