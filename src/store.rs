@@ -157,13 +157,13 @@ impl std::error::Error for Error {}
 /// Logs the first error of an instance that an operator has to fix.
 #[derive(Debug, Default)]
 pub struct Misuse {
-    is_told: AtomicBool,
+    is_logged: AtomicBool,
 }
 
 impl Misuse {
     /// Creates an error that says `what` is wrong and what to change.
     pub fn error(&self, what: String) -> Error {
-        if !self.is_told.swap(true, Ordering::Relaxed) {
+        if !self.is_logged.swap(true, Ordering::Relaxed) {
             eprintln!("The store cannot be used: {what}.");
         }
         Error::new(what)

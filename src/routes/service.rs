@@ -165,7 +165,7 @@ pub async fn stream<H: Background>(
     let settings = app.settings().await?;
     let place = app.place().await?;
     let progress = service(&app, settings).progress(None).await?;
-    let told = sse::last_event_id(&headers)
+    let sent = sse::last_event_id(&headers)
         .and_then(Line::parse)
         .filter(|line| *line <= last_line(&progress))
         .unwrap_or_else(|| last_line(&progress).before());
@@ -173,7 +173,7 @@ pub async fn stream<H: Background>(
         app: app.clone(),
         settings,
         progress,
-        told,
+        sent,
     };
     let mut messages = Messages::new();
     source.push_since(&mut messages);
@@ -220,7 +220,7 @@ struct Source<H: Background> {
     settings: Settings,
     progress: Look,
     /// The last line that was sent.
-    told: Line,
+    sent: Line,
 }
 
 impl<H: Background> sse::Source for Source<H> {
@@ -248,14 +248,14 @@ impl<H: Background> Source<H> {
     fn push_since(&mut self, messages: &mut Messages) {
         let last = last_line(&self.progress);
         // The store went back. Continue from the current last line, as for a client with an unknown id.
-        if last < self.told {
-            self.told = last.before();
+        if last < self.sent {
+            self.sent = last.before();
         }
-        if self.told.run != last.run {
-            if let Some(ticks) = self.progress.previous(self.told.run) {
-                self.push_run(self.told.run, ticks, ticks + 2, messages);
+        if self.sent.run != last.run {
+            if let Some(ticks) = self.progress.previous(self.sent.run) {
+                self.push_run(self.sent.run, ticks, ticks + 2, messages);
             }
-            self.told = Line {
+            self.sent = Line {
                 run: last.run,
                 number: 0,
             };
@@ -265,7 +265,7 @@ impl<H: Background> Source<H> {
 
     /// Pushes the lines of a run with this many ticks, up to the line `newest`.
     fn push_run(&mut self, run: u64, ticks: u64, newest: u64, messages: &mut Messages) {
-        let first = (self.told.number + 1).max((newest + 1).saturating_sub(MOST_MISSED));
+        let first = (self.sent.number + 1).max((newest + 1).saturating_sub(MOST_MISSED));
         for number in first..=newest {
             let text = match number {
                 1 => STARTED,
@@ -274,7 +274,7 @@ impl<H: Background> Source<H> {
             };
             messages.push(None, Some(format!("{run}.{number}")), text);
         }
-        self.told.number = self.told.number.max(newest);
+        self.sent.number = self.sent.number.max(newest);
     }
 }
 

@@ -349,8 +349,8 @@ mod tests {
             Some(vec![])
         );
         let later = tagged(state(6).unwrap(), 3);
-        let told = vec![live(changed(clear).generation), later];
-        assert_eq!(Exact::<Host>::since(clear, later, 9), Some(told));
+        let changes = vec![live(changed(clear).generation), later];
+        assert_eq!(Exact::<Host>::since(clear, later, 9), Some(changes));
         assert_eq!(Exact::<Host>::became(later, clear), Became::Older);
         assert_eq!(Exact::<Host>::since(later, clear, 9), None);
     }
