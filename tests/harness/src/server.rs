@@ -1,4 +1,4 @@
-//! HTTP in front of a [`Harness`](crate::Harness), or of several: hyper, HTTP/1.1 and HTTP/2 without TLS.
+//! [`Server`]: HTTP/1.1 and HTTP/2 without TLS, for one or several [`Harness`](crate::Harness)es.
 
 use std::convert::Infallible;
 use std::io;
@@ -18,40 +18,40 @@ use tokio::task::JoinHandle;
 use crate::Routes;
 use crate::front::{self, Bounds, Connection, Stream};
 
-/// The largest head of an HTTP/1.1 request, in bytes. hyper bounds HTTP/2's at 16 KiB.
+/// The largest head of an HTTP/1.1 request, in bytes. hyper limits that of HTTP/2 to 16 KiB.
 const LARGEST_HEAD: usize = 64 << 10;
 
-/// How long requests may go on after a shutdown has begun.
+/// How long requests may take to finish after a shutdown begins.
 pub const GRACE: Duration = Duration::from_secs(5);
 
-/// A listening socket that hands requests to [`Routes`], until it is shut down or dropped.
+/// A listening socket that gives requests to [`Routes`], until it is shut down or dropped.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
-    /// Each connection has a clone.
+    /// Each connection holds a clone.
     open: Arc<()>,
     stop: oneshot::Sender<()>,
     running: JoinHandle<bool>,
 }
 
-/// Takes an address to listen on. Clients may connect from now on; they are served when a [`Server`] is started.
+/// Binds a socket to an address. Clients can connect from now on. They are served when a [`Server`] is started.
 ///
 /// # Errors
 ///
-/// If the address cannot be had: taken, or not this machine's.
+/// If the address is in use, or is not this machine's.
 pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .map_err(|error| match error.kind() {
             io::ErrorKind::AddrInUse => anyhow::anyhow!(
-                "cannot listen on {address}: the port is taken; stop what uses it, or choose another with --listen"
+                "cannot listen on {address}: the port is in use; stop the program that uses it, or choose another with --listen"
             ),
             _ => anyhow::anyhow!("cannot listen on {address}: {error}"),
         })
 }
 
 impl Server {
-    /// Serves what `routes` answer: one [`Harness`](crate::Harness), or several. Clients keep within the usual [`Bounds`].
+    /// Serves `routes`, which may be a single [`Harness`](crate::Harness), with the default [`Bounds`].
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ impl Server {
         Self::start_within(Bounds::default(), listener, routes)
     }
 
-    /// The same, within these bounds.
+    /// Serves `routes` within these bounds.
     ///
     /// # Errors
     ///
@@ -83,7 +83,7 @@ impl Server {
         })
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -93,15 +93,13 @@ impl Server {
         format!("http://{}{path}", self.address)
     }
 
-    /// How many connections are served now.
+    /// How many connections are open.
     pub fn connections(&self) -> usize {
-        // This one's own, and the one that is cloned for connections to come.
+        // Without `self.open`, and the one that is cloned for new connections.
         Arc::strong_count(&self.open).saturating_sub(2)
     }
 
-    /// Takes no more requests and lets those that run finish, for at most [`GRACE`].
-    ///
-    /// Returns whether all of them finished.
+    /// Stops taking requests, and waits at most [`GRACE`] for those under way. Returns whether all of them finished.
     pub async fn shut_down(self) -> bool {
         _ = self.stop.send(());
         self.running.await.unwrap_or(false)
@@ -119,7 +117,7 @@ async fn serve(
     let mut http = auto::Builder::new(TokioExecutor::new());
     http.http1()
         .timer(TokioTimer::new())
-        // The connection itself watches over that, for both versions and from its first byte.
+        // `Connection::until_idle` does this, for both versions and from the connection's start.
         .header_read_timeout(None)
         .max_buf_size(LARGEST_HEAD);
     http.http2().timer(TokioTimer::new());
@@ -133,7 +131,7 @@ async fn serve(
             let most = bounds.connections;
             SAID.call_once(|| {
                 tracing::warn!(
-                    "{most} connections: further ones wait until one ends (--max-connections)"
+                    "{most} connections are open: further ones wait until one ends (--max-connections)"
                 );
             });
         }
@@ -148,12 +146,12 @@ async fn serve(
         let (tcp, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(_) => {
-                // A connection that broke off at once, or no file descriptor left: others may still do well.
+                // The client is gone, or there are no file descriptors left. The next connection may succeed.
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             }
         };
-        // Without this, a response that follows its head a moment later waits 40 ms for an acknowledgement.
+        // Without this, a body that is sent a moment after its head waits up to 40 ms for an acknowledgement.
         _ = tcp.set_nodelay(true);
         let connection = Connection::new(peer, bounds);
         let service = service_fn({
@@ -174,9 +172,9 @@ async fn serve(
         tokio::spawn(async move {
             let (_place, _open) = (place, open);
             tokio::select! {
-                // A client that goes away or speaks no HTTP is its own affair.
+                // An error is the client's: it has disconnected, or does not speak HTTP.
                 _ = serving => {}
-                () = connection.is_idle() => {}
+                () = connection.until_idle() => {}
             }
         });
     }
