@@ -19,7 +19,7 @@ use wasmtime_wasi_http::handler::{
 
 use crate::call::{Call, Sending, Taker, Waiting};
 use crate::console::{Line, Output};
-use crate::guest::{Instances, Life};
+use crate::guest::{Instances, Life, OfThread};
 use crate::server::{Server, listen};
 
 pub use self::builder::Builder;
@@ -33,7 +33,7 @@ const AUTHORITY: Authority = Authority::from_static("localhost");
 /// Clones are the same host. It makes, reuses and drops instances like Spin.
 #[derive(Clone)]
 pub struct Harness {
-    handler: ProxyHandler<Instances>,
+    handler: ProxyHandler<OfThread>,
     requests: Arc<AtomicU64>,
     /// One permit for each request that may be under way.
     places: Arc<Semaphore>,
@@ -71,6 +71,20 @@ impl Harness {
     /// Sets up a host that differs from that of [`Harness::start`].
     pub fn builder() -> Builder {
         Builder::new()
+    }
+
+    /// The same host for another thread. Its instances serve only requests that are given to this `Harness` or its clones.
+    pub(crate) fn apart(&self) -> Self {
+        let OfThread(instances) = self.handler.state();
+        Self {
+            handler: ProxyHandler::new(OfThread(instances.clone())),
+            ..self.clone()
+        }
+    }
+
+    fn state(&self) -> &Instances {
+        let OfThread(instances) = self.handler.state();
+        instances
     }
 
     /// Sends a request and waits for the whole response.
@@ -140,14 +154,14 @@ impl Harness {
 
     /// How many instances have been made.
     pub fn instances(&self) -> u64 {
-        self.handler.state().made.load(Ordering::Relaxed)
+        self.state().made.load(Ordering::Relaxed)
     }
 
     /// What is in use now.
     pub fn usage(&self) -> Usage {
         let Instances {
             limits, handles, ..
-        } = self.handler.state();
+        } = self.state();
         let places = limits.concurrent_requests.min(Semaphore::MAX_PERMITS);
         Usage {
             requests: places - self.places.available_permits(),
@@ -160,12 +174,12 @@ impl Harness {
     /// Ends all instances at once, as if the host ran out of memory. Their requests fail. The next request gets a new
     /// instance.
     pub fn kill_instances(&self) {
-        self.handler.state().kill();
+        self.state().kill();
     }
 
     /// The instances that have not ended.
     pub(crate) fn living(&self) -> Vec<Arc<Life>> {
-        self.handler.state().living()
+        self.state().living()
     }
 
     /// Gives a request to an instance. Returns when the response's head is there; its body may still be on its way.
@@ -191,7 +205,7 @@ impl Harness {
         match self.places.clone().try_acquire_owned() {
             Ok(place) => self.handle_in(Some(place), request).await,
             Err(_) => {
-                let most = self.handler.state().limits.concurrent_requests;
+                let most = self.state().limits.concurrent_requests;
                 whole(unavailable(&format!(
                     "The host serves {most} requests, which is the most at the same time (--max-concurrent-requests)."
                 )))
@@ -239,7 +253,7 @@ impl Harness {
         if !is_said && !was_killed {
             let instance = call.taker().map_or(0, |taker| taker.instance);
             let what = format!("answered with an error: {error:#}");
-            let console = &self.handler.state().console;
+            let console = &self.state().console;
             console.print(instance, Output::Stderr, &what);
         }
     }

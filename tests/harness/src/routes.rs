@@ -38,6 +38,17 @@ impl Routes {
         self
     }
 
+    /// The same routes for another thread: see [`Harness::apart`].
+    pub(crate) fn apart(&self) -> Self {
+        let mounts = self.mounts.iter();
+        Self {
+            root: self.root.apart(),
+            mounts: mounts
+                .map(|(prefix, host)| (prefix.clone(), host.apart()))
+                .collect(),
+        }
+    }
+
     /// Gives a request to its host. Rejects it with 503 if that host already serves as many requests as it may. Otherwise like
     /// [`Harness::handle`], also in cancel safety.
     pub async fn handle<B>(&self, mut request: Request<B>) -> Response<crate::Body>
