@@ -5,7 +5,7 @@ wasmtime::component::bindgen!({
     inline: "
         package loopless:host;
 
-        world host {
+        world interfaces {
             import spin:key-value/key-value@3.0.0;
             import spin:variables/variables@3.0.0;
             import spin:redis/redis@3.0.0;
@@ -19,7 +19,7 @@ wasmtime::component::bindgen!({
             import wasi:keyvalue/atomics@0.2.0-draft2;
         }
     ",
-    world: "loopless:host/host",
+    world: "loopless:host/interfaces",
     imports: { default: async | trappable },
     with: {
         "spin:key-value/key-value.store": crate::keyvalue::StoreHandle,

@@ -110,6 +110,6 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     wasmtime_wasi::p3::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
-    bindings::Host::add_to_linker::<_, view::Data>(&mut linker, Guest::view)?;
+    bindings::Interfaces::add_to_linker::<_, view::Data>(&mut linker, Guest::view)?;
     Ok(linker)
 }

@@ -173,7 +173,7 @@ impl<T: Send> three::HostConnectionWithStore<T> for Data {
     > {
         let database = accessor.with(|mut access| access.get().inner(&handle))?;
         let parameters = parameters.into_iter().map(Into::into).collect();
-        let execute = async move { Ok(database.execute(&statement, parameters).await) };
+        let execute = async move { Ok::<_, Error>(database.execute(&statement, parameters).await) };
         let answer = ask(accessor, |_| execute).await?;
         let Answer { columns, rows, end } = answer.unwrap_or_else(Answer::from);
         let rows: Vec<three::RowResult> = rows.into_iter().map(Into::into).collect();

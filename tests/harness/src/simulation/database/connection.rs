@@ -10,8 +10,8 @@ use async_trait::async_trait;
 
 use super::{Call, Database, Faults, GivenUp, Inner, Late, Outcome, State, World, lock};
 use crate::guest::Life;
-use crate::keyvalue::current_request;
 use crate::store::{Error, Numbers, Operation, Store};
+use crate::view::current_request;
 
 /// What happens to a call.
 #[derive(Clone, Copy, PartialEq, Eq)]
