@@ -73,7 +73,7 @@ impl Call {
         self.taker()?.life.upgrade()
     }
 
-    /// The call, as the host functions see it that the guest calls for it.
+    /// What host functions know of the call.
     pub fn asker(&self) -> Asker {
         Asker {
             request: self.number,

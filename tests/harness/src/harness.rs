@@ -63,7 +63,7 @@ impl Harness {
     ///
     /// # Errors
     ///
-    /// As [`Builder::start`].
+    /// Those of [`Builder::start`].
     pub async fn start() -> anyhow::Result<Self> {
         Self::builder().start().await
     }

@@ -122,7 +122,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// As [`start`](Self::start).
+    /// Those of [`start`](Self::start).
     pub fn start_within(
         bounds: Bounds,
         listener: TcpListener,

@@ -94,7 +94,7 @@ impl Simulation {
     ///
     /// # Errors
     ///
-    /// As [`run`](Self::run).
+    /// Those of [`run`](Self::run).
     pub fn trace<T>(
         &self,
         seed: u64,

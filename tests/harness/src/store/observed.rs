@@ -200,7 +200,7 @@ impl Observed {
     ///
     /// # Errors
     ///
-    /// As [`restore`](Self::restore).
+    /// Those of [`restore`](Self::restore).
     pub async fn wipe(&self) -> Result<(), Error> {
         self.restore(&Backup::default()).await
     }
