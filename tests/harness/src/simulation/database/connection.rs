@@ -174,7 +174,7 @@ impl Connection {
             };
             match fate {
                 Fate::LoseAnswer => self.tell(&what(), "but the answer is lost"),
-                Fate::DieAfter => self.tell(&what(), "and dies before it knows"),
+                Fate::DieAfter => self.tell(&what(), "and dies before the answer"),
                 _ => self.tell(
                     &what(),
                     &format!("(asked at {:.3})", asked.at.as_secs_f64()),
@@ -292,7 +292,7 @@ fn show(value: Option<&[u8]>) -> String {
 /// The result of a call as a trace shows it.
 fn describe<T>(applied: &Applied<T>) -> String {
     match (&applied.outcome, &applied.write, &applied.answer) {
-        (_, _, Err(error)) => format!("is refused: {error}"),
+        (_, _, Err(error)) => format!("is rejected: {error}"),
         (Outcome::Read(value), ..) => format!("is {}", show(value.as_deref())),
         (_, Some(value), _) => format!("leaves {}", show(value.as_deref())),
         (_, None, _) => "(changes nothing)".into(),

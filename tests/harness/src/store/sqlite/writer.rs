@@ -123,8 +123,8 @@ fn commit(connection: &mut Connection, group: Vec<Write>) {
     let begun = connection.transaction_with_behavior(TransactionBehavior::Immediate);
     let (group, committed): (Vec<_>, _) = match begun.map_err(Error::from) {
         Err(failure) => {
-            let refuse = |write: Write| write(Err(failure.clone()));
-            (group.into_iter().map(refuse).collect(), Ok(()))
+            let fail = |write: Write| write(Err(failure.clone()));
+            (group.into_iter().map(fail).collect(), Ok(()))
         }
         Ok(transaction) => {
             let run = |write: Write| write(still_open(&transaction));
