@@ -193,7 +193,7 @@ async fn a_taken_port_is_one_clear_line() {
     let error = fails(directory.path(), &arguments).await;
     assert!(error.contains(address), "{error}");
     assert!(
-        error.contains("taken") && error.contains("--listen"),
+        error.contains("in use") && error.contains("--listen"),
         "{error}"
     );
 }

@@ -81,9 +81,9 @@ pub struct Arguments {
     #[arg(long = "variable", value_name = "NAME=VALUE", value_parser = variable)]
     variables: Vec<(String, String)>,
 
-    /// How many requests an instance serves before it is dropped
-    #[arg(long, value_name = "N", default_value_t = Reuse::default().requests, value_parser = at_least_one())]
-    max_instance_reuse_count: usize,
+    /// How many requests an instance serves before it is dropped; without this, 1024, and with Spin's quirks its default, 128
+    #[arg(long, value_name = "N", value_parser = at_least_one())]
+    max_instance_reuse_count: Option<usize>,
 
     /// How many requests an instance serves at once
     #[arg(long, value_name = "N", default_value_t = Reuse::default().concurrent_requests, value_parser = at_least_one())]
@@ -153,8 +153,13 @@ impl Arguments {
     }
 
     fn reuse(&self) -> Reuse {
+        // With Spin's quirks, each swap leaks one of an instance's 256 handles.
+        let requests = match self.quirks {
+            Quirks::Exact => 1024,
+            Quirks::SpinSqlite | Quirks::SpinRedis => Reuse::default().requests,
+        };
         Reuse {
-            requests: self.max_instance_reuse_count,
+            requests: self.max_instance_reuse_count.unwrap_or(requests),
             concurrent_requests: self.max_instance_concurrent_reuse_count,
             idle: self.idle_instance_timeout,
             request_timeout: self.request_timeout,
