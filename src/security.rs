@@ -30,9 +30,9 @@
 //! | to guess a token | nothing but its length: no attempt is counted. 32 random bytes, as in README, are not guessed | |
 //! | requests that make no sense | bounds on the path, the headers, the body (1 KiB), names (64 characters), times and list pages; 4xx with a problem document, and nothing is changed | `tests/fuzz.rs`, `tests/promises/errors.rs` |
 //! | to make the component trap, which would end the other requests of its instance | no `unwrap` outside tests, and arbitrary requests that find no panic; no unsafe code in the workspace but what wit-bindgen generates | `tests/fuzz.rs` |
-//! | waits and streams in great number | `instance_waits_max` an instance, then 429. The waits on an event share its reads (WASI 0.3), and each wait has an end. If the host tells, a client that hangs up ends its wait | `tests/promises/access.rs`, `tests/harness/tests/host/front.rs` |
+//! | waits and streams in great number | `instance_waits_max` an instance, then 429. The waits on an event share its reads (WASI 0.3), and each wait has an end. If the host tells, a client that hangs up ends its wait | `tests/promises/waits.rs`, `tests/harness/tests/host/front.rs` |
 //! | names in great number, to fill the store | with a `write_token`, only writers can. There is no bound on events, other than the store's own | |
-//! | `GET /healthz`, which needs no token | one read of the store a request, and an answer within 1.5 s (with WASI 0.3) | `tests/promises/access.rs` |
+//! | `GET /healthz`, which needs no token | one read of the store a request, and an answer within 1.5 s (with WASI 0.3) | `tests/promises/store.rs` |
 //! | slow, broken or flooding connections | the platform. On `loopless-host`: bounds on connections, heads, bodies, responses and requests under way | `tests/harness/tests/host/front.rs` |
 //!
 //! **A page of another site, in the browser of somebody who may write.**
@@ -54,9 +54,9 @@
 //!
 //! | what it may do | what holds | tested in |
 //! | --- | --- | --- |
-//! | to fail | 503 with `Retry-After`. Waits and streams go on when it is back; the component loses no acknowledged change | `tests/promises/errors.rs`, `tests/promises/api.rs` |
+//! | to fail | 503 with `Retry-After`. Waits and streams go on when it is back; the component loses no acknowledged change | `tests/promises/store.rs`, `tests/promises/waits.rs` |
 //! | to hang | 503 after 1.5 s (see [`Bounded`](crate::store::Bounded)); a call that could not be given up is made only of a store that has just answered. With WASI 0.2 no call can be given up, and the host ends the request | `tests/promises/store.rs` |
-//! | to be wiped, or to go back to an earlier state | the newest read is believed: see [`Exact`](crate::strategy::Exact), and, without compare-and-swap, [`Plain`](crate::strategy::Plain). The service's runner ends at its next beat (see [`service`](crate::service)) | `tests/promises/store.rs`, `tests/promises/api.rs`, `tests/service.rs` |
+//! | to be wiped, or to go back to an earlier state | the newest read is believed: see [`Exact`](crate::strategy::Exact), and, without compare-and-swap, [`Plain`](crate::strategy::Plain). The service's runner ends at its next beat (see [`service`](crate::service)) | `tests/promises/store.rs`, `tests/service.rs` |
 //! | to apply an `increment` twice | no event is changed. The service loses a term and no tick | `tests/service.rs` |
 //!
 //! In `loopless-host simulate`, each of these is a weather, under which the promises that still hold are checked. `loopless-host
@@ -66,7 +66,7 @@
 //! **A component on `loopless-host`** that is hostile, or has been taken over. Wasmtime keeps it from the host's memory, files,
 //! network and environment variables: none of them is given to it. It has the whole store. What it prints is marked with
 //! its name, and cannot control the operator's terminal. Its memory and its computing are bounded, and so are its lines and the
-//! instances of it. Tested in `tests/harness/tests/host/front.rs` and beside the code. On Spin and in the clouds, this is the
+//! instances of it. Tested in `tests/harness/tests/host/guests.rs` and beside the code. On Spin and in the clouds, this is the
 //! platform's.
 //!
 //! **Who supplies the code.** `Cargo.lock` pins every crate by its hash. cargo-deny, in CI, checks licences, sources, what the

@@ -31,7 +31,7 @@ pub enum Promise {
     Conditions,
     /// Suite: what the service says of itself. Simulation: `service.rs`.
     Service,
-    /// How often instances read cannot be seen from outside: `tests/promises/api.rs` counts it.
+    /// How often instances read cannot be seen from outside: `tests/promises/waits.rs` counts it.
     SharedReads,
 }
 
