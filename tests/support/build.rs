@@ -18,6 +18,7 @@ use super::table::Table;
 /// A build of the component.
 #[derive(Clone, Copy)]
 pub struct Build {
+    /// The path of its manifest in the project.
     manifest: &'static str,
     promises: promises::Build,
     platform: fn() -> Platform,
@@ -34,49 +35,42 @@ enum Events {
 
 impl Build {
     pub const SPIN: Self = Self {
-        manifest: concat!(env!("CARGO_MANIFEST_DIR"), "/spin.toml"),
+        manifest: "spin.toml",
         promises: promises::Build::SPIN,
         platform: Platform::spin,
         events: Events::KeyValue,
     };
     pub const AKAMAI_FUNCTIONS: Self = Self {
-        manifest: concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/akamai-functions.toml"),
+        manifest: "deploy/akamai-functions.toml",
         promises: promises::Build::AKAMAI_FUNCTIONS,
         platform: Platform::akamai_functions,
         events: Events::KeyValue,
     };
     pub const FERMYON_CLOUD: Self = Self {
-        manifest: concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/fermyon-cloud.toml"),
+        manifest: "deploy/fermyon-cloud.toml",
         promises: promises::Build::FERMYON_CLOUD,
         platform: Platform::fermyon_cloud,
         events: Events::KeyValue,
     };
     pub const SPIN_SQLITE: Self = Self {
-        manifest: concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/spin-sqlite.toml"),
+        manifest: "deploy/spin-sqlite.toml",
         events: Events::Sqlite,
         ..Self::SPIN
     };
     pub const FERMYON_CLOUD_SQLITE: Self = Self {
-        manifest: concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/deploy/fermyon-cloud-sqlite.toml"
-        ),
+        manifest: "deploy/fermyon-cloud-sqlite.toml",
         promises: promises::Build::WASI_0_2,
         events: Events::Sqlite,
         ..Self::FERMYON_CLOUD
     };
-
     pub const AKAMAI_FUNCTIONS_REDIS: Self = Self {
-        manifest: concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/deploy/akamai-functions-redis.toml"
-        ),
+        manifest: "deploy/akamai-functions-redis.toml",
         promises: promises::Build::SPIN,
         events: Events::Redis,
         ..Self::AKAMAI_FUNCTIONS
     };
     pub const SPIN_3_REDIS: Self = Self {
-        manifest: concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/spin-3-redis.toml"),
+        manifest: "deploy/spin-3-redis.toml",
         promises: promises::Build::WASI_0_2,
         events: Events::Redis,
         ..Self::FERMYON_CLOUD
@@ -86,7 +80,8 @@ impl Build {
 
     /// The built component.
     pub fn path(self) -> PathBuf {
-        let manifest = Manifest::read(Path::new(self.manifest)).unwrap();
+        let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let manifest = Manifest::read(&project.join(self.manifest)).unwrap();
         manifest.build().unwrap()
     }
 
