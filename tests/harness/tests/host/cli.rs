@@ -146,7 +146,7 @@ async fn a_taken_port_is_one_line() {
     ]
     .concat();
     let outcome = Outcome::of(&arguments).await;
-    outcome.is_error(&[host.address(), "taken", "--listen"]);
+    outcome.is_error(&[host.address(), "in use", "--listen"]);
 }
 
 #[tokio::test]
@@ -217,44 +217,44 @@ async fn an_interface_that_the_host_lacks_is_one_line_that_names_the_build_witho
             &["--without", "atomics"][..],
             component,
             &[atomics, "this host does not have"][..],
-            "the one of deploy/akamai-functions.toml works there: --host akamai-functions",
+            "this project's build for such a host is deploy/akamai-functions.toml: use --host akamai-functions",
         ),
         (
             &["--without", "wasi-0.3"],
             component,
             &["@0.3.0, which this host does not have"],
-            "the one of deploy/fermyon-cloud.toml works there: --host fermyon-cloud",
+            "this project's build for such a host is deploy/fermyon-cloud.toml: use --host fermyon-cloud",
         ),
         (
             &["--without", "wasi-0.3", "--without", "atomics"],
             component,
             &["this host does not have"],
-            "the one of deploy/fermyon-cloud.toml works there: --host fermyon-cloud",
+            "this project's build for such a host is deploy/fermyon-cloud.toml: use --host fermyon-cloud",
         ),
         (
             &["--without", "batch"],
             "batch.wasm",
             &["wasi:keyvalue/batch@0.2.0-draft2, which this host does not have"],
-            "all work there",
+            "all of this project's builds work on such a host",
         ),
         (
             &["--host", "akamai-functions"],
             component,
             &[atomics, "Akamai Functions does not have"],
-            "the one of deploy/akamai-functions.toml works there: --host akamai-functions",
+            "this project's build for such a host is deploy/akamai-functions.toml: use --host akamai-functions",
         ),
         (
             &["--host", "fermyon-cloud"],
             component,
             &["Fermyon Cloud does not have"],
-            "the one of deploy/fermyon-cloud.toml works there: --host fermyon-cloud",
+            "this project's build for such a host is deploy/fermyon-cloud.toml: use --host fermyon-cloud",
         ),
     ] {
         let all = ["--store", "memory", "--component", component];
         let command = serve(directory.path(), &[&all, arguments].concat());
         let outcome = Outcome::of_command(command).await;
         outcome.is_error(lacking);
-        let advice = format!("; of this project's builds, {advice}\n");
+        let advice = format!("; {advice}\n");
         assert!(outcome.stderr.ends_with(&advice), "{}", outcome.stderr);
     }
 }
