@@ -1,4 +1,4 @@
-//! The binary `loopless-host`, run as a user runs it.
+//! The program `loopless-host`, run as a user runs it.
 
 mod bench;
 mod browser;
@@ -6,6 +6,7 @@ mod cli;
 mod conformance;
 mod front;
 mod gotcha;
+mod guests;
 mod lifespan;
 mod page;
 mod several;
