@@ -11,6 +11,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -25,15 +26,41 @@ const TICKS: usize = 2;
 
 const LEASE: Duration = Duration::from_secs(5);
 
+/// A would-be runner: what the store has answered, and where it is with that.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Process {
+    index: usize,
+    answers: Vec<Answer>,
+    progress: Arc<Progress>,
+}
+
 /// Where a process is.
+#[derive(Debug, PartialEq, Eq, Hash)]
 struct Progress {
     asks: Option<(String, Step)>,
     term: u64,
     ticks: usize,
 }
 
+impl Process {
+    /// One that begins.
+    fn new(index: usize) -> Self {
+        Self {
+            index,
+            answers: Vec::new(),
+            progress: Arc::new(replay(index, &[])),
+        }
+    }
+
+    /// Takes this answer to what it asks.
+    fn take(&mut self, answer: Answer) {
+        self.answers.push(answer);
+        self.progress = Arc::new(replay(self.index, &self.answers));
+    }
+}
+
 /// Runs a process from its start to the first step that has no answer yet, or to its end.
-fn progress(index: usize, answers: &[Answer]) -> Progress {
+fn replay(index: usize, answers: &[Answer]) -> Progress {
     // An hour later than the one before: to this one, all those are dead.
     let date = Duration::from_secs(1_700_000_000 + 3600 * index as u64);
     // Nobody sets the two events here.
@@ -67,7 +94,7 @@ fn progress(index: usize, answers: &[Answer]) -> Progress {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct State {
     store: BTreeMap<String, Vec<u8>>,
-    processes: Vec<Vec<Answer>>,
+    processes: Vec<Process>,
     /// The term of the last tick.
     last: u64,
     went_back: bool,
@@ -156,12 +183,12 @@ impl Model for Protocol {
     fn init_states(&self) -> Vec<State> {
         let mut state = State {
             store: BTreeMap::new(),
-            processes: vec![Vec::new(); self.runners],
+            processes: (0..self.runners).map(Process::new).collect(),
             last: 0,
             went_back: false,
         };
         // The first one has the lease already. From here on, every order is tried.
-        while !self.is_fresh && progress(0, &state.processes[0]).term == 0 {
+        while !self.is_fresh && state.processes[0].progress.term == 0 {
             let next = self.next_state(&state, Action::Step(0));
             state = next.expect("it takes steps until it has the lease");
         }
@@ -169,11 +196,11 @@ impl Model for Protocol {
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        for (index, answers) in state.processes.iter().enumerate() {
-            if let Some((_, step)) = progress(index, answers).asks {
-                actions.push(Action::Step(index));
+        for process in &state.processes {
+            if let Some((_, step)) = &process.progress.asks {
+                actions.push(Action::Step(process.index));
                 if self.lies && matches!(step, Step::Swap { .. }) {
-                    actions.push(Action::Lie(index));
+                    actions.push(Action::Lie(process.index));
                 }
             }
         }
@@ -182,14 +209,14 @@ impl Model for Protocol {
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
         let mut state = last.clone();
         let (Action::Step(index) | Action::Lie(index)) = action;
-        let before = progress(index, &last.processes[index]);
-        let (key, step) = before.asks?;
-        let answer = match (self.apply(&mut state.store, &key, &step), action) {
+        let before = &last.processes[index].progress;
+        let (key, step) = before.asks.as_ref()?;
+        let answer = match (self.apply(&mut state.store, key, step), action) {
             (Answer::Swapped(is_applied), Action::Lie(_)) => Answer::Swapped(!is_applied),
             (answer, _) => answer,
         };
-        state.processes[index].push(answer);
-        let after = progress(index, &state.processes[index]);
+        state.processes[index].take(answer);
+        let after = &state.processes[index].progress;
         if after.ticks > before.ticks {
             state.went_back |= after.term < state.last;
             state.last = after.term;
@@ -198,25 +225,23 @@ impl Model for Protocol {
     }
 
     fn within_boundary(&self, state: &State) -> bool {
-        let steps = state.processes.iter().map(Vec::len);
+        let steps = state.processes.iter().map(|process| process.answers.len());
         steps.max() <= Some(self.steps)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
             Property::always("the store counts what was told", |_, state: &State| {
-                let processes = state.processes.iter().enumerate();
-                let told: usize = processes
-                    .map(|(index, answers)| progress(index, answers).ticks)
-                    .sum();
+                let ticks = state.processes.iter().map(|process| process.progress.ticks);
+                let told: usize = ticks.sum();
                 counted(&state.store) == told as u64
             }),
             Property::always("no term ticks after a later one", |_, state: &State| {
                 !state.went_back
             }),
             Property::sometimes("a runner takes over and ticks", |_, state: &State| {
-                let record = state.processes.iter().enumerate();
-                let ticking = record.filter(|(index, answers)| progress(*index, answers).ticks > 0);
+                let processes = state.processes.iter();
+                let ticking = processes.filter(|process| process.progress.ticks > 0);
                 ticking.count() > 1
             }),
         ]

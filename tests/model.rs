@@ -47,7 +47,7 @@ fn holds(name: &str, protocol: &Protocol) {
 fn say_what_takes_long() {
     static SAID: Once = Once::new();
     SAID.call_once(|| {
-        let what = "The model checker takes every order of steps of small programs: about a minute";
+        let what = "The model checker takes every order of steps of small programs: half a minute";
         _ = writeln!(io::stderr(), "{what}");
     });
 }

@@ -209,42 +209,77 @@ impl Code {
     }
 }
 
-/// A process: its code, what it does, and what the store has answered.
+/// A process: what it does, what the store has answered, and where it is with that.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Process {
-    pub program: Vec<Operation>,
-    pub answers: Vec<Answer>,
+    program: Arc<[Operation]>,
+    answers: Vec<Answer>,
     pub is_dead: bool,
     /// Its tags follow this one.
-    pub first_tag: u64,
+    first_tag: u64,
+    progress: Arc<Progress>,
 }
 
 /// Where a process is.
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Progress {
     pub outcomes: Vec<Outcome>,
     pub asks: Option<Step>,
 }
 
 impl Process {
-    /// Runs it from its start to the first step that has no answer yet.
-    pub fn progress(&self, code: Code) -> Progress {
-        let store = Replay::new(&self.answers, Duration::ZERO);
-        let tags = Tags::after(self.first_tag);
-        let mut outcomes = Vec::new();
-        let asks = store.play(async {
-            let events = Instance::new(&store, &tags, code);
-            for &operation in &self.program {
-                let outcome = run(&store, &tags, code, operation, &events).await;
-                outcomes.push(outcome);
-                if outcome == Outcome::Failed {
-                    // Nobody knows what it did: for the history, it is still under way.
-                    break;
-                }
-            }
-        });
-        Progress {
-            outcomes,
-            asks: asks.map(|(_, step)| step),
+    /// One that begins, with tags of its own.
+    pub fn new(code: Code, program: &[Operation], first_tag: u64) -> Self {
+        Self {
+            program: program.into(),
+            answers: Vec::new(),
+            is_dead: false,
+            first_tag,
+            progress: Arc::new(replay(code, program, &[], first_tag)),
         }
+    }
+
+    /// Whether it has taken a step.
+    pub fn has_begun(&self) -> bool {
+        !self.answers.is_empty()
+    }
+
+    /// Where it is.
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.progress
+    }
+
+    /// What it does now, unless it is at its end.
+    pub fn operation(&self) -> Option<Operation> {
+        self.program.get(self.progress.outcomes.len()).copied()
+    }
+
+    /// Takes this answer to what it asks.
+    pub fn take(&mut self, code: Code, answer: Answer) {
+        self.answers.push(answer);
+        let progress = replay(code, &self.program, &self.answers, self.first_tag);
+        self.progress = Arc::new(progress);
+    }
+}
+
+/// Runs a process from its start to the first step that has no answer yet.
+fn replay(code: Code, program: &[Operation], answers: &[Answer], first_tag: u64) -> Progress {
+    let store = Replay::new(answers, Duration::ZERO);
+    let tags = Tags::after(first_tag);
+    let mut outcomes = Vec::new();
+    let asks = store.play(async {
+        let events = Instance::new(&store, &tags, code);
+        for &operation in program {
+            let outcome = run(&store, &tags, code, operation, &events).await;
+            outcomes.push(outcome);
+            if outcome == Outcome::Failed {
+                // Nobody knows what it did: for the history, it is still under way.
+                break;
+            }
+        }
+    });
+    Progress {
+        outcomes,
+        asks: asks.map(|(_, step)| step),
     }
 }
