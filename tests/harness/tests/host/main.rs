@@ -1,4 +1,7 @@
 //! The binary `loopless-host`, run as a user runs it.
+//!
+//! Tests start in the order of their names. What computes is in the last module, `worlds`: it uses the processors while tests before
+//! it still wait.
 
 mod bench;
 mod browser;
@@ -11,6 +14,6 @@ mod page;
 mod several;
 #[path = "../support/mod.rs"]
 mod shared;
-mod simulation;
 mod soak;
 mod support;
+mod worlds;

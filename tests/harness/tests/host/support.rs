@@ -28,6 +28,7 @@ pub fn project() -> &'static Path {
 
 /// This project's component, built once in a test process.
 pub fn component() -> PathBuf {
+    crate::worlds::build_mutants_ahead();
     loopless_host::component::build(project()).unwrap()
 }
 
