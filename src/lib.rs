@@ -265,6 +265,6 @@ mod component {
 
     /// Answers one request.
     pub async fn answer(request: Request<Body>) -> Response {
-        routes::answer(&ROUTER, request).await
+        routes::answer(&APP, &ROUTER, request).await
     }
 }

@@ -17,10 +17,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{Method, Request, StatusCode, Uri, header};
-use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use tower_service::Service;
 
 use crate::clock::{Calendar, Clock};
 use crate::event::{Event, Events, Name};
@@ -35,7 +33,9 @@ use page::Page;
 /// The largest request body, in bytes.
 const BODY_LIMIT: usize = 1024;
 
-/// The routes of the application, over any host.
+/// The routes of the application, over any host. [`answer`] calls them.
+///
+/// They have no layers: each would wrap every route once more, whenever an instance starts and for each request.
 pub fn router<H: Host>(app: App<H>) -> Router {
     Router::new()
         .route("/", get(demo::index::<H>))
@@ -57,8 +57,6 @@ pub fn router<H: Host>(app: App<H>) -> Router {
         .route("/openapi.json", get(openapi::<H>))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .layer(from_fn_with_state(app.clone(), access::guard::<H>))
         .with_state(app)
 }
 
@@ -204,12 +202,14 @@ impl<H: Host> App<H> {
     }
 }
 
-/// Answers one request.
-pub async fn answer(router: &Router, request: Request<Body>) -> Response {
-    let mut response = match router.clone().call(request).await {
-        Ok(response) => response,
-        Err(never) => match never {},
-    };
+/// Answers one request, with the [`router`] of `app`.
+pub async fn answer<H: Host>(
+    app: &App<H>,
+    router: &Router,
+    mut request: Request<Body>,
+) -> Response {
+    DefaultBodyLimit::max(BODY_LIMIT).apply(&mut request);
+    let mut response = access::guard(app, router, request).await;
     if [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&response.status()) {
         // axum gives every response a length. RFC 9110 (8.6) forbids it here, or forbids this one.
         response.headers_mut().remove(header::CONTENT_LENGTH);

@@ -121,14 +121,15 @@ fn tries_the_router<H: routes::Host<Clock = Tokio, Variables = Given>>(
         let _entered = runtime.enter();
         let store = Memory::default();
         let events = Events::new(strategy(store.clone()), Tokio::default());
-        let router = routes::router::<H>(App::new(events, Given(variables)));
+        let app: App<H> = App::new(events, Given(variables));
+        let router = routes::router(app.clone());
         let tried = runner(500).run(&requests(), |requests| {
             for arbitrary in requests {
                 let Some(request) = arbitrary.request() else {
                     continue;
                 };
                 let before = runtime.block_on(dump(&store));
-                let response = runtime.block_on(answer(&router, request.map(Body::from)));
+                let response = runtime.block_on(answer(&app, &router, request.map(Body::from)));
                 let after = runtime.block_on(dump(&store));
                 check(&arbitrary, &response, &before, &after)?;
             }
@@ -138,8 +139,12 @@ fn tries_the_router<H: routes::Host<Clock = Tokio, Variables = Given>>(
     }
 }
 
-async fn answer(router: &Router, request: Request<Body>) -> Response<bytes::Bytes> {
-    let (head, body) = routes::answer(router, request).await.into_parts();
+async fn answer<H: routes::Host>(
+    app: &App<H>,
+    router: &Router,
+    request: Request<Body>,
+) -> Response<bytes::Bytes> {
+    let (head, body) = routes::answer(app, router, request).await.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap();
     Response::from_parts(head, body)
 }
@@ -224,14 +229,15 @@ fn the_requests_reach_every_route_and_every_kind_of_answer() {
     let _entered = runtime.enter();
     let strategy: Exact<_> = Exact::new(Memory::default(), rand::random);
     let events = Events::new(strategy, Tokio::default());
-    let router = routes::router::<WithAtomics>(App::new(events, Given(VARIABLES[0])));
+    let app: App<WithAtomics> = App::new(events, Given(VARIABLES[0]));
+    let router = routes::router(app.clone());
     let seen = Mutex::new(BTreeMap::<u16, usize>::new());
     let tried = runner(500).run(&requests(), |requests| {
         for arbitrary in requests {
             let Some(request) = arbitrary.request() else {
                 continue;
             };
-            let response = runtime.block_on(answer(&router, request.map(Body::from)));
+            let response = runtime.block_on(answer(&app, &router, request.map(Body::from)));
             *seen
                 .lock()
                 .unwrap()

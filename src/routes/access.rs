@@ -1,12 +1,12 @@
 //! Who may do what: tokens, pages of other sites, and what browsers are told with every response.
 
+use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
+use tower_service::Service;
 
 use super::{App, Host, Page, request};
 use crate::problem::Problem;
@@ -37,14 +37,10 @@ const ALLOWED_HEADERS: &str =
 /// The headers of a response that a page of an allowed origin may see.
 const EXPOSED_HEADERS: &str = "etag, link, location, preference-applied, retry-after";
 
-/// Lets a request pass that may, and adds to every response what browsers have to know.
-pub async fn guard<H: Host>(
-    State(app): State<App<H>>,
-    request: Request<Body>,
-    next: Next,
-) -> Response {
+/// Lets a request pass to its route that may, and adds to every response what browsers have to know.
+pub async fn guard<H: Host>(app: &App<H>, router: &Router, request: Request<Body>) -> Response {
     let mut response = match app.access().await {
-        Ok(access) => admitted(access, request, next).await,
+        Ok(access) => admitted(access, router, request).await,
         Err(problem) => problem.into_response(),
     };
     let headers = response.headers_mut();
@@ -59,7 +55,7 @@ pub async fn guard<H: Host>(
 }
 
 /// The response to a request that may pass, or why it may not; with what the page of an allowed origin needs to see it.
-async fn admitted(access: &Access, request: Request<Body>, next: Next) -> Response {
+async fn admitted(access: &Access, router: &Router, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
     let origin = parts.headers.get(header::ORIGIN).cloned();
     let origin = origin.filter(|origin| is_allowed(access, origin));
@@ -67,7 +63,13 @@ async fn admitted(access: &Access, request: Request<Body>, next: Next) -> Respon
         preflight()
     } else {
         match check(access, &parts) {
-            Ok(()) => next.run(Request::from_parts(parts, body)).await,
+            Ok(()) => {
+                let request = Request::from_parts(parts, body);
+                match router.clone().call(request).await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                }
+            }
             Err(problem) if is_for_page(&parts) => Page::locked(&problem).into_response(),
             Err(problem) => problem.into_response(),
         }

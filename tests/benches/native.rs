@@ -80,7 +80,8 @@ mod router {
     fn bench(bencher: Bencher, requests: &[(Method, &str, &'static str)]) {
         let events = events();
         now(events.named(&Name::DEMO).set()).unwrap();
-        let router = routes::router::<Host>(App::new(events, Unset));
+        let app: App<Host> = App::new(events, Unset);
+        let router = routes::router(app.clone());
         let requests = requests.iter().cycle();
         let mut next = requests.map(|(method, path, body)| {
             let request = Request::builder().method(method).uri(*path);
@@ -90,7 +91,7 @@ mod router {
             .with_inputs(|| next.next().unwrap())
             .bench_local_values(|request| {
                 now(async {
-                    let response = routes::answer(&router, request).await;
+                    let response = routes::answer(&app, &router, request).await;
                     assert_eq!(response.status(), StatusCode::OK);
                     response.into_body().collect().await.unwrap().to_bytes()
                 })

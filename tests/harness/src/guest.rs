@@ -254,19 +254,23 @@ impl Instances {
     }
 }
 
-impl HandlerState for Instances {
+/// Those of a host's instances that share requests. Each thread of a server has its own.
+pub struct OfThread(pub Arc<Instances>);
+
+impl HandlerState for OfThread {
     type StoreData = Guest;
     type WorkerExpiration = Expiration;
     type WorkerState = Worker;
 
     async fn instantiate(&self) -> wasmtime::Result<Instance<Guest, Expiration, Worker>> {
-        let number = self.made.fetch_add(1, Ordering::Relaxed) + 1;
-        let made = self.make(number).await;
+        let Self(instances) = self;
+        let number = instances.made.fetch_add(1, Ordering::Relaxed) + 1;
+        let made = instances.make(number).await;
         if let Err(error) = &made
-            && self.director.is_none()
+            && instances.director.is_none()
         {
             let what = format!("cannot make an instance: {error:#}");
-            self.console.print(number, Output::Stderr, &what);
+            instances.console.print(number, Output::Stderr, &what);
         }
         made
     }

@@ -21,7 +21,7 @@ use wasmtime_wasi_http::handler::{
 
 use crate::call::{Call, Sending, Taker, Waiting};
 use crate::console::{Line, Output};
-use crate::guest::{Instances, Life};
+use crate::guest::{Instances, Life, OfThread};
 use crate::server::{Server, listen};
 
 pub use self::builder::Builder;
@@ -35,7 +35,7 @@ const AUTHORITY: Authority = Authority::from_static("localhost");
 /// Clones are the same host. Instances are made, reused and dropped as Spin does.
 #[derive(Clone)]
 pub struct Harness {
-    handler: ProxyHandler<Instances>,
+    handler: ProxyHandler<OfThread>,
     requests: Arc<AtomicU64>,
     /// One permit for each request that may be under way.
     places: Arc<Semaphore>,
@@ -74,6 +74,21 @@ impl Harness {
     /// A host that differs from [`Harness::start`].
     pub fn builder() -> Builder {
         Builder::new()
+    }
+
+    /// The same host, for another thread: the instances that it makes serve only requests that are given to it or to clones
+    /// of it.
+    pub(crate) fn apart(&self) -> Self {
+        let OfThread(instances) = self.handler.state();
+        Self {
+            handler: ProxyHandler::new(OfThread(instances.clone())),
+            ..self.clone()
+        }
+    }
+
+    fn state(&self) -> &Instances {
+        let OfThread(instances) = self.handler.state();
+        instances
     }
 
     /// Sends a request and waits for the whole response.
@@ -143,14 +158,14 @@ impl Harness {
 
     /// How many instances have been made.
     pub fn instances(&self) -> u64 {
-        self.handler.state().made.load(Ordering::Relaxed)
+        self.state().made.load(Ordering::Relaxed)
     }
 
     /// What is in use now.
     pub fn usage(&self) -> Usage {
         let Instances {
             limits, handles, ..
-        } = self.handler.state();
+        } = self.state();
         let places = limits.concurrent_requests.min(Semaphore::MAX_PERMITS);
         Usage {
             requests: places - self.places.available_permits(),
@@ -163,12 +178,12 @@ impl Harness {
     /// Ends all instances at once, wherever they are, as a host does that runs out of memory. The requests that they
     /// serve fail; the next one gets a new instance.
     pub fn kill_instances(&self) {
-        self.handler.state().kill();
+        self.state().kill();
     }
 
     /// The instances that there are.
     pub(crate) fn living(&self) -> Vec<Arc<Life>> {
-        self.handler.state().living()
+        self.state().living()
     }
 
     /// Gives a request to an instance. The response's body may still be on its way.
@@ -194,7 +209,7 @@ impl Harness {
         match self.places.clone().try_acquire_owned() {
             Ok(place) => self.handle_in(Some(place), request).await,
             Err(_) => {
-                let most = self.handler.state().limits.concurrent_requests;
+                let most = self.state().limits.concurrent_requests;
                 whole(unavailable(&format!(
                     "This host has {most} requests under way, and takes no more at once (--max-concurrent-requests)."
                 )))
@@ -237,7 +252,7 @@ impl Harness {
         if !is_said && !was_killed {
             let instance = call.taker().map_or(0, |taker| taker.instance);
             let what = format!("answered with an error: {error:#}");
-            let console = &self.handler.state().console;
+            let console = &self.state().console;
             console.print(instance, Output::Stderr, &what);
         }
     }

@@ -139,7 +139,7 @@ pub use front::Bounds;
 pub use guest::{Limits, Reuse};
 pub use harness::{Builder, Harness, Usage};
 pub use routes::Routes;
-pub use server::{GRACE, Server, listen};
+pub use server::{GRACE, Server, Threads, listen};
 pub use variables::is_name as is_variable_name;
 
 /// The body of a response, which may still be on its way.

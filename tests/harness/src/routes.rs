@@ -38,6 +38,17 @@ impl Routes {
         self
     }
 
+    /// The same routes to the same hosts, for another thread: see [`Harness::apart`].
+    pub(crate) fn apart(&self) -> Self {
+        let mounts = self.mounts.iter();
+        Self {
+            root: self.root.apart(),
+            mounts: mounts
+                .map(|(prefix, host)| (prefix.clone(), host.apart()))
+                .collect(),
+        }
+    }
+
     /// Gives a request to the host whose it is, unless that has as many under way as it takes at once: then, the answer
     /// is 503. Otherwise as [`Harness::handle`], cancel safety included.
     pub async fn handle<B>(&self, mut request: Request<B>) -> Response<crate::Body>

@@ -3,7 +3,9 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Once};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -11,7 +13,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -32,6 +35,61 @@ pub struct Server {
     open: Arc<()>,
     stop: oneshot::Sender<()>,
     running: JoinHandle<bool>,
+}
+
+/// Threads for a [`Server`], each with a runtime of its own.
+///
+/// A connection stays on the thread that it was given to, and so do the instances that serve its requests: no request wakes
+/// another thread. A `GET` costs a quarter less processor time than on a runtime whose threads share their work. In exchange, one
+/// connection has one processor, whatever it asks for at the same time.
+///
+/// Dropping this ends all that runs on the threads, and what requests have left behind in instances.
+#[derive(Debug)]
+pub struct Threads(Vec<Thread>);
+
+#[derive(Debug)]
+struct Thread {
+    runtime: Handle,
+    /// `None` while it is being dropped. Dropped, it ends the thread.
+    stop: Option<oneshot::Sender<()>>,
+    running: Option<thread::JoinHandle<()>>,
+}
+
+impl Threads {
+    /// Starts so many threads.
+    ///
+    /// # Errors
+    ///
+    /// If the operating system gives no thread.
+    pub fn start(number: NonZeroUsize) -> io::Result<Self> {
+        let threads = (1..=number.get()).map(|number| {
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            let (stop, stopped) = oneshot::channel();
+            Ok(Thread {
+                runtime: runtime.handle().clone(),
+                stop: Some(stop),
+                running: Some(
+                    thread::Builder::new()
+                        .name(format!("server {number}"))
+                        .spawn(move || {
+                            _ = runtime.block_on(stopped);
+                            runtime.shutdown_background();
+                        })?,
+                ),
+            })
+        });
+        threads.collect::<io::Result<_>>().map(Self)
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(running) = self.running.take() {
+            // It has said what it panicked with.
+            _ = running.join();
+        }
+    }
 }
 
 /// Takes an address to listen on. Clients may connect from now on; they are served when a [`Server`] is started.
@@ -70,11 +128,36 @@ impl Server {
         listener: TcpListener,
         routes: impl Into<Routes>,
     ) -> anyhow::Result<Self> {
+        let workers = vec![Worker::new(Handle::current(), routes.into())];
+        Self::start_with(workers, bounds, listener)
+    }
+
+    /// The same, with each connection on one of these threads: on the one that has the fewest.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_on(
+        threads: &Threads,
+        bounds: Bounds,
+        listener: TcpListener,
+        routes: impl Into<Routes>,
+    ) -> anyhow::Result<Self> {
+        let routes = routes.into();
+        let workers = threads.0.iter();
+        let workers = workers.map(|thread| Worker::new(thread.runtime.clone(), routes.apart()));
+        Self::start_with(workers.collect(), bounds, listener)
+    }
+
+    fn start_with(
+        workers: Vec<Worker>,
+        bounds: Bounds,
+        listener: TcpListener,
+    ) -> anyhow::Result<Self> {
         let address = listener.local_addr().context("the socket has no address")?;
         let (stop, stopped) = oneshot::channel();
         let open = Arc::new(());
-        let running = serve(listener, routes.into(), bounds, open.clone(), stopped);
-        let running = tokio::spawn(running);
+        let running = tokio::spawn(serve(listener, workers, bounds, open.clone(), stopped));
         Ok(Self {
             address,
             open,
@@ -108,9 +191,34 @@ impl Server {
     }
 }
 
+/// A runtime that serves connections.
+struct Worker {
+    runtime: Handle,
+    routes: Routes,
+    /// Each of its connections has a clone.
+    connections: Arc<()>,
+}
+
+impl Worker {
+    fn new(runtime: Handle, routes: Routes) -> Self {
+        Self {
+            runtime,
+            routes,
+            connections: Arc::new(()),
+        }
+    }
+
+    /// Moves a connection from the runtime that has accepted it to this one.
+    fn takes(&self, tcp: TcpStream) -> io::Result<TcpStream> {
+        let tcp = tcp.into_std()?;
+        let _here = self.runtime.enter();
+        TcpStream::from_std(tcp)
+    }
+}
+
 async fn serve(
     listener: TcpListener,
-    routes: Routes,
+    workers: Vec<Worker>,
     bounds: Bounds,
     open: Arc<()>,
     mut stopped: oneshot::Receiver<()>,
@@ -145,8 +253,13 @@ async fn serve(
             accepted = accept() => accepted,
             _ = &mut stopped => break,
         };
-        let (tcp, peer) = match accepted {
-            Ok(accepted) => accepted,
+        let least = |worker: &&Worker| Arc::strong_count(&worker.connections);
+        let Some(worker) = workers.iter().min_by_key(least) else {
+            break;
+        };
+        let moved = accepted.and_then(|(tcp, peer)| Ok((worker.takes(tcp)?, peer)));
+        let (tcp, peer) = match moved {
+            Ok(moved) => moved,
             Err(_) => {
                 // A connection that broke off at once, or no file descriptor left: others may still do well.
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -157,7 +270,7 @@ async fn serve(
         _ = tcp.set_nodelay(true);
         let connection = Connection::new(peer, bounds);
         let service = service_fn({
-            let (routes, connection) = (routes.clone(), connection.clone());
+            let (routes, connection) = (worker.routes.clone(), connection.clone());
             let is_shutdown = is_shutdown.clone();
             move |request| {
                 let (routes, connection) = (routes.clone(), connection.clone());
@@ -170,9 +283,9 @@ async fn serve(
         });
         let stream = TokioIo::new(Stream::new(tcp, connection.clone()));
         let serving = connections.watch(http.serve_connection(stream, service).into_owned());
-        let open = open.clone();
-        tokio::spawn(async move {
-            let (_place, _open) = (place, open);
+        let held = (place, open.clone(), worker.connections.clone());
+        worker.runtime.spawn(async move {
+            let _held = held;
             tokio::select! {
                 // A client that goes away or speaks no HTTP is its own affair.
                 _ = serving => {}

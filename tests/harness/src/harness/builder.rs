@@ -13,7 +13,7 @@ use wasmtime_wasi_http::handler::ProxyHandler;
 use super::Harness;
 use crate::component;
 use crate::console::Console;
-use crate::guest::{Director, Instances, Limits, Program, Reuse, RuntimeClock};
+use crate::guest::{Director, Instances, Limits, OfThread, Program, Reuse, RuntimeClock};
 use crate::manifest::Manifest;
 use crate::memo::Memo;
 use crate::outbound::Allowed;
@@ -236,24 +236,25 @@ impl Builder {
             none if none == Quotas::default() => self.store,
             quotas => Arc::new(Limited::new(self.store, quotas)),
         };
+        let instances = Instances {
+            program,
+            reuse,
+            limits,
+            store,
+            databases: Arc::new(self.databases),
+            outbound: Arc::new(self.outbound),
+            quirks: self.quirks,
+            environment: self.environment.into_iter().collect(),
+            variables: Variables(Arc::new(self.variables)),
+            console,
+            clock: RuntimeClock::start(now),
+            made: AtomicU64::new(self.instances),
+            handles: Arc::default(),
+            lives: Mutex::default(),
+            director: self.director,
+        };
         Ok(Harness {
-            handler: ProxyHandler::new(Instances {
-                program,
-                reuse,
-                limits,
-                store,
-                databases: Arc::new(self.databases),
-                outbound: Arc::new(self.outbound),
-                quirks: self.quirks,
-                environment: self.environment.into_iter().collect(),
-                variables: Variables(Arc::new(self.variables)),
-                console,
-                clock: RuntimeClock::start(now),
-                made: AtomicU64::new(self.instances),
-                handles: Arc::default(),
-                lives: Mutex::default(),
-                director: self.director,
-            }),
+            handler: ProxyHandler::new(OfThread(Arc::new(instances))),
             requests: Arc::default(),
             places: Arc::new(Semaphore::new(
                 limits.concurrent_requests.min(Semaphore::MAX_PERMITS),

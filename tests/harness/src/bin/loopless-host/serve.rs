@@ -1,6 +1,7 @@
 //! Without a subcommand: serves the component.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::str::FromStr;
@@ -17,7 +18,7 @@ use loopless_host::platform::{Interface, Lacking, Platform};
 use loopless_host::sqlite::{self, Connection};
 use loopless_host::store::{Memory, Quirks, Redis, Sqlite};
 use loopless_host::{
-    Bounds, GRACE, Harness, Limits, Reuse, Routes, Server, is_variable_name, listen,
+    Bounds, GRACE, Harness, Limits, Reuse, Routes, Server, Threads, is_variable_name, listen,
 };
 use redis::IntoConnectionInfo;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -99,6 +100,10 @@ pub struct Arguments {
     /// How long an instance may compute without a pause; it is ended then
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
     cpu_timeout: Duration,
+
+    /// How many threads serve connections; without this, one for each processor
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
 
     /// How many connections are served at the same time; more wait
     #[arg(long, value_name = "N", default_value_t = Bounds::default().connections, value_parser = at_least_one)]
@@ -310,6 +315,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         harness,
         lifespan,
         controlled,
+        threads: _threads,
     } = tokio::select! {
         started = start(arguments) => started?,
         () = &mut stopped => return Ok(()),
@@ -337,6 +343,8 @@ struct Running {
     harness: Harness,
     lifespan: Lifespan,
     controlled: Controlled,
+    /// What instances do in the background ends with these.
+    threads: Threads,
 }
 
 /// Builds the component if need be, starts its application, and serves it.
@@ -416,7 +424,12 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<Running> {
     }
     let lifespan = Lifespan::new(harness.clone(), token);
     lifespan.startup().await?;
-    let server = Server::start_within(bounds, listener, routes)?;
+    let threads = match arguments.threads {
+        Some(threads) => threads,
+        None => std::thread::available_parallelism()?,
+    };
+    let threads = Threads::start(threads)?;
+    let server = Server::start_on(&threads, bounds, listener, routes)?;
     let databases = databases.iter();
     let databases = databases.map(|(label, place)| format!(", SQLite database {label}: {place}"));
     let databases: String = databases.collect();
@@ -443,6 +456,7 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<Running> {
         harness,
         lifespan,
         controlled,
+        threads,
     })
 }
 
