@@ -45,7 +45,7 @@
 //! - A *run* outlives its holders. Who takes over from a holder that is lost goes on with its run and its count. A run ends when
 //!   its holder [releases](Lease::release) it, or somebody does [in its stead](Lease::finish).
 //!
-//! `tests/lease.rs` checks them in every order of steps of two holders.
+//! `tests/models/lease.rs` checks them in every order of steps of two holders.
 //!
 //! # Protocol
 //!

@@ -1,4 +1,4 @@
-//! The contract of the lease, on the store of every host that has compare-and-swap. `tests/lease.rs` tries every order of steps.
+//! The contract of the lease, on the store of every host that has compare-and-swap. `tests/models/lease.rs` tries every order of steps.
 
 use loopless_host::store::{Quirks, Store as _};
 

@@ -1,11 +1,8 @@
 //! The lease of the service, checked exhaustively: every order in which two and three would-be runners can take their
 //! steps on the store, where each one's date makes it take those before it for dead, and answers of swaps are lies.
 //!
-//! What runs is the code that ships, `loopless::lease` in `loopless::service`: see `support/replay.rs`. That a process dies
+//! What runs is the code that ships, `loopless::lease` in `loopless::service`: see `replay.rs`. That a process dies
 //! needs no step of its own: the promises hold in every state, also in the last one that it reaches.
-
-#[path = "support/replay.rs"]
-mod replay;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -18,8 +15,9 @@ use std::time::Duration;
 use loopless::event::{Events, Polling};
 use loopless::service::{DID_SOMETHING, Service, Started};
 use loopless::strategy::Exact;
-use replay::{Answer, Replay, Step};
 use stateright::{Checker, Model, Property};
+
+use crate::replay::{Answer, Replay, Step};
 
 /// How often a runner ticks before the model looks no further.
 const TICKS: usize = 2;

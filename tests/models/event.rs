@@ -1,15 +1,10 @@
 //! The event's protocols, checked exhaustively: every order in which a few processes can take their steps on the store,
 //! with answers of swaps that are lies, a process that dies between any two steps, and a store that fails.
 //!
-//! What runs is the code that ships, `loopless::event`: see `support/replay.rs`.
+//! What runs is the code that ships, `loopless::event`: see `replay.rs`.
 
-#[path = "model/process.rs"]
 mod process;
-#[path = "model/protocol.rs"]
 mod protocol;
-#[path = "support/replay.rs"]
-mod replay;
-#[path = "model/value.rs"]
 mod value;
 
 use std::io::{self, Write};

@@ -4,8 +4,6 @@
 //! function of what the store has answered it: so a state of a model holds those answers, and the future is run again from its
 //! start to learn what it asks for next.
 
-#![allow(dead_code, reason = "each test file uses its own part")]
-
 use std::future::{Future, pending, poll_fn};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -8,8 +8,8 @@ use loopless::event::{Events, Name, Polling, Waited};
 use loopless::store::{Error, Store};
 use loopless::strategy::{Exact, Plain, Strategy};
 
+use super::value::{is_set, number, text};
 use crate::replay::{Answer, Replay, Step};
-use crate::value::{is_set, number, text};
 
 /// How long a waiter waits: a first reading, and a few more.
 const TIMEOUT: Duration = Duration::from_millis(10);

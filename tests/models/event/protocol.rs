@@ -6,9 +6,9 @@ use std::fmt::Debug;
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester, SequentialSpec};
 use stateright::{Model, Property};
 
-use crate::process::{Code, Operation, Outcome, Process};
+use super::process::{Code, Operation, Outcome, Process};
+use super::value::{exists, generation, is_set, text};
 use crate::replay::{Answer, Step, Value};
-use crate::value::{exists, generation, is_set, text};
 
 /// A flag, which is what an event is when nobody interferes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
