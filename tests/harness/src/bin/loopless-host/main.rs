@@ -22,6 +22,10 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use style::RED;
 
+/// A request allocates a few hundred times. The system's allocator takes a seventh of its time for that, this one half as much.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Serves the component over HTTP. Without options: builds it first, and keeps its store in .loopless/.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, args_conflicts_with_subcommands = true)]

@@ -73,9 +73,9 @@ pub struct Arguments {
     #[arg(long = "variable", value_name = "NAME=VALUE", value_parser = variable)]
     variables: Vec<(String, String)>,
 
-    /// How many requests an instance serves before it is dropped
-    #[arg(long, value_name = "N", default_value_t = Reuse::default().requests, value_parser = at_least_one)]
-    max_instance_reuse_count: usize,
+    /// How many requests an instance serves before it is dropped; without this, 1024, and with Spin's quirks its default, 128
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    max_instance_reuse_count: Option<usize>,
 
     /// How many requests an instance serves at the same time
     #[arg(long, value_name = "N", default_value_t = Reuse::default().concurrent_requests, value_parser = at_least_one)]
@@ -357,8 +357,13 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<Running> {
     if let Some(manifest) = &manifest {
         check_variables(manifest, &arguments.variables)?;
     }
+    // An instance leaks a handle of Spin's with each swap, and has 256.
+    let requests = match arguments.quirks {
+        Quirks::Exact => 1024,
+        Quirks::SpinSqlite | Quirks::SpinRedis => Reuse::default().requests,
+    };
     let reuse = Reuse {
-        requests: arguments.max_instance_reuse_count,
+        requests: arguments.max_instance_reuse_count.unwrap_or(requests),
         concurrent_requests: arguments.max_instance_concurrent_reuse_count,
         idle: arguments.idle_instance_timeout,
         request_timeout: arguments.request_timeout,
