@@ -526,10 +526,17 @@ fn write(path: &Path, contents: &str) {
 
 /// Checks that the search finds the mistake, and that the seed that it names shows it again.
 fn is_caught(mutation: &Mutation) {
+    is_caught_from(0, mutation);
+}
+
+/// The same, if the search begins with this seed.
+fn is_caught_from(first: u64, mutation: &Mutation) {
     let [option, path] = on(&mutant(mutation));
     let world = ["--about", mutation.about];
+    let first = ["--from", &first.to_string()];
     let search = [
         &[&option, &path, "--seeds", "3000", "--fail-fast"][..],
+        &first,
         &world,
     ];
     let output = simulate(&search.concat());
