@@ -1,11 +1,10 @@
-//! `wasi:keyvalue`'s compare-and-swap and counters, beside a host's own key-value interface.
+//! Compare-and-swap and counters of `wasi:keyvalue`, in addition to the host's own key-value interface.
 
-use std::future::{self, Future};
 use std::sync::OnceLock;
 
 use crate::store::{Atomics, Error, LABEL, Store};
 
-/// No SDK has bindings for these.
+/// No SDK has bindings for this interface.
 mod bindings {
     wit_bindgen::generate!({
         world: "atomics",
@@ -17,10 +16,10 @@ mod bindings {
 use bindings::wasi::keyvalue::atomics::{self, Cas, CasError};
 use bindings::wasi::keyvalue::store::{self as wasi_store, Bucket};
 
-/// A store of the host's, and `wasi:keyvalue/atomics` on the same one.
+/// A store of the host, with `wasi:keyvalue/atomics` on the same data.
 ///
-/// These calls stop the other requests of the instance while they run, because `wasi:keyvalue` has no asynchronous form;
-/// there are few of them. The bucket is opened when it is first used, and kept as long as the instance lives.
+/// `wasi:keyvalue` has no asynchronous form, so `increment` and `swap` block the other requests of the instance. The bucket
+/// is opened on first use and kept as long as the instance lives.
 #[derive(Debug, Default)]
 pub struct WithAtomics<S> {
     store: S,
@@ -33,21 +32,6 @@ impl<S> WithAtomics<S> {
             _ = self.bucket.set(wasi_store::open(LABEL).map_err(from_wasi)?);
         }
         self.bucket.get().ok_or_else(Error::not_opened)
-    }
-
-    /// Spin 4.1 never frees the handle of a swap: an instance has 256 of them. It serves 128 requests by default, and a
-    /// change takes one swap unless others come between.
-    fn swap_now(&self, key: &str, old: &[u8], new: &[u8]) -> Result<(), Error> {
-        let cas = Cas::new(self.bucket()?, key).map_err(from_wasi)?;
-        // `current` is what starts the transaction, so that it has to be called even by who knows the value.
-        if cas.current().map_err(from_wasi)?.as_deref() != Some(old) {
-            return Ok(());
-        }
-        match atomics::swap(cas, new) {
-            Err(CasError::StoreError(error)) => Err(from_wasi(error)),
-            // On Redis this is also the answer of a swap that was applied.
-            Ok(()) | Err(CasError::CasFailed(_)) => Ok(()),
-        }
     }
 }
 
@@ -70,20 +54,23 @@ impl<S: Store> Store for WithAtomics<S> {
 }
 
 impl<S: Store> Atomics for WithAtomics<S> {
-    fn increment(&self, key: &str, delta: i64) -> impl Future<Output = Result<i64, Error>> + Send {
-        let bucket = self.bucket();
-        let sum =
-            bucket.and_then(|bucket| atomics::increment(bucket, key, delta).map_err(from_wasi));
-        future::ready(sum)
+    async fn increment(&self, key: &str, delta: i64) -> Result<i64, Error> {
+        atomics::increment(self.bucket()?, key, delta).map_err(from_wasi)
     }
 
-    fn swap(
-        &self,
-        key: &str,
-        old: &[u8],
-        new: &[u8],
-    ) -> impl Future<Output = Result<(), Error>> + Send {
-        future::ready(self.swap_now(key, old, new))
+    /// Spin 4.1 never frees the handle of a swap, and an instance has 256 of them. That is enough: an instance serves 128
+    /// requests by default, and an uncontended change takes one swap.
+    async fn swap(&self, key: &str, old: &[u8], new: &[u8]) -> Result<(), Error> {
+        let cas = Cas::new(self.bucket()?, key).map_err(from_wasi)?;
+        // `current` starts the transaction, so it must be called even though the value is known.
+        if cas.current().map_err(from_wasi)?.as_deref() != Some(old) {
+            return Ok(());
+        }
+        match atomics::swap(cas, new) {
+            Err(CasError::StoreError(error)) => Err(from_wasi(error)),
+            // Redis answers `CasFailed` even if the swap was applied.
+            Ok(()) | Err(CasError::CasFailed(_)) => Ok(()),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
-//! What waiting needs of a clock.
+//! The clock that waits need.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use std::time::Duration;
 /// }
 /// ```
 pub trait Clock: Send + Sync {
-    /// The time since some fixed moment. It never goes back.
+    /// Returns the time since some fixed moment. It never goes back.
     fn now(&self) -> Duration;
 
     /// Waits until `duration` has passed.
@@ -40,11 +40,11 @@ pub trait Clock: Send + Sync {
 /// assert!(Tokio::default().date().as_secs() > 1_700_000_000);
 /// ```
 pub trait Calendar: Clock {
-    /// The time since 1970-01-01T00:00:00Z, as this machine has it. It may jump.
+    /// Returns the time since 1970-01-01T00:00:00Z by this machine's clock, which may jump.
     fn date(&self) -> Duration;
 }
 
-/// Tokio's clock. Where Tokio's time is paused, so is this.
+/// Tokio's clock. It pauses with Tokio's time.
 ///
 /// ```
 /// # loopless::event::example(async |events, door| {
@@ -63,7 +63,7 @@ pub struct Tokio {
 
 #[cfg(not(target_family = "wasm"))]
 impl Default for Tokio {
-    /// It counts from now on.
+    /// A clock that starts at 0 now.
     fn default() -> Self {
         Self {
             started: tokio::time::Instant::now(),
@@ -90,7 +90,7 @@ impl Calendar for Tokio {
     }
 }
 
-/// What `future` gives, or `None` if it has given nothing by `deadline`. It is dropped then.
+/// Awaits `future` until `deadline`. Returns `None`, and drops `future`, if it is not ready by then.
 ///
 /// ```
 /// # loopless::event::example(async |events, door| {

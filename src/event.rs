@@ -1,8 +1,8 @@
 //! [`Event`]: a named flag that any number of requests, instances, processes and machines share.
 //!
 //! The contract is that of Python's [`asyncio.Event`]: [`set`](Event::set), [`clear`](Event::clear),
-//! [`is_set`](Event::is_set) and [`wait`](Event::wait). What is kept is not a flag but a [`State`]. It has a
-//! [`Generation`], which counts the changes of the flag: even is clear, odd is set.
+//! [`is_set`](Event::is_set) and [`wait`](Event::wait). The store holds a [`State`] instead of a flag. Its
+//! [`Generation`] counts the changes of the flag: even is clear, odd is set.
 //!
 //! ```
 //! # use loopless::event::Generation;
@@ -12,20 +12,20 @@
 //! assert!(fresh.next() > fresh);
 //! ```
 //!
-//! How a change is made and kept, so that no wait misses it, depends on what the host's store can do: that is the event's
-//! [strategy](crate::strategy). With compare-and-swap, the generation counts every change and never goes back. Without, it is best
-//! effort, and the state has a tag besides, which tells each change from all others.
+//! How a change is stored, so that no wait misses it, depends on what the host's store can do. That is the event's
+//! [strategy](crate::strategy). With compare-and-swap, the generation counts every change and never goes back. Without it,
+//! the generation is best effort, and a random tag distinguishes each change from all others.
 //!
-//! # What waiting costs
-//!
-//! State crosses requests; futures never do. A waiter sleeps on its own timer and reads the state again. What the waiters of
-//! an instance share is the last reading of each event: see [`Event::wait`].
+//! State crosses requests; futures never do. A waiter sleeps on a timer of its own and reads the state again. The waiters
+//! of an instance share only the last readings of each event: see [`Event::wait`].
 //!
 //! [`asyncio.Event`]: https://docs.python.org/3/library/asyncio-sync.html#asyncio.Event
 
 mod error;
 mod events;
 mod name;
+mod outcome;
+mod polling;
 mod readings;
 #[cfg(test)]
 mod tests;
@@ -43,131 +43,18 @@ pub use self::events::{Events, Page};
 #[cfg(not(target_family = "wasm"))]
 pub use self::events::{InMemory, example};
 pub use self::name::Name;
+pub use self::outcome::{Changed, Waited};
+pub use self::polling::Polling;
 pub use self::readings::Seen;
 pub use crate::state::{Generation, State, Tag};
 
-/// The shortest pause between two looks, for a store that takes longer to read than a poll interval.
+/// The shortest pause between two reads, for a store that takes longer than a poll interval to answer.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
-
-/// How long a wait is young, and reads often.
-const YOUNG: Duration = Duration::from_secs(2);
-
-/// How [`Event::wait`] ended, with the newest state that it saw.
-///
-/// ```
-/// # loopless::event::example(async |events, door| {
-/// use std::time::Duration;
-///
-/// use loopless::event::Waited;
-///
-/// match door.wait(Duration::from_millis(20)).await? {
-///     Waited::Set(state) => println!("It was set, and is {state} now."),
-///     Waited::TimedOut(_) => println!("Nobody set it."),
-///     Waited::Forgotten(_) => println!("It is gone."),
-/// }
-/// # Ok(()) });
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waited {
-    /// The event was set at some time during the wait. The state says whether it still was at the last look.
-    Set(State),
-    /// The time was up, and no look had seen a set.
-    TimedOut(State),
-    /// The event was forgotten, and nothing says that it had been set before.
-    Forgotten(State),
-}
-
-impl Waited {
-    /// The newest state that the wait saw.
-    ///
-    /// ```
-    /// # loopless::event::example(async |events, door| {
-    /// # use std::time::Duration;
-    /// door.set().await?;
-    /// let waited = door.wait(Duration::from_secs(1)).await?;
-    /// assert!(waited.state().is_set());
-    /// # Ok(()) });
-    /// ```
-    pub fn state(self) -> State {
-        match self {
-            Self::Set(state) | Self::TimedOut(state) | Self::Forgotten(state) => state,
-        }
-    }
-}
-
-/// What [`Event::change`] did.
-///
-/// ```
-/// # loopless::event::example(async |events, door| {
-/// use loopless::event::Changed;
-///
-/// assert!(matches!(door.change(true).await?, Changed::Yes(_)));
-/// assert!(matches!(door.change(true).await?, Changed::No(_)));
-/// # Ok(()) });
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Changed {
-    /// The event was seen in the other state, and has been in this one since.
-    Yes(State),
-    /// The event was in this state already. Nothing was written.
-    No(State),
-    /// The event was in a state that was not allowed. Nothing was written.
-    Refused(State),
-}
-
-/// How often the waits of an instance read the store.
-///
-/// ```
-/// # loopless::event::example(async |events, door| {
-/// use std::time::Duration;
-///
-/// use loopless::event::Polling;
-///
-/// let rarely = Polling { first: Duration::from_millis(50), last: Duration::from_secs(1) };
-/// let door = door.with_polling(rarely);
-/// # Ok(()) });
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Polling {
-    /// How far apart the readings of a new wait are, at most. Until the wait is 2 s old, that grows to at most 1.5 times
-    /// as much.
-    pub first: Duration,
-    /// How far apart the readings of an old wait are, at most.
-    pub last: Duration,
-}
-
-impl Default for Polling {
-    /// 5 ms and 100 ms.
-    fn default() -> Self {
-        Self {
-            first: Duration::from_millis(5),
-            last: Duration::from_millis(100),
-        }
-    }
-}
-
-impl Polling {
-    /// How far apart readings are when a wait is `age` old, at most.
-    ///
-    /// Somebody watches a young wait, so its end comes within milliseconds. An old one is cheap.
-    fn interval(self, age: Duration) -> Duration {
-        if age < YOUNG {
-            self.grace(age).min(self.first * 3 / 2)
-        } else {
-            self.grace(age)
-        }
-    }
-
-    /// How long a wait may be over its `timeout`: a twentieth of it, within `first` and `last`.
-    fn grace(self, timeout: Duration) -> Duration {
-        (timeout / 20).min(self.last).max(self.first)
-    }
-}
 
 /// One named event: `asyncio.Event` for requests that share nothing but a store.
 ///
-/// [`state`](Self::state), [`set`](Self::set), [`clear`](Self::clear) and [`forget`](Self::forget) are linearizable over
-/// all that use the same store with the same [strategy](crate::strategy).
+/// [`state`](Self::state), [`set`](Self::set), [`clear`](Self::clear) and [`forget`](Self::forget) are linearizable
+/// across everything that uses the same store with the same [strategy](crate::strategy).
 ///
 /// ```
 /// # loopless::event::example(async |events, door| {
@@ -187,7 +74,7 @@ pub struct Event<'a, S, C> {
 }
 
 impl<S: Strategy, C: Clock> Event<'_, S, C> {
-    /// The same event, with waits that read as often as `polling` says.
+    /// Sets how often waits on this event read the store.
     ///
     /// ```
     /// # loopless::event::example(async |events, door| {
@@ -203,7 +90,7 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
         self
     }
 
-    /// The event's state now. One read of the store.
+    /// Returns the current state. Reads the store once.
     ///
     /// ```
     /// # loopless::event::example(async |events, door| {
@@ -220,7 +107,7 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
         Ok(self.look().await?.state)
     }
 
-    /// The event's state now, as a place from which to wait for a [newer](Self::newer) one. One read of the store.
+    /// Returns the current state as a starting point to wait for a [newer](Self::newer) one. Reads the store once.
     ///
     /// ```
     /// # loopless::event::example(async |events, door| {
@@ -237,7 +124,7 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
         Ok(seen)
     }
 
-    /// A state that the event has had before now, as a place from which to wait for a newer one. No read.
+    /// Turns a past state of the event into a starting point to wait for a newer one, without a read.
     pub(crate) fn seen(&self, state: State) -> Seen {
         let Readings { count, .. } = self.last_readings();
         Seen {
@@ -247,7 +134,7 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
         }
     }
 
-    /// Whether the event is set now. One read of the store.
+    /// Returns whether the event is set. Reads the store once.
     ///
     /// ```
     /// # loopless::event::example(async |events, door| {
@@ -263,10 +150,10 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
         Ok(self.state().await?.is_set())
     }
 
-    /// Sets the event: every wait that is under way anywhere ends, also if a clear follows at once.
+    /// Sets the event. Every wait that is under way anywhere ends, even if a clear follows at once.
     ///
-    /// Setting a set event changes nothing: a hundred calls at the same time make one transition. Returns a state that
-    /// the event had after it was set.
+    /// Setting a set event changes nothing: a hundred concurrent calls make one transition. Returns a state that the
+    /// event had after it was set.
     ///
     /// ```
     /// # loopless::event::example(async |events, door| {
@@ -277,17 +164,17 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::Contended`] after a bounded number of attempts, [`Error::Store`] where the store failed at the last
-    /// of them, [`Error::Foreign`].
+    /// [`Error::Contended`] after a bounded number of attempts, [`Error::Store`] if the store failed at the last of
+    /// them, and [`Error::Foreign`].
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is done, the event may or may not be set. Calling it again is safe.
+    /// If the future is dropped early, the event may or may not be set. Calling it again is safe.
     pub async fn set(&self) -> Result<State, Error> {
         self.changed_to(true).await
     }
 
-    /// Clears the event. The mirror of [`set`](Self::set), in errors and cancel safety too.
+    /// Clears the event: the mirror of [`set`](Self::set), with the same errors and cancel safety.
     ///
     /// ```
     /// # loopless::event::example(async |events, door| {
@@ -305,10 +192,10 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
         Ok(state)
     }
 
-    /// Sets the event, or clears it, and says whether that changed anything.
+    /// Sets or clears the event, and returns whether that changed anything.
     ///
-    /// When several do that at the same time, one of them may be told [`Changed::Yes`] for what another one did: nobody
-    /// can tell whose it was. An event is not a lock.
+    /// An event is not a lock: if several callers change it at the same time, more than one may get [`Changed::Yes`] for
+    /// the same change.
     ///
     /// ```
     /// # loopless::event::example(async |events, door| {
@@ -320,14 +207,12 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
     ///
     /// # Errors
     ///
-    /// As [`set`](Self::set), with its cancel safety.
+    /// The same as [`set`](Self::set), with its cancel safety.
     pub async fn change(&self, set: bool) -> Result<Changed, Error> {
         S::change(self, set, None).await
     }
 
-    /// Sets the event, or clears it, but only from a state that `is_allowed`.
-    ///
-    /// Otherwise as [`change`](Self::change).
+    /// Like [`change`](Self::change), but only from a state that `is_allowed`.
     ///
     /// ```
     /// # loopless::event::example(async |events, door| {
@@ -342,17 +227,15 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
     ///
     /// # Errors
     ///
-    /// As [`set`](Self::set), with its cancel safety. [`Error::Unconditional`] on hosts that cannot do this.
+    /// The same as [`set`](Self::set), with its cancel safety, and [`Error::Unconditional`] without compare-and-swap.
     pub async fn change_if(&self, set: bool, is_allowed: Condition<'_>) -> Result<Changed, Error> {
         S::change(self, set, Some(is_allowed)).await
     }
 
-    /// Forgets the event: it is clear, and not listed any more. Waits that are under way end with
-    /// [`Waited::Forgotten`], unless somebody sets it again before they look.
+    /// Forgets the event: it becomes clear, and is no longer listed. Waits that are under way end with
+    /// [`Waited::Forgotten`], unless the event is set again before their next read.
     ///
-    /// A new event of this name never has a version that this one had.
-    ///
-    /// Returns whether there was an event.
+    /// A new event of this name never has a version that this one had. Returns whether the event existed.
     ///
     /// ```
     /// # loopless::event::example(async |events, door| {
@@ -364,18 +247,20 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
     ///
     /// # Errors
     ///
-    /// As [`set`](Self::set), with its cancel safety.
+    /// The same as [`set`](Self::set), with its cancel safety.
     pub async fn forget(&self) -> Result<bool, Error> {
         S::forget(self).await
     }
 
     /// Waits until the event is set, for at most `timeout`.
     ///
-    /// A wait on a set event returns at once, after one read. Otherwise it ends soon after a set that completes
-    /// while it waits, even if a clear follows at once. It is over at most a twentieth of `timeout` late, within the
-    /// bounds of [`Polling`]; later only if the store keeps its first read waiting longer, or, on WASI 0.2, where no
-    /// read can be given up, its last. A set just before the end is seen if the store answers within half of that time.
-    /// Whether it may say [`Waited::Set`] without a set while it waited is for the [strategy](crate::strategy) to say.
+    /// A wait on a set event returns after one read. Any other wait ends soon after a set that completes during the
+    /// wait, even if a clear follows at once. Whether it can also return [`Waited::Set`] without such a set depends on the
+    /// [strategy](crate::strategy).
+    ///
+    /// A wait exceeds `timeout` by at most a twentieth of it, within the bounds of [`Polling`]. It takes longer only if the
+    /// store delays the first read, or, on WASI 0.2, where a read cannot be cancelled, the last one. A set just before
+    /// the end is seen if the store answers within half of that extra time.
     ///
     /// ```
     /// # loopless::event::example(async |events, door| {
@@ -390,19 +275,20 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
     ///
     /// # Cost
     ///
-    /// The first read is this wait's own. After that, the waits on an event in an instance share one stream of reads:
-    /// whoever wakes up first when a reading is due reads, the others take what it found. With the default
-    /// [`Polling`], readings are 5 ms apart at first and at most 7.5 ms until the wait is 2 s old. From then on, there are
-    /// at most 12 a second.
+    /// Every wait makes its own first read. After that, the waits on an event in an instance share one stream of reads:
+    /// the first to wake up when a reading is due reads, and the others use the result. With the default [`Polling`],
+    /// readings are 5 ms apart at first, at most 7.5 ms until the wait is 2 s old, and after that there are at most 12 a
+    /// second.
     ///
     /// # Errors
     ///
-    /// A store that fails is asked again until the time is up. [`Error::Store`] says that no read ever succeeded.
+    /// A read that fails is repeated until the timeout, the first one for at most [`PATIENCE`]. [`Error::Store`] means that
+    /// no read succeeded.
     /// [`Error::Foreign`] ends the wait at once.
     ///
     /// # Cancel safety
     ///
-    /// Dropping a wait changes nothing, for the event and for other waits.
+    /// Dropping the future affects neither the event nor other waits.
     pub async fn wait(&self, timeout: Duration) -> Result<Waited, Error> {
         let started = self.events.clock.now();
         let mut start = self.first_reading(started, timeout).await?;
@@ -421,9 +307,8 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
 
     /// Waits until the event is in a state that is not `known`, for at most `timeout`.
     ///
-    /// Returns the newest state that was seen. It is still `known` when the time was up first.
-    ///
-    /// Cost, errors and cancel safety are those of [`wait`](Self::wait).
+    /// Returns the newest state that it read, which is still `known` if the timeout passed first. Cost, errors and cancel
+    /// safety are those of [`wait`](Self::wait).
     ///
     /// ```
     /// # loopless::event::example(async |events, door| {
@@ -449,8 +334,8 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
         Ok(newer.unwrap_or(start).state)
     }
 
-    /// The start of a wait. It must be current: a reading that is a moment old could hide a clear, and the wait would
-    /// return for a set that was over before it began.
+    /// The reading that a wait starts from. It must be current: an older one could hide a clear, and the wait would
+    /// return for a set that ended before the wait began.
     async fn first_reading(&self, started: Duration, timeout: Duration) -> Result<Seen, Error> {
         let clock = &self.events.clock;
         let deadline = started.saturating_add(timeout.min(PATIENCE));
@@ -469,14 +354,13 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
         }
     }
 
-    /// Waits for a state newer than `start`, which was read after `started`, until `timeout` after that.
+    /// Waits until `timeout` after `started` for a state newer than `start`, which was read after `started`.
     ///
-    /// An event that existed and does not any more is in a state that [is forgotten](State::is_forgotten).
+    /// If the event existed and no longer does, its state [is forgotten](State::is_forgotten). Repeated calls with the
+    /// same `started` and a longer `timeout` are one wait in several parts.
     ///
-    /// This is one wait in several pieces if it is called again with the same `started` and a longer `timeout`.
-    ///
-    /// Cost, errors and cancel safety are those of [`wait`](Self::wait), but that `None` is the answer when the time
-    /// is up, also if the store failed.
+    /// Cost, errors and cancel safety are those of [`wait`](Self::wait), except that it returns `None` when the timeout
+    /// passes, even if the store failed.
     ///
     /// ```
     /// # loopless::event::example(async |events, door| {
@@ -498,14 +382,14 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
         let clock = &self.events.clock;
         let deadline = started.saturating_add(timeout);
         let grace = self.polling.grace(timeout);
-        // Not at the deadline itself: waits that end at almost the same time can share a last reading this way.
+        // After the deadline, so that waits that end at almost the same time can share a last reading.
         let last_look = deadline.saturating_add(grace / 2);
         let give_up = deadline.saturating_add(grace);
         loop {
             let now = clock.now();
             let is_last = now >= deadline;
             let mut readings = self.last_readings();
-            // What was read at the same time as the start may be what was there before it.
+            // A read that was concurrent with the start may have seen an older state.
             let newer = |readings: Readings| {
                 readings.newest(|seen| {
                     seen.began_after(&start) && !seen.state.is_version_of(start.state)
@@ -519,7 +403,7 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
             };
             if is_stale && newer(readings).is_none() {
                 match before(clock, give_up, self.read()).await {
-                    // What came too late for this wait, another one may have found meanwhile.
+                    // If this read came too late or failed, another wait may have a newer reading by now.
                     None | Some(Ok(_) | Err(Error::Store(_))) => readings = self.last_readings(),
                     Some(Err(error)) => return Err(error),
                 }
@@ -543,16 +427,13 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
         }
     }
 
-    /// Reads the store, now, and leaves what it says for the waits of this instance. Returns the value too.
+    /// Reads the store, and shares the reading with the waits of this instance. Returns the value too.
     pub(crate) async fn read(&self) -> Result<(Seen, Option<Vec<u8>>), Error> {
         let began = self.events.clock.now();
         let number = {
             let mut readings = self.events.readings();
             let readings = readings.entry(self.key.clone()).or_default();
-            readings.began = began;
-            readings.is_under_way = true;
-            readings.count += 1;
-            readings.count
+            readings.begin(began)
         };
 
         let value = self.events.store().get(&self.key).await;
@@ -574,17 +455,17 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
         Ok((seen, value))
     }
 
-    /// The strategy with which it is changed.
+    /// The strategy that changes the event.
     pub(crate) fn strategy(&self) -> &S {
         &self.events.strategy
     }
 
-    /// The clock that times its waits.
+    /// The clock that times the waits.
     pub(crate) fn clock(&self) -> &C {
         &self.events.clock
     }
 
-    /// The key in the store.
+    /// The event's key in the store.
     pub(crate) fn key(&self) -> &str {
         &self.key
     }
@@ -598,10 +479,10 @@ impl<S: Strategy, C: Clock> Event<'_, S, C> {
             .unwrap_or_default()
     }
 
-    /// When a wait that began at `started` wants a newer reading than these.
+    /// When a wait that began at `started` needs a newer reading than these.
     ///
-    /// The jitter keeps instances from reading in step. It depends on nothing but the event and the reading, so that
-    /// the waits of one instance agree.
+    /// The jitter keeps instances from reading in step. It depends only on the event and the reading, so that all waits
+    /// of an instance compute the same.
     fn due(&self, readings: Readings, started: Duration) -> Duration {
         let mut hasher = DefaultHasher::new();
         (&self.key, readings.began).hash(&mut hasher);

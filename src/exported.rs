@@ -1,7 +1,7 @@
-//! Events for the components that this one is composed with, which need no HTTP: `loopless:event/events` on WASI 0.3, and
+//! Events for components that are composed with this one, without HTTP: `loopless:event/events` on WASI 0.3, and
 //! `loopless:event/blocking-events` on WASI 0.2.
 //!
-//! The rule holds here too. Each call is a task of its own, and shares with the others of the instance what requests share.
+//! Each call is a task of its own, and shares with the others of the instance only what requests share.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ impl exported::Guest for Component {
     type Event = Event;
 }
 
-/// An event by its name. What an event is apart from that is in the store.
+/// An event's name. Its state is in the store.
 struct Event(Name);
 
 impl Event {
@@ -54,7 +54,7 @@ impl Event {
         match Name::new(name) {
             Some(name) => Ok(exported::Event::new(Self(name))),
             None => Err(Error::BadName(format!(
-                "{name:?} is not the name of an event: that is 1 to {} of the characters A-Z a-z 0-9 . _ ~ -, and not \".\" or \"..\"",
+                "{name:?} is not the name of an event: a name has 1 to {} of the characters A-Z a-z 0-9 . _ ~ -, and is neither \".\" nor \"..\"",
                 Name::LONGEST
             ))),
         }
@@ -133,7 +133,7 @@ impl From<event::Error> for Error {
         match error {
             event::Error::Contended => Self::Contended,
             event::Error::Foreign { .. } => Self::Foreign(text),
-            // Nothing here changes an event on a condition.
+            // No call here has a condition.
             event::Error::Store(_) | event::Error::Unconditional => Self::Store(text),
         }
     }

@@ -1,4 +1,4 @@
-//! Guides for those who call the component, use it from another one, deploy it and run it. There is no code here.
+//! Guides to calling the component, using it from another component, deploying it and running the service.
 
 #[doc = include_str!("guide/api.md")]
 pub mod api {}

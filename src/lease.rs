@@ -1,9 +1,9 @@
-//! [`Lease`]: of all who share a store, one holds it, and what the holders do is counted exactly, from hand to hand.
+//! [`Lease`]: one of the processes that share a store holds it, and the acts of all its holders are counted exactly.
 //!
-//! A lease (Gray and Cheriton, 1989) is a lock that runs out when its holder is not heard of. It answers two questions that a
-//! lock in a store leaves open: what if the holder dies, and what if it was only taken for dead. What makes it safe is not the
-//! time but the fencing (Kleppmann, *How to do distributed locking*, 2016): each holder has a *term*, a number from a counter,
-//! and a holder that was thought dead can do nothing in the term of its successor.
+//! A lease (Gray and Cheriton, 1989) is a lock that expires if its holder is silent. So it needs no release if the holder
+//! dies. A holder that is only slow, and was wrongly taken for dead, is kept from acting by fencing (Kleppmann, *How to do
+//! distributed locking*, 2016): each holder has a *term*, a number from a counter, and can do nothing in the term of its
+//! successor. Safety depends on the terms, and not on clocks.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -14,7 +14,7 @@
 //! use loopless::lease::{Lease, Standing, Taken};
 //! use loopless::store::Memory;
 //!
-//! // Each process has this, on one store.
+//! // Each process does this, with the same store.
 //! let (store, clock) = (Memory::default(), Tokio::default());
 //! let lease = Lease::new(&store, &clock, "report", Duration::from_secs(5));
 //! lease.prepare().await?;
@@ -22,7 +22,7 @@
 //! let look = lease.look().await?;
 //! assert_eq!(lease.standing(&look), Standing::Free);
 //! let Taken::Yes(mut holder) = lease.take(&look).await? else {
-//!     return Err("somebody else was faster: look again".into());
+//!     return Err("another process was faster: look again".into());
 //! };
 //!
 //! // The holder acts after each beat, and never without one.
@@ -39,213 +39,101 @@
 //!
 //! # Promises
 //!
-//! - A *beat* is the right to act once. What [`beat`](Lease::beat) grants is counted, once, whoever dies or stalls, and wherever:
-//!   [`Look::beats`] is the number of acts, but for the one of a holder that died between its beat and its act.
-//! - No holder has a beat after one of a later term.
-//! - A *run* outlives its holders. Who takes over from a holder that is lost goes on with its run and its count. A run ends when
-//!   its holder [releases](Lease::release) it, or somebody does [in its stead](Lease::finish).
+//! - A *beat* is the right to act once. Each beat that [`beat`](Lease::beat) grants is counted exactly once, even if holders
+//!   die or stall at any point. So [`Look::beats`] is the number of acts. The only exception is a holder that dies between
+//!   its beat and its act.
+//! - No holder is granted a beat after one of a later term.
+//! - A *run* outlives its holders. A process that takes over from a lost holder continues its run and its count. A run ends
+//!   when its holder [releases](Lease::release) it, or when another process [finishes](Lease::finish) it.
 //!
-//! `tests/models/lease.rs` checks them in every order of steps of two holders.
+//! `tests/models/lease.rs` checks these promises in every order of the steps of two holders.
 //!
 //! # Protocol
 //!
-//! For a lease that is called `service`:
+//! A lease called `service` has these keys. A *candidate* is a process that wants to hold the lease.
 //!
-//! | key | value | who writes |
+//! | key | value | written by |
 //! | --- | --- | --- |
-//! | `service/terms` | how many terms were given out | `increment`: whoever wants to hold it |
-//! | `service/lease` | the current term, which only grows | a swap from the term that was seen: whoever wants to hold it |
-//! | `service/beats/<term>` | 8 and the beats of the term, or, below 0, that they are sealed | `increment`: the term's holder. One swap, which seals it: the holder that ends, or its successor |
-//! | `service/runs/<term>` | a `Record`, in JSON | the term's holder, and nobody else |
+//! | `service/terms` | the number of terms that were given out | candidates, with `increment` |
+//! | `service/lease` | the current term, which only grows | candidates, with a swap from the term that they read |
+//! | `service/beats/<term>` | 8 plus the number of beats in the term; below 0 if they are sealed | the term's holder, with `increment`. The holder or its successor seals it with one swap |
+//! | `service/runs/<term>` | a `Record`, in JSON | only the term's holder |
 //!
-//! - A beat is an `increment`, whose answer is true on every backend: if it is the number that the holder expects, the beat
-//!   happened in its term. Any other answer says that the term is over. (A beat is not a swap, because Spin never frees the handle
-//!   of one: an instance would be out of them after 256 beats.)
-//! - Before a successor takes the lease it seals the beats of the term before, by a swap from the very number that it saw. If the
-//!   holder has moved since, the swap fails, and it is alive. If not, the number of its beats is final: none is lost or counted
-//!   twice. A beat that arrives later than the seal is rounded off (see `Beats`).
-//! - When a holder is taken for dead, by the date in its last record, only decides when somebody tries. Clocks that differ
-//!   between machines make a takeover early or late, never unsafe.
-//! - What a holder has written of terms before its own is deleted by the next one: a bounded number of keys remains.
+//! - A beat is an `increment`, whose result is reliable on every backend. If the sum is the number that the holder expects,
+//!   the beat happened in its term. With any other sum, the term is over. (A beat is not a swap, because Spin never frees the
+//!   handle of a swap: an instance would run out of handles after 256 beats.)
+//! - Before a successor takes the lease, it seals the beats of the previous term by a swap from the number that it read. If
+//!   the holder has had a beat since, it is alive, and the swap fails. Otherwise, the number of beats is final: none is lost or
+//!   counted twice. A beat that arrives after the seal is rounded off (see `Beats`).
+//! - The date in a holder's last record only decides when candidates try to take over. If the clocks of machines differ, a
+//!   takeover is early or late, but never unsafe.
+//! - Each holder deletes the keys of earlier terms, so the number of keys is bounded.
 //!
-//! If the store fails, a beat is asked for again until the lease would have run out. A beat that may have happened is looked up
-//! before it is asked for again.
+//! If the store fails, a beat is retried until the lease would have expired. Before each retry, the holder reads whether the
+//! beat has happened.
 //!
 //! # A counter that counts twice
 //!
-//! A client between the component and a remote store may ask for an `increment` again when its answer is lost, and then both
-//! may be applied ([spin#3563]). In Spin 4's sources, the Redis store does not do this: its client connects again and passes the
-//! error on. What was added twice, no holder takes for its own:
-//! - A ticket of `service/terms` is one that nobody else has, also if one is left out before it.
-//! - A term that was made twice is dropped before it holds the lease, and the next one is tried.
-//! - A beat that was made twice is not granted. It costs the term, but no act: the holder seals the beats that it has had and
-//!   ends, and whoever looks next takes over. Late beats of a term that was deleted are too few to look like one.
+//! A client between the component and a remote store may repeat an `increment` whose answer is lost, and the store may then
+//! apply both ([spin#3563]). Spin 4's Redis store does not repeat one: its client reconnects and returns the error. A number that was
+//! added twice does no harm:
+//! - A number from `service/terms` is still unique, even if one before it is skipped.
+//! - A term whose first beats were added twice is dropped before it holds the lease, and the candidate tries the next one.
+//! - A beat that was added twice is not granted. It ends the term without an act: the holder seals the beats that it was granted,
+//!   and the next candidate takes over. Late beats to a deleted term add up to too little to look like a beat.
 //!
 //! # A store that goes back
 //!
-//! A store that is wiped, or restored from a backup, has another term than its holder, or another number of beats. The
-//! holder learns of it at its next beat, and ends. If the store says that there is a holder, whoever looks when the lease is over
-//! takes over. If it was wiped, the lease is free. Terms begin anew then: who takes it before the holder of before has had its
-//! next beat may lose its first term to that, and nothing else.
+//! A store that is wiped or restored from a backup has another term or another number of beats than the holder. The holder
+//! notices at its next beat, and ends. After a restore, the lease may appear held. It then expires, and the next candidate
+//! takes over. After a wipe, the lease is free and terms start again from 1. A candidate that takes it before the old holder's next
+//! beat may lose its first term to that beat, and nothing else.
 //!
 //! [spin#3563]: https://github.com/spinframework/spin/issues/3563
 
+mod error;
+mod look;
 mod stored;
+#[cfg(test)]
+mod tests;
 
-use std::fmt;
 use std::time::Duration;
 
 use self::stored::{Beats, Record, Stored};
 use crate::clock::Calendar;
-use crate::store::{self, Atomics};
+use crate::store::Atomics;
 
-/// How often a look is tried that nobody comes between.
+pub use self::error::{Error, Lost};
+pub use self::look::Look;
+
+/// How often an operation is tried while others change the lease.
 pub(crate) const ATTEMPTS: u32 = 8;
 
-/// How long a holder waits before it asks a store again that failed.
+/// How long a holder waits before it retries after a failure of the store.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// Why something could not be done with a lease.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Error {
-    /// The store failed. What was asked for may have happened all the same; trying again is safe.
-    Store(store::Error),
-    /// Others came between at every attempt. Try again later.
-    Contended,
-    /// A key of the lease holds something that no holder wrote. It is left alone; somebody has to look at it.
-    Foreign {
-        /// The key in the store.
-        key: String,
-    },
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Store(error) => write!(f, "The key-value store failed: {error}"),
-            Self::Contended => write!(f, "Others changed the lease at each of {ATTEMPTS} attempts"),
-            Self::Foreign { key } => write!(
-                f,
-                "The key {key:?} of the key-value store holds a value that no holder of a lease wrote"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Store(error) => Some(error),
-            Self::Contended | Self::Foreign { .. } => None,
-        }
-    }
-}
-
-impl From<store::Error> for Error {
-    fn from(error: store::Error) -> Self {
-        Self::Store(error)
-    }
-}
-
-/// A holder's term is over. Why, in a few words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lost(String);
-
-impl Lost {
-    /// Where others know.
-    fn taken_over() -> Self {
-        Self("another holder has taken over".into())
-    }
-}
-
-impl fmt::Display for Lost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Lost {}
-
-/// One look at a lease: what the store had of its last run.
-#[derive(Clone, Debug)]
-pub struct Look {
-    /// When it began, by the clock of who looked.
-    began: Duration,
-    /// The current term; 0 where there was none yet.
-    term: u64,
-    /// The value that holds it.
-    lease: Option<Vec<u8>>,
-    beats: Beats,
-    /// The value that holds them.
-    sealable: Vec<u8>,
-    record: Record,
-}
-
-impl Look {
-    /// The run's number: the term in which it began. Numbers grow. 0 where there was no run yet.
-    pub fn run(&self) -> u64 {
-        self.record.run
-    }
-
-    /// The term of the run's last holder. `None` where there was none yet.
-    pub fn term(&self) -> Option<u64> {
-        (self.term > 0).then_some(self.term)
-    }
-
-    /// The beats of the run, in all its terms.
-    pub fn beats(&self) -> u64 {
-        self.record.carried + self.beats.count()
-    }
-
-    /// The date at which the run began, as the time since 1970.
-    pub fn started(&self) -> Duration {
-        Duration::from_millis(self.record.started_ms)
-    }
-
-    /// The date of the last sign of life of the run's last holder, as the time since 1970.
-    pub fn heartbeat(&self) -> Duration {
-        Duration::from_millis(self.record.heartbeat_ms)
-    }
-
-    /// Whether the run is over.
-    pub fn is_over(&self) -> bool {
-        matches!(self.beats, Beats::Released(_))
-    }
-
-    /// Whether the run goes on in another term than the one in which it began.
-    pub fn is_resumed(&self) -> bool {
-        self.record.run != self.term
-    }
-
-    /// How many beats the run `run` had, if it is the one before this one.
-    pub fn previous(&self, run: u64) -> Option<u64> {
-        let (previous, beats) = self.record.previous?;
-        (previous == run).then_some(beats)
-    }
-}
-
-/// Whether somebody holds a lease.
+/// Whether a lease is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Nobody does: there was no run yet, or the last one is over.
+    /// It is not held: there was no run yet, or the last one is over.
     Free,
-    /// Somebody does.
+    /// It is held.
     Held,
-    /// Its holder has been silent for longer than the lease, or has lost it. The run is there to be taken over.
+    /// Its holder has been silent for longer than the lease, or has lost it. Another process can take over the run.
     Lost,
 }
 
-/// Who holds a lease, in one term.
+/// The holder of a lease in one term.
 #[derive(Debug)]
 pub struct Holder {
-    /// Its term, with the beats so far, as the store has them.
+    /// The term and its beats, as they are in the store.
     look: Look,
-    /// When it was last known that the lease is held.
+    /// When the store last confirmed that the lease is held.
     confirmed: Duration,
 }
 
 impl Holder {
-    /// The run as the holder knows it.
+    /// Returns the run as the holder knows it.
     pub fn look(&self) -> &Look {
         &self.look
     }
@@ -254,13 +142,13 @@ impl Holder {
 /// How [`Lease::take`] ended.
 #[derive(Debug)]
 pub enum Taken {
-    /// The lease is held now.
+    /// The lease was taken.
     Yes(Holder),
-    /// Others came between, or the store failed at the last step. Whoever still wants it looks again.
+    /// The lease was not taken, because others changed it or the store failed at the last step. Look again to retry.
     No(Option<Error>),
 }
 
-/// A lease, as those see it who share a store. The [module](self) has its protocol.
+/// A lease in a shared store. The [module](self) describes the protocol.
 #[derive(Clone, Copy, Debug)]
 pub struct Lease<'a, S, C> {
     stored: Stored<'a, S>,
@@ -269,8 +157,8 @@ pub struct Lease<'a, S, C> {
 }
 
 impl<'a, S: Atomics, C: Calendar> Lease<'a, S, C> {
-    /// The lease called `name`. A holder is lost when it is silent for longer than `length`, which is the same for all who
-    /// share the lease.
+    /// Returns the lease called `name`. A holder is lost when it is silent for longer than `length`, which must be the same
+    /// in all processes.
     pub fn new(store: &'a S, clock: &'a C, name: &'a str, length: Duration) -> Self {
         Self {
             stored: Stored { store, name },
@@ -279,7 +167,7 @@ impl<'a, S: Atomics, C: Calendar> Lease<'a, S, C> {
         }
     }
 
-    /// Makes what the lease keeps in the store, where it is missing, and checks what is there.
+    /// Creates the keys of the lease that are missing, and checks the others.
     ///
     /// # Errors
     ///
@@ -288,11 +176,11 @@ impl<'a, S: Atomics, C: Calendar> Lease<'a, S, C> {
         self.stored.prepare().await
     }
 
-    /// What the store has of the lease. Three reads, or one where it was never held. Changes nothing.
+    /// Reads the lease and its last run. Three reads of the store, or one if the lease was never held.
     ///
     /// # Errors
     ///
-    /// All of them.
+    /// Any [`Error`].
     pub async fn look(&self) -> Result<Look, Error> {
         let mut nothing = Look {
             began: self.clock.now(),
@@ -326,20 +214,20 @@ impl<'a, S: Atomics, C: Calendar> Lease<'a, S, C> {
                         ..nothing
                     });
                 }
-                // Nobody deletes what belongs to the current term, but somebody did: a new term is the cure.
+                // No holder deletes the keys of the current term, but they are gone. A new term replaces them.
                 _ if is_same => return Ok(nothing),
-                // A successor has tidied up since.
+                // A successor has deleted the keys of this term since.
                 _ => {}
             }
         }
         Err(Error::Contended)
     }
 
-    /// A newer look than `last`. One read of the store where the term is the same.
+    /// Like [`look`](Self::look), but with one read if the term is still that of `last`.
     ///
     /// # Errors
     ///
-    /// All of them.
+    /// Any [`Error`].
     pub async fn look_after(&self, last: &Look) -> Result<Look, Error> {
         let is_same = match last.beats {
             Beats::Open(_) => match self.stored.beats(last.term).await? {
@@ -361,7 +249,7 @@ impl<'a, S: Atomics, C: Calendar> Lease<'a, S, C> {
         self.look().await
     }
 
-    /// Whether somebody held the lease at that look, by the date of now.
+    /// Returns whether the lease is held according to `look` and the current date.
     pub fn standing(&self, look: &Look) -> Standing {
         match look.beats {
             Beats::Released(_) => Standing::Free,
@@ -377,19 +265,19 @@ impl<'a, S: Atomics, C: Calendar> Lease<'a, S, C> {
         }
     }
 
-    /// Takes the lease as that look saw it: where it was [free](Standing::Free), for a new run, and otherwise to go on with the
-    /// run.
+    /// Takes the lease if it has not changed since `look`. If it was [free](Standing::Free), a new run begins. Otherwise, the
+    /// last run continues.
     ///
-    /// Whoever held it then is out, whether it is alive or not. If that is not meant, ask for the
-    /// [`standing`](Self::standing) first.
+    /// This ends the term of the previous holder, even if that is alive. Check the [`standing`](Self::standing) first to avoid
+    /// that.
     ///
     /// # Errors
     ///
-    /// All of them. After [`Error::Store`], it may be that the lease was taken, and runs out with nobody having used it.
+    /// Any [`Error`]. After [`Error::Store`], the lease may have been taken. It then expires unused.
     ///
     /// # Cancel safety
     ///
-    /// As after an error.
+    /// If the future is dropped early, the same as after [`Error::Store`].
     pub async fn take(&self, look: &Look) -> Result<Taken, Error> {
         let going_on = match look.beats {
             Beats::Released(_) => None,
@@ -431,24 +319,23 @@ impl<'a, S: Atomics, C: Calendar> Lease<'a, S, C> {
             confirmed: look.began,
         };
         if !self.stored.make_term(term, &holder.look.record).await? {
-            // This term is of no use; the next one may be.
             return Ok(Taken::No(None));
         }
         let swapped = self.stored.swap_lease(lease, term).await;
-        // Whatever that answered, only the read after it counts.
+        // The result of a swap is not reliable. Only the read after it is.
         let (now, _) = self.stored.current().await?;
         if now == term {
             self.stored.tidy(term).await;
             return Ok(Taken::Yes(holder));
         }
         if now != look.term {
-            // The swap can never happen any more.
+            // The swap can no longer be applied.
             self.stored.drop_term(term).await;
         }
         Ok(Taken::No(swapped.err()))
     }
 
-    /// Ends the run that a look saw, in the stead of its holder. Whether that is how it ended.
+    /// Ends the run in place of its holder, if it has not changed since `look`. Returns whether it did.
     ///
     /// # Errors
     ///
@@ -457,15 +344,15 @@ impl<'a, S: Atomics, C: Calendar> Lease<'a, S, C> {
         self.seal(look, Beats::Released(look.beats.count())).await
     }
 
-    /// One beat: the right to act once. The store is asked for it until the lease would have run out.
+    /// Requests a beat: the right to act once. If the store fails, retries until the lease would have expired.
     ///
     /// # Errors
     ///
-    /// The term is over. The holder may do nothing any more.
+    /// The term is over, and the holder must not act any more.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is done, the beat may have been counted. The next one finds one too many then, and ends the term.
+    /// If the future is dropped early, the beat may have been counted. If so, the next beat ends the term.
     pub async fn beat(&self, holder: &mut Holder) -> Result<(), Lost> {
         let term = holder.look.term;
         let beats_so_far = holder.look.beats.count();
@@ -485,17 +372,17 @@ impl<'a, S: Atomics, C: Calendar> Lease<'a, S, C> {
                     holder.confirmed = began;
                     return Ok(());
                 }
-                // The beat that failed did not happen.
+                // The beat did not happen.
                 Ok(Some(Beats::Open(beats))) if is_doubtful && beats == beats_so_far => {
                     is_doubtful = false;
                     continue;
                 }
-                // A successor had deleted the key: this made it anew.
+                // A successor had deleted the key, and this beat created it again.
                 Ok(Some(Beats::Open(0))) if !is_doubtful => {
                     self.stored.drop_beats(term).await;
                     return Err(Lost::taken_over());
                 }
-                // Nobody else adds to them. What counts is what was granted.
+                // Only this holder adds beats, so one was added twice. Only granted beats count.
                 Ok(Some(Beats::Open(beats))) if beats > beats_so_far => {
                     if let Ok(Some(look)) = self.look_at(holder).await
                         && matches!(look.beats, Beats::Open(_))
@@ -516,22 +403,22 @@ impl<'a, S: Atomics, C: Calendar> Lease<'a, S, C> {
         }
     }
 
-    /// Leaves a sign of life. Without it, others will try to take over, which the beats make safe: so it may fail.
+    /// Renews the heartbeat. Errors are ignored: without a heartbeat, others try to take over, which is safe.
     pub async fn renew(&self, holder: &mut Holder) {
         holder.look.record.heartbeat_ms = self.date_ms();
         let Look { term, record, .. } = &holder.look;
         _ = self.stored.put(*term, record).await;
     }
 
-    /// Ends the holder's run. The store is asked for it until the lease would have run out.
+    /// Ends the holder's run. If the store fails, retries until the lease would have expired.
     ///
     /// # Errors
     ///
-    /// The term is over, and the run goes on without this holder, or will.
+    /// The term is over. Another process continues the run.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is done, the run may be over or not. Calling it again is safe.
+    /// If the future is dropped early, the run may or may not be over. Calling it again is safe.
     pub async fn release(&self, holder: &mut Holder) -> Result<(), Lost> {
         loop {
             let sealed = match self.look_at(holder).await {
@@ -552,7 +439,7 @@ impl<'a, S: Atomics, C: Calendar> Lease<'a, S, C> {
         }
     }
 
-    /// What the store has of a holder's term, as the holder may seal it. `None` where it has nothing.
+    /// Reads the beats of a holder's term, to seal them. `None` if they are gone.
     async fn look_at(&self, holder: &Holder) -> Result<Option<Look>, Error> {
         let beats = self.stored.beats(holder.look.term).await?;
         Ok(beats.map(|(beats, sealable)| Look {
@@ -562,7 +449,7 @@ impl<'a, S: Atomics, C: Calendar> Lease<'a, S, C> {
         }))
     }
 
-    /// Seals the beats that a look saw. Whether they are sealed like this now.
+    /// Seals the beats, if they have not changed since `look`. Returns whether they are sealed as `to` afterwards.
     async fn seal(&self, look: &Look, to: Beats) -> Result<bool, Error> {
         if look.beats == to {
             return Ok(true);
@@ -575,7 +462,7 @@ impl<'a, S: Atomics, C: Calendar> Lease<'a, S, C> {
         }
     }
 
-    /// Lost, if the lease has run out while the store failed, by the holder's own clock.
+    /// Fails if the lease has expired, by the holder's own clock, while the store failed.
     fn check_time(&self, holder: &Holder, failure: Error) -> Result<(), Lost> {
         let silent = self.clock.now().saturating_sub(holder.confirmed);
         if silent >= self.length {
@@ -589,6 +476,3 @@ impl<'a, S: Atomics, C: Calendar> Lease<'a, S, C> {
         u64::try_from(date).unwrap_or(u64::MAX)
     }
 }
-
-#[cfg(test)]
-mod tests;

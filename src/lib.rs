@@ -10,11 +10,11 @@
 //!     let events = Events::in_memory();
 //!     let door = events.named(&Name::new("door").ok_or("not a name")?);
 //!
-//!     // Somebody waits, and somebody else sets it.
+//!     // One task waits, and another one sets the event.
 //!     let (waited, set) = tokio::join!(door.wait(Duration::from_secs(1)), door.set());
 //!     assert_eq!(waited?, Waited::Set(set?));
 //!
-//!     // Whoever waits from now on finds it set.
+//!     // The event stays set until somebody clears it.
 //!     assert!(door.is_set().await?);
 //!     Ok(())
 //! }
@@ -22,65 +22,63 @@
 //!
 //! The same code runs in a component on a host's key-value store, where many requests, instances and machines share `door`.
 //!
-//! - To *call* the component, read the [API guide](guide::api); to use events from *another component*, in any language, the
-//!   [guide to languages](guide::languages); to *deploy* it, the [deployment guide](guide::deployment).
+//! - To *call* the component, read the [API guide](guide::api). To *deploy* it, read the [deployment guide](guide::deployment).
+//!   To use events from *another component* in any language, read the [guide to languages](guide::languages).
 //! - To use events from *Rust*, begin with [`event::Events`]. The modules [`event`], [`lease`], [`state`], [`strategy`], [`store`]
 //!   and [`clock`] are the library, and follow semantic versioning. The others are the component.
 //! - To *change* this crate, read on.
 //!
 //! # Architecture
 //!
-//! The crate is a component for hosts of WASI 0.3 or 0.2, with or without compare-and-swap: see [Builds](#builds). What each
-//! build imports is named in `wit/world.wit`. The logic builds natively too, for unit tests. Only the edges know a host.
-//! Dependencies point inward:
+//! The crate is a component for hosts of WASI 0.3 or 0.2, with or without compare-and-swap: see [Builds](#builds).
+//! `wit/world.wit` names the imports of each build. The logic also builds natively, for unit tests, because only the outer
+//! modules know a host. No module depends on one of a group above its own:
 //!
 //! ```text
-//! lib.rs       the host's handler -> router, nothing else               ┐
-//! wasi_0_3.rs  clock, variables, tasks and reads of a WASI 0.3 host;    │
-//!              below it, responses, as long as somebody listens         │
-//! wasi_0_2.rs  the same of a WASI 0.2 host; below it, HTTP              │
-//!              Below both, their host's SQLite and client of Redis      │ these know WASI
+//! lib.rs       the component: its parts, by features, and its router    ┐
+//! wasi_0_3.rs  store, clock, variables, tasks and HTTP of WASI 0.3      │
+//! wasi_0_2.rs  the same of WASI 0.2                                     │
+//!              their submodules: HTTP, and the host's SQLite and Redis  │ these know WASI
 //! exported.rs  events for other components (`wit/events.wit`)           │
 //! atomics.rs   compare-and-swap and counters of `wasi:keyvalue`         ┘
-//! routes.rs    every route; below it, what they do                      ┐
-//! problem.rs   what a client sees of an error                           ┘ these know HTTP
+//! routes.rs    all routes; their handlers are in submodules             ┐
+//! problem.rs   error responses                                          ┘ these know HTTP
 //! service.rs   Service: start, stop, run                                ┐
-//! lease.rs     Lease: one holder of many, whose acts are counted        │
+//! lease.rs     Lease: one holder at a time, whose acts are counted      │
 //! event.rs     Event: set, clear, is_set, wait                          │
-//! strategy.rs  trait Strategy: how a change is written; below it, on    │
-//!              compare-and-swap (Exact) and on registers (Plain)        │
+//! strategy.rs  trait Strategy: how a change is written, with Exact (on  │
+//!              compare-and-swap) and Plain (on registers)               │
 //! state.rs     Generation, State                                        │
 //! number.rs    numbers in the store                                     │
-//! sqlite.rs    Sqlite: a store in one table of an SQLite database       │
-//! redis.rs     Redis: a store in the keys of a Redis                    │
-//! store.rs     traits Store and Atomics: what is asked of a store       │ these know nothing
-//! clock.rs     traits Clock and Calendar: now, sleep; date              │ but each other
-//! settings.rs  trait Variables: what an operator sets                   │
+//! sqlite.rs    Sqlite: a store in a table of an SQLite database         │
+//! redis.rs     Redis: a store in a Redis database                       │
+//! store.rs     traits Store and Atomics, and timeouts                   │ these know neither
+//! clock.rs     traits Clock and Calendar                                │ WASI nor HTTP
+//! settings.rs  trait Variables, and the settings of an operator         │
 //! promises.rs  which build promises what                                ┘
 //! ```
 //!
-//! `tests/harness` is a crate of its own, `loopless-host`: the same host interfaces on Wasmtime, as a program and as a
-//! library for the tests in `tests/`. It does not depend on this crate: what it runs is the built component.
+//! `tests/harness` is the crate `loopless-host`: the same host interfaces on Wasmtime, as a program and as a library for the
+//! tests in `tests/`. It does not depend on this crate, because it runs the built component.
 //!
 //! # The one rule
 //!
 //! *State crosses requests; futures never do.*
 //!
-//! A host may run many requests in one instance at the same time, and it drops instances as it likes. So nothing here
-//! hands a waker, a channel or a future from one request to another: a guest that tries is trapped with `Cannot support
-//! cross-component-model-task wakeup`, and with it go all other requests of the instance. What requests share is a value
-//! in the host's key-value store. What an instance keeps in memory ([`event::Events`]) is what it last read of that
-//! value: never a waiter, and never the truth.
+//! A host may run many requests in one instance at the same time, and may drop the instance at any time. A guest that passes a
+//! waker, a channel or a future from one request to another is trapped with `Cannot support cross-component-model-task
+//! wakeup`, which ends all requests of the instance. So requests share only a value in the host's key-value store. An instance
+//! keeps in memory ([`event::Events`]) what it last read of that value, and never a waiter.
 //!
-//! [`event`] describes the event, and [`strategy`] how it is changed and kept. With compare-and-swap, the
-//! [exact](strategy::Exact) strategy is exact even where the host's answers are not. Without, the [plain](strategy::Plain)
+//! [`event`] describes the event, and [`strategy`] how it is stored and changed. With compare-and-swap, the
+//! [exact](strategy::Exact) strategy is exact even if the host reports wrong results. Without it, the [plain](strategy::Plain)
 //! strategy keeps the weaker promises that registers allow. The [`service`] needs compare-and-swap too: its runner is a task that
-//! its request leaves behind, and what others know of it is a [lease](lease::Lease) in the store and two events.
+//! outlives its request, and other requests find it by a [lease](lease::Lease) in the store and two events.
 //!
 //! # Builds
 //!
-//! One source makes eight components. Its features say what the host has. Each is independent of the others, but for `plain`,
-//! `store-sqlite` and `store-redis`, which exclude each other:
+//! One source makes eight components. The features say what the host has. They are independent, except that `plain`,
+//! `store-sqlite` and `store-redis` exclude each other:
 //!
 //! | features | for | manifest | WASI | strategy |
 //! | --- | --- | --- | --- | --- |
@@ -93,29 +91,28 @@
 //! | `store-redis` | Akamai Functions, Spin 4.1 and newer, in [Redis](redis::Redis) | `deploy/akamai-functions-redis.toml` | 0.3 | exact |
 //! | `wasi-0-2,store-redis` | Spin 2.4 to 3, in Redis | `deploy/spin-3-redis.toml` | 0.2 | exact, without the service |
 //!
-//! [`promises`] has what each of them promises. The features choose three things, in this file: the edge
-//! (`wasi_0_3.rs` or `wasi_0_2.rs`), the strategy and the store. To support compare-and-swap in another form, implement
-//! [`store::Atomics`]; to make changes in another way, implement [`strategy::Strategy`].
+//! [`promises`] lists what each build promises. The features choose three things, in this file: the host interface
+//! (`wasi_0_3.rs` or `wasi_0_2.rs`), the strategy and the store. To support another form of compare-and-swap, implement
+//! [`store::Atomics`]. To make changes in another way, implement [`strategy::Strategy`].
 //!
 //! # A request
 //!
-//! 1. The host calls `handle` in an instance, new or (with WASI 0.3) used. The instance's first request makes the router,
-//!    and opens the store when it first needs it; both stay for the requests that follow.
-//! 2. [`routes`] lets the request pass, if it has the token that it needs and no page of another site sends it, and finds the
-//!    handler. That reads the event's state (with WASI 0.3 asynchronously: other requests go on), and
-//!    perhaps waits, by sleeping and reading again.
-//! 3. A change is made by the build's [`strategy`]. The exact one uses `wasi:keyvalue/atomics`, whose calls stop the
-//!    instance's other requests while they run (with SQLite, a statement; with Redis, a command), and reads afterwards whether the
-//!    change happened. The plain one writes the next generation with a new tag.
-//! 4. An error of any of these is a [`problem::Problem`], and the instance lives on.
+//! 1. The host calls `handle` in a new instance or, with WASI 0.3, in one that has served requests before. The first request of an
+//!    instance creates the router, and the first that needs the store opens it. Both are kept for later requests.
+//! 2. [`routes`] checks that the request has the token that it needs and does not come from a page of another site. Then it
+//!    calls the handler, which reads the event's state. A wait sleeps and reads again. (With WASI 0.3, other requests continue
+//!    during a read.)
+//! 3. The build's [`strategy`] makes a change. The exact one uses `wasi:keyvalue/atomics`, whose calls block the other requests of
+//!    the instance, or a statement of SQLite or a command of Redis. Then it reads whether the change happened. The plain one writes
+//!    the next generation with a new tag.
+//! 4. An error in any of these steps becomes a [`problem::Problem`]. The instance stays usable.
 //!
 //! # Guides
 //!
-//! The [API](guide::api), [languages](guide::languages), the [service](guide::service), [deployment](guide::deployment), and
-//! [`security`]: what is defended, by what, and what is left to the platform.
-//!
-//! The protocols on the store, and why they are safe: of an event's changes [with compare-and-swap](strategy::Exact) and
-//! [without](strategy::Plain), and of the [lease](lease#protocol).
+//! - [API](guide::api), [languages](guide::languages), [service](guide::service) and [deployment](guide::deployment)
+//! - [`security`]: the threat model
+//! - The protocols on the store, and why they are safe: an event's changes [with compare-and-swap](strategy::Exact) and
+//!   [without it](strategy::Plain), and the [lease](lease#protocol)
 #![warn(missing_docs)]
 
 #[cfg(all(
@@ -159,18 +156,18 @@ compile_error!(
 
 #[cfg(all(feature = "plain", feature = "store-sqlite"))]
 compile_error!(
-    "the features plain and store-sqlite exclude each other: SQLite compares and swaps, so leave out plain"
+    "the features plain and store-sqlite exclude each other: SQLite has compare-and-swap, so remove plain"
 );
 
 #[cfg(all(feature = "plain", feature = "store-redis"))]
 compile_error!(
-    "the features plain and store-redis exclude each other: Redis compares and swaps, so leave out plain"
+    "the features plain and store-redis exclude each other: Redis has compare-and-swap, so remove plain"
 );
 
 #[cfg(all(feature = "store-sqlite", feature = "store-redis"))]
-compile_error!("the features store-sqlite and store-redis exclude each other: leave out one");
+compile_error!("the features store-sqlite and store-redis exclude each other: remove one");
 
-/// The component: what the features make of the parts, and its router.
+/// The component: its parts, which the features choose, and its router.
 #[cfg(all(target_os = "wasi", any(feature = "wasi-0-2", not(target_env = "p1"))))]
 mod component {
     use std::sync::LazyLock;
@@ -255,7 +252,7 @@ mod component {
         }
     }
 
-    /// One application, and so one opened store, for all that an instance does.
+    /// The application, with one store for all requests of an instance.
     pub static APP: LazyLock<App<Host>> = LazyLock::new(|| {
         let events = Events::new(strategy(), host::SpinClock);
         App::new(events, host::SpinVariables)

@@ -1,19 +1,18 @@
-//! Numbers in the store, which can be written in two ways.
+//! Numbers in the store: decimal text, or eight little-endian bytes.
 //!
-//! A value keeps the way that it was born with: decimal text, or eight little-endian bytes. The one operation that
-//! creates a value atomically on every backend is `increment`. SQLite's host writes it as eight bytes (and panics where
-//! it finds a value of any other length, so the length has to stay), Redis and DynamoDB as decimal text.
+//! A value keeps the form in which `increment` created it. Spin's SQLite host creates eight bytes, and panics if it finds
+//! another length. Redis and DynamoDB create decimal text.
 
-/// Far beyond what anything here counts to, and far from what could overflow.
+/// The largest number. It is far beyond anything that is counted here, and far from an overflow.
 pub(crate) const LAST: u64 = 1 << 61;
 
-/// The number that a value stands for. `None` for a value that is not a number, or one beyond [`LAST`].
+/// Reads a number. `None` if the value is not a number, or beyond [`LAST`].
 pub(crate) fn read(value: &[u8]) -> Option<i64> {
     let number = read_text(value).or_else(|| Some(i64::from_le_bytes(value.try_into().ok()?)))?;
     (number.unsigned_abs() <= LAST).then_some(number)
 }
 
-/// The value for `number`, written as `like` is.
+/// Writes `number` in the form of the value `like`.
 pub(crate) fn write(like: Option<&[u8]>, number: i64) -> Vec<u8> {
     match like {
         Some(value) if read_text(value).is_none() => number.to_le_bytes().to_vec(),
@@ -21,7 +20,7 @@ pub(crate) fn write(like: Option<&[u8]>, number: i64) -> Vec<u8> {
     }
 }
 
-/// A number in decimal text. Eight bytes that look like text are text: as bytes they would be beyond [`LAST`].
+/// Reads decimal text. Eight bytes that look like text are text: as a binary number, they would be beyond [`LAST`].
 fn read_text(value: &[u8]) -> Option<i64> {
     let digits = value.strip_prefix(b"-").unwrap_or(value);
     let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);

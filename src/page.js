@@ -1,21 +1,21 @@
-// The page works without this script, once loaded. With it, it is live, and can send a token.
+// The page works without this script. The script updates it live, and sends a token.
 'use strict';
 
-const TOKEN = 'token'; // Where the tab keeps it.
-const SHOWN = 8; // Changes, and lines of the service.
-const SILENCE = 40_000; // A stream says something every 15 s. One that has not for so long is gone: ms.
-const RETRY = 1000; // ms.
+const TOKEN = 'token'; // Its key in the session storage.
+const SHOWN = 8; // How many changes, and lines of the service, are shown.
+const SILENCE = 40_000; // ms without data until a stream counts as broken. It sends something every 15 s.
+const RETRY = 1000; // ms before a reconnect.
 
 const $ = id => document.getElementById(id);
 const change = (of, event) => new Promise(done => of.addEventListener(event, done, { once: true }));
 const pause = ms => new Promise(done => setTimeout(done, ms));
 
-let live; // Aborts all that the page follows.
-let retry; // What a token was missing for.
+let live; // Aborts all streams of the page.
+let retry; // Repeats the request that lacked a token.
 
 const say = problem => { $('problem').textContent = problem; };
 
-// Sends a request with the tab's token. Without the right one, the page asks for it, and `again` is called with it.
+// Sends a request with the tab's token. On a 401, the page asks for a token, and then calls `again`.
 async function send(url, options, again) {
   const token = sessionStorage.getItem(TOKEN);
   const headers = { ...options.headers, ...token && { authorization: `Bearer ${token}` } };
@@ -29,7 +29,7 @@ async function send(url, options, again) {
   return response;
 }
 
-// The same, for its JSON. What goes wrong is said on the page, and nothing is returned.
+// The same, for the JSON of the response. If it fails, shows the reason and returns nothing.
 async function ask(url, options = {}) {
   try {
     const response = await send(url, options, () => ask(url, options));
@@ -42,7 +42,7 @@ async function ask(url, options = {}) {
   }
 }
 
-// Follows a stream of server-sent events, as long as the page is shown, and goes on where it was after a break.
+// Follows a stream of server-sent events while the page is visible. A reconnect continues where it was.
 // (EventSource cannot send a token.)
 async function follow(url, signal, tell, told = () => {}) {
   let last;
@@ -89,7 +89,7 @@ async function follow(url, signal, tell, told = () => {}) {
   }
 }
 
-// A line on top of a list. The oldest ones go.
+// Adds a line at the top of a list, and removes the oldest lines.
 function push(list, text, detail) {
   const item = document.createElement('li');
   const span = document.createElement('span');
@@ -99,7 +99,7 @@ function push(list, text, detail) {
   while (list.children.length > SHOWN) list.lastChild.remove();
 }
 
-// Shows a state. Only the stream tells one: it has them in their order.
+// Shows a state. All states come from the stream, which has them in order.
 function show({ set, generation }) {
   const { name } = document.body.dataset;
   const word = set ? 'set' : 'clear';
@@ -121,14 +121,14 @@ function followEvent(url, signal) {
     if (event === 'reset') $('changes').textContent = '';
     if (id === known && !event) return;
     const what = event === 'forgotten' ? 'forgotten' : state.set ? 'set' : 'clear';
-    const when = known === undefined ? 'when this page began to look' : new Date().toLocaleTimeString();
+    const when = known === undefined ? 'when this page was opened' : new Date().toLocaleTimeString();
     push($('changes'), `${state.generation} ${what}`, when);
     known = id;
     list();
   }, isLive => {
     if (isLive && $('link').dataset.live === 'false') say('');
     $('link').dataset.live = isLive;
-    $('link').textContent = isLive ? 'live' : 'connection lost, trying again';
+    $('link').textContent = isLive ? 'live' : 'connection lost, reconnecting';
   });
 }
 
@@ -145,7 +145,7 @@ async function list() {
   }));
 }
 
-// One wait, as any client makes it.
+// Makes one wait, like any client.
 async function wait(url) {
   const began = performance.now();
   const tick = () => { $('age').textContent = `${((performance.now() - began) / 1000).toFixed(1)} s`; };
@@ -156,7 +156,7 @@ async function wait(url) {
   try {
     const { status } = await send(`${url}/wait`, {}, () => wait(url));
     const ends = { 200: 'it was set', 408: 'it was not set', 410: 'it was forgotten' };
-    tell(`${ends[status] ?? `the answer was ${status}`}, after`);
+    tell(`${ends[status] ?? `the response was ${status}`}, after`);
   } catch {
     tell('the server did not answer, after');
   }
@@ -165,7 +165,7 @@ async function wait(url) {
   $('wait').disabled = false;
 }
 
-// The service is followed while its panel is open.
+// Follows the service while its panel is open.
 function followService(signal) {
   const look = async () => {
     const status = await ask('/service');
@@ -191,7 +191,7 @@ function followService(signal) {
   };
 }
 
-// Makes the page live.
+// Starts the live updates.
 function start() {
   live?.abort();
   live = new AbortController();
@@ -204,7 +204,7 @@ function start() {
     retry();
   };
   if (!name) {
-    // What a navigation is not shown, a request with a token is.
+    // The browser's navigation cannot send a token, but a request can.
     retry = unlock;
     if (sessionStorage.getItem(TOKEN)) unlock();
     return;
@@ -225,7 +225,7 @@ function start() {
   if ($('panel')) followService(live.signal);
 }
 
-// Loads the page that this one is locked in place of.
+// Loads the page with a token, and replaces this locked one.
 async function unlock() {
   try {
     const response = await send(location.href, { headers: { accept: 'text/html' } }, unlock);

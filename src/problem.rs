@@ -1,4 +1,4 @@
-//! Problem documents (RFC 9457): every error that a client sees is one.
+//! Problem documents (RFC 9457): the form of every error response.
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -6,17 +6,17 @@ use serde::Serialize;
 
 use crate::{event, lease, service, settings};
 
-/// An error as a client sees it: a status, and a sentence that says what happened and what to do.
+/// An error response: a status, and a text that says what happened and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     status: StatusCode,
     detail: String,
-    /// Whose token would help.
+    /// Which token is needed.
     realm: Option<&'static str>,
 }
 
 impl Problem {
-    /// A problem with this status. `detail` is for people.
+    /// Creates a problem with this status. `detail` is for people.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
             status,
@@ -25,7 +25,7 @@ impl Problem {
         }
     }
 
-    /// 401: a request without the token of this realm (RFC 6750). `detail` is for people.
+    /// Creates a 401 for a request without the token of this realm (RFC 6750). `detail` is for people.
     pub fn unauthorized(realm: &'static str, detail: impl Into<String>) -> Self {
         Self {
             realm: Some(realm),
@@ -33,14 +33,14 @@ impl Problem {
         }
     }
 
-    /// The header that says which token is needed.
+    /// Returns the header that says which token is needed.
     pub fn challenge(&self) -> Option<(HeaderName, HeaderValue)> {
         let challenge = format!("Bearer realm=\"{}\"", self.realm?);
         let challenge = HeaderValue::try_from(challenge).ok()?;
         Some((header::WWW_AUTHENTICATE, challenge))
     }
 
-    /// The document, as JSON on one line.
+    /// Returns the document as JSON on one line.
     pub fn document(&self) -> String {
         let document = Document {
             kind: "about:blank",
@@ -48,7 +48,7 @@ impl Problem {
             status: self.status.as_u16(),
             detail: &self.detail,
         };
-        // Strings and a number: there is nothing here that JSON could not say.
+        // Strings and a number, so serializing cannot fail.
         serde_json::to_string(&document).unwrap_or_default()
     }
 }
@@ -89,7 +89,7 @@ impl From<lease::Error> for Problem {
     }
 }
 
-/// The document's members, in the order of RFC 9457. `about:blank` says that the status says it all.
+/// The members of the document, in the order of RFC 9457. The type `about:blank` means that the status is the type.
 #[derive(Serialize)]
 struct Document<'a> {
     #[serde(rename = "type")]
@@ -107,13 +107,13 @@ impl IntoResponse for Problem {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
-        let may_work_later = [
-            // A store that restarts, or many writers at once.
+        let is_temporary = [
+            // The store restarts, or many clients write at once.
             StatusCode::SERVICE_UNAVAILABLE,
-            // Many waits at once.
+            // Many clients wait at once.
             StatusCode::TOO_MANY_REQUESTS,
         ];
-        if may_work_later.contains(&self.status) {
+        if is_temporary.contains(&self.status) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         headers.extend(self.challenge());

@@ -1,21 +1,22 @@
-//! What each build promises: the one table of it.
+//! The table of promises, and which build keeps which.
 //!
-//! `/openapi.json` lists the promises of the build that serves it (`info.x-loopless`). The [deployment guide](crate::guide::deployment)
-//! has the table, and a test compares the two. The conformance suite checks what a server promises; `tests/promises.rs` tests each build.
+//! `/openapi.json` lists the promises of the build that serves it, in `info.x-loopless`. The [deployment
+//! guide](crate::guide::deployment) has the same table, which a test compares. The conformance suite checks the promises of a
+//! server, and `tests/promises.rs` those of each build.
 
 use std::fmt;
 
-/// What a component is built for, by the features `wasi-0-2`, `plain`, `store-sqlite` and `store-redis`: see [Builds](crate#builds).
+/// What the host of a build has, according to the build's features. See [Builds](crate#builds).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Build {
-    /// Whether the host runs WASI 0.3: many requests in an instance, and tasks that outlive them.
+    /// Whether the host runs WASI 0.3: an instance serves many requests, and tasks can outlive them.
     pub has_wasi_0_3: bool,
-    /// Whether the host's store has compare-and-swap and a counter.
+    /// Whether the store has compare-and-swap and counters.
     pub has_atomics: bool,
 }
 
 impl Build {
-    /// For Spin 4.1 and newer: no feature, `store-sqlite` or `store-redis`. The last one is for Akamai Functions too.
+    /// For Spin 4.1 and newer: no feature, `store-sqlite` or `store-redis`. For Akamai Functions with Redis too.
     pub const SPIN: Self = Self {
         has_wasi_0_3: true,
         has_atomics: true,
@@ -39,18 +40,18 @@ impl Build {
         ..Self::SPIN
     };
 
-    /// Whether this build has the service: it needs a lease, and a task that outlives its request.
+    /// Returns whether this build has the service, which needs a lease and tasks that outlive their request.
     pub fn has_service(self) -> bool {
         self.has_atomics && self.has_wasi_0_3
     }
 
-    /// Whether this build keeps `promise`.
+    /// Returns whether this build keeps `promise`.
     pub fn keeps(self, promise: &Promise) -> bool {
         (self.has_atomics || !promise.needs_atomics)
             && (self.has_wasi_0_3 || !promise.needs_wasi_0_3)
     }
 
-    /// What this build says of itself, as JSON.
+    /// Returns the description of this build for `/openapi.json`, as JSON.
     pub(crate) fn document(self) -> String {
         let kept = PROMISES.iter().filter(|promise| self.keeps(promise));
         let kept: Vec<_> = kept.map(|promise| promise.id).collect();
@@ -61,7 +62,7 @@ impl Build {
     }
 }
 
-/// As it is told to people.
+/// A name for people.
 impl fmt::Display for Build {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let wasi = if self.has_wasi_0_3 { "0.3" } else { "0.2" };
@@ -70,20 +71,20 @@ impl fmt::Display for Build {
     }
 }
 
-/// Something that users may rely on.
+/// A guarantee that clients can rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Promise {
-    /// Its name in `/openapi.json`.
+    /// The name in `/openapi.json`.
     pub id: &'static str,
-    /// What is promised, as the guide says it.
+    /// The text in the deployment guide.
     pub text: &'static str,
-    /// Whether it takes a store with compare-and-swap.
+    /// Whether it needs a store with compare-and-swap.
     pub needs_atomics: bool,
-    /// Whether it takes WASI 0.3.
+    /// Whether it needs WASI 0.3.
     pub needs_wasi_0_3: bool,
 }
 
-/// Kept by every build.
+/// A promise that every build keeps.
 const fn always(id: &'static str, text: &'static str) -> Promise {
     Promise {
         id,
@@ -93,7 +94,7 @@ const fn always(id: &'static str, text: &'static str) -> Promise {
     }
 }
 
-/// Kept if the store has compare-and-swap.
+/// A promise that a build keeps if the store has compare-and-swap.
 const fn with_atomics(id: &'static str, text: &'static str) -> Promise {
     Promise {
         needs_atomics: true,
@@ -101,11 +102,11 @@ const fn with_atomics(id: &'static str, text: &'static str) -> Promise {
     }
 }
 
-/// All promises of the builds.
+/// All promises.
 pub const PROMISES: [Promise; 11] = [
     always(
         "linearizable",
-        "Setting, clearing, forgetting and looking are linearizable, as far as the store's own reads and writes are",
+        "Setting, clearing, forgetting and reading are linearizable, as far as the store's own reads and writes are",
     ),
     always(
         "no-lost-wake-up",
@@ -114,7 +115,7 @@ pub const PROMISES: [Promise; 11] = [
     always("unique-etags", "The `ETag` of a change never comes back"),
     always(
         "pulses-in-streams",
-        "A stream tells every pulse as a set and a clear",
+        "A stream reports every pulse as a set and a clear",
     ),
     with_atomics(
         "no-early-wake-up",
@@ -122,7 +123,7 @@ pub const PROMISES: [Promise; 11] = [
     ),
     with_atomics(
         "counted",
-        "The generation counts every change and never goes back, and a stream tells each one once (otherwise: best effort)",
+        "The generation counts every change and never goes back, and a stream reports each one once (otherwise: best effort)",
     ),
     with_atomics(
         "changed",
@@ -130,11 +131,11 @@ pub const PROMISES: [Promise; 11] = [
     ),
     with_atomics(
         "forgotten-sets",
-        "A set that is forgotten at once ends the waits all the same",
+        "A set ends the waits even if the event is forgotten at once",
     ),
     with_atomics(
         "conditions",
-        "`If-Match` makes a change from one generation only (otherwise: 501)",
+        "A change with `If-Match` is made only from the given `ETag` (otherwise: 501)",
     ),
     Promise {
         needs_wasi_0_3: true,

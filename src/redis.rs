@@ -1,61 +1,60 @@
-//! [`Redis`]: a store in a Redis, which compares and counts in single commands.
+//! [`Redis`]: a store in a Redis database, with compare-and-swap and counters as single commands.
 
 use std::fmt;
-use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::settings::{self, Variables};
 use crate::store::{Atomics, Error, Misuse, Store};
 
-/// Redis runs a script as one step.
+/// Redis executes a script atomically.
 const SWAP: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2]) end";
 
-/// How many keys Redis looks at in one step of a scan. Others are served between the steps.
+/// How many keys Redis visits in one step of a scan. It serves other clients between the steps.
 const SCAN_STEP: &str = "1000";
 
-/// What Redis says of a value that is not a string, and of a string that is not a number. It has done nothing then.
+/// Parts of Redis' messages for a value that is not a string, and for a string that is not a number. Nothing was changed.
 const OTHER_VALUES: [&str; 2] = ["WRONGTYPE", "not an integer"];
 
-/// A part of Redis' answer.
+/// A part of a reply from Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// No value.
     Nil,
-    /// That it is done.
+    /// A status, such as `OK`.
     Status(String),
-    /// A whole number.
+    /// An integer.
     Integer(i64),
     /// A value.
     Bytes(Vec<u8>),
 }
 
-/// Why a command was not executed, or its answer was lost.
+/// Why a command failed. It may have been executed if the connection broke.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// The variable with the address cannot be used.
     NoAddress(String),
-    /// That is not an address, or the component may not connect to it.
+    /// The address is not valid, or the component may not connect to it.
     InvalidAddress,
-    /// The host opens no more connections.
+    /// The host does not open more connections.
     TooManyConnections,
-    /// Anything else, in Redis' or in the host's words.
+    /// Any other failure, in Redis' or the host's words.
     Other(String),
 }
 
 impl Failure {
-    /// Whether Redis has answered that a value is not this component's. The connection is sound.
+    /// Whether Redis reported a value that this component did not write. The connection is intact.
     fn is_of_value(&self) -> bool {
         matches!(self, Self::Other(what) if OTHER_VALUES.iter().any(|says| what.contains(says)))
     }
 
-    /// Whether the connection may have broken.
+    /// Whether the connection may be broken.
     fn is_of_connection(&self) -> bool {
         matches!(self, Self::Other(_)) && !self.is_of_value()
     }
 }
 
-/// Spin's interfaces, old and new, have these types, with the same names in a module `spin`.
+/// The conversions from a module `spin`: the bindings of Spin's old or new interface, which have the same names.
 #[cfg(target_os = "wasi")]
 macro_rules! conversions {
     () => {
@@ -85,23 +84,23 @@ pub(crate) use conversions;
 ///
 /// # Cancel safety
 ///
-/// The command of a dropped future may be executed, then or later.
+/// The command of a dropped future may still be executed.
 pub trait Client: Send + Sync {
-    /// An open connection. It is closed when it is dropped.
+    /// An open connection, which is closed when it is dropped.
     type Connection: Send + Sync;
 
     /// Connects to the Redis at this URL.
     ///
     /// # Errors
     ///
-    /// If the URL cannot be used, or nobody answers there.
+    /// If the URL cannot be used, or the server cannot be reached.
     fn open(&self, url: String) -> impl Future<Output = Result<Self::Connection, Failure>> + Send;
 
-    /// Executes one command, and returns the parts of its answer in one list: those of nested lists follow each other.
+    /// Executes one command, and returns the parts of its reply in one list. Nested lists are flattened.
     ///
     /// # Errors
     ///
-    /// Redis' own, and those of the connection. One that broke stays broken.
+    /// If Redis rejects the command, or the connection is broken. A broken connection stays broken.
     fn execute(
         &self,
         connection: &Self::Connection,
@@ -110,13 +109,13 @@ pub trait Client: Send + Sync {
     ) -> impl Future<Output = Result<Vec<Reply>, Failure>> + Send;
 }
 
-/// A store in a Redis, whose URL is the variable `redis_url`.
+/// A store in the Redis database whose URL is in the variable `redis_url`.
 ///
-/// A key of the store is that key of Redis' database, and a value is a string: a number is one that Redis itself can count.
-/// So Spin's key-value store in the same Redis has the same events. Keys of others in that database are left alone.
+/// Keys and values are stored as they are, and numbers in the form that Redis counts. So Spin's key-value store in the same
+/// database has the same events. Other keys in the database are not changed.
 ///
-/// Every change is a single command; a swap is a script, which Redis runs as one step. An instance has one connection. It is opened
-/// when it is first used, and again after an error or an answer that did not come: a connection that broke stays broken on all hosts.
+/// Every change is a single command. A swap is a script, which Redis executes atomically. An instance has one connection. It is
+/// opened on first use, and again after an error or a missing answer, because a broken connection stays broken on all hosts.
 pub struct Redis<C: Client, V> {
     client: C,
     variables: V,
@@ -124,7 +123,7 @@ pub struct Redis<C: Client, V> {
     misuse: Misuse,
 }
 
-/// Not the connection, which has none of its own.
+/// Shows no fields, because a connection may not implement `Debug`.
 impl<C: Client, V> fmt::Debug for Redis<C, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Redis").finish_non_exhaustive()
@@ -132,7 +131,7 @@ impl<C: Client, V> fmt::Debug for Redis<C, V> {
 }
 
 impl<C: Client, V: Variables> Redis<C, V> {
-    /// The Redis that `variables` name, reached by `client`.
+    /// Creates a store that reads the URL from `variables`, and connects with `client`.
     pub fn new(client: C, variables: V) -> Self {
         Self {
             client,
@@ -142,8 +141,8 @@ impl<C: Client, V: Variables> Redis<C, V> {
         }
     }
 
-    /// Executes a command that changes nothing. If the connection has broken since it was last used, tries a new one at once: a
-    /// Redis that was restarted meanwhile is not a failure.
+    /// Executes a command that changes nothing. If the connection broke since its last use, repeats the command on a new
+    /// one, so that a restart of Redis is not a failure.
     async fn read(
         &self,
         command: &'static str,
@@ -180,7 +179,7 @@ impl<C: Client, V: Variables> Redis<C, V> {
         }
         let url = settings::redis_url(&self.variables).await;
         let url = url.map_err(|error| Failure::NoAddress(error.to_string()))?;
-        // Two first requests may both come here. One connection stays, the other is closed.
+        // Two concurrent first requests may both open one. One connection is kept, the other is closed.
         let opened = Arc::new(self.client.open(url).await?);
         Ok(self.current().get_or_insert(opened).clone())
     }
@@ -189,18 +188,18 @@ impl<C: Client, V: Variables> Redis<C, V> {
         match failure {
             Failure::NoAddress(what) => self.misuse.error(what),
             Failure::InvalidAddress => self.misuse.error(
-                "the component may not connect to the address in the Spin variable redis_url; it must be redis:// or rediss://, \
-                 and name a host and a port that allowed_outbound_hosts in the manifest grants".into(),
+                "the component may not connect to the address in the Spin variable redis_url; it must begin with redis:// or rediss://, \
+                 and allowed_outbound_hosts in the manifest must have its host and port".into(),
             ),
             Failure::TooManyConnections => self.misuse.error(
-                "the host opens no more Redis connections for this application; each instance needs one: raise max_connections of \
-                 outbound_redis in its runtime configuration".into(),
+                "the host does not open more Redis connections for this application; each instance needs one: increase max_connections \
+                 of outbound_redis in the runtime configuration".into(),
             ),
             Failure::Other(what) => Error::new(what),
         }
     }
 
-    /// The error of what was asked about `key`.
+    /// The error of a command on `key`.
     fn error_of(&self, key: &str, failure: Failure) -> Error {
         match failure {
             Failure::Other(what) if OTHER_VALUES.iter().any(|says| what.contains(says)) => {
@@ -210,24 +209,24 @@ impl<C: Client, V: Variables> Redis<C, V> {
         }
     }
 
-    /// The error for a value that this component writes nowhere.
+    /// The error for a value that this component did not write.
     fn foreign(&self, key: &str, what: &str) -> Error {
         self.misuse.error(format!(
-            "the Redis database has a value under {key:?} that this component has not written ({what}); delete that key, or use another database"
+            "the Redis database has a value under {key:?} that this component did not write ({what}); delete that key, or use another database"
         ))
     }
 }
 
 impl<C: Client, V> Redis<C, V> {
     fn current(&self) -> MutexGuard<'_, Option<Arc<C::Connection>>> {
-        // What is in it is replaced in one step.
+        // The value is only replaced as a whole, so a poisoned lock is safe to use.
         self.connection
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A connection in use. One that has not answered is not used again.
+/// A connection in use. If the command is dropped or fails, the connection is not used again.
 struct Used<'a, C: Client, V> {
     redis: &'a Redis<C, V>,
     connection: Arc<C::Connection>,
@@ -236,15 +235,9 @@ struct Used<'a, C: Client, V> {
 
 impl<C: Client, V> Drop for Used<'_, C, V> {
     fn drop(&mut self) {
-        if self.is_sound {
-            return;
-        }
-        let mut current = self.redis.current();
-        if current
-            .as_ref()
-            .is_some_and(|current| Arc::ptr_eq(current, &self.connection))
-        {
-            *current = None;
+        if !self.is_sound {
+            let is_this = |current: &mut Arc<_>| Arc::ptr_eq(current, &self.connection);
+            self.redis.current().take_if(is_this);
         }
     }
 }
@@ -282,7 +275,7 @@ impl<C: Client, V: Variables> Store for Redis<C, V> {
                 other => return Err(unexpected("SCAN", other.as_ref())),
             };
             keys.extend(replies.filter_map(|key| match key {
-                // This component writes no other keys.
+                // This component only writes keys in UTF-8.
                 Reply::Bytes(key) => String::from_utf8(key).ok(),
                 _ => None,
             }));
@@ -290,7 +283,7 @@ impl<C: Client, V: Variables> Store for Redis<C, V> {
                 break;
             }
         }
-        // A scan may name a key twice.
+        // A scan may return a key twice.
         keys.sort_unstable();
         keys.dedup();
         Ok(keys)
@@ -323,14 +316,13 @@ fn unexpected(command: &str, reply: Option<&Reply>) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
-    use std::task::{Context, Poll, Waker};
+    use futures_util::FutureExt;
 
     use super::*;
 
     type Answer = Result<Vec<Reply>, Failure>;
 
-    /// A Redis that has its answers ready, and counts its connections.
+    /// A Redis with prepared answers, which counts its connections.
     #[derive(Default)]
     struct Prepared {
         answers: Mutex<Vec<Option<Answer>>>,
@@ -379,15 +371,8 @@ mod tests {
         Redis::new(client, Address("redis://localhost"))
     }
 
-    fn poll<T>(call: impl Future<Output = T>) -> Poll<T> {
-        pin!(call).poll(&mut Context::from_waker(Waker::noop()))
-    }
-
     fn at_once<T>(call: impl Future<Output = T>) -> T {
-        match poll(call) {
-            Poll::Ready(answer) => answer,
-            Poll::Pending => unreachable!("nothing here waits"),
-        }
+        call.now_or_never().unwrap()
     }
 
     fn value(text: &str) -> Option<Answer> {
@@ -407,7 +392,7 @@ mod tests {
         let store = store([value("1"), value("1"), broken(), value("2")]);
         assert_eq!(at_once(store.get("a")), Ok(Some(b"1".to_vec())));
         assert_eq!(at_once(store.get("a")), Ok(Some(b"1".to_vec())));
-        // It broke since, which is not a failure of a read.
+        // The connection broke since. A read is repeated on a new one.
         assert_eq!(at_once(store.get("a")), Ok(Some(b"2".to_vec())));
         assert_eq!(
             asked(store),
@@ -427,7 +412,7 @@ mod tests {
     #[test]
     fn a_connection_that_has_not_answered_is_not_used_again() {
         let store = store([None, value("1")]);
-        assert!(poll(store.get("a")).is_pending());
+        assert!(store.get("a").now_or_never().is_none());
         at_once(store.get("a")).unwrap();
         assert_eq!(asked(store), [("GET", 1), ("GET", 2)]);
     }

@@ -1,4 +1,4 @@
-//! Every route, on one screen. What they do is in the modules below.
+//! All routes of the application. Their handlers are in the submodules.
 
 mod access;
 mod demo;
@@ -30,12 +30,12 @@ use crate::strategy::{Exact, Strategy};
 
 use page::Page;
 
-/// The largest request body, in bytes.
+/// The maximum size of a request body, in bytes.
 const BODY_LIMIT: usize = 1024;
 
-/// The routes of the application, over any host. [`answer`] calls them.
+/// Creates the router of the application for any host. Use [`answer`] to call it.
 ///
-/// They have no layers: each would wrap every route once more, whenever an instance starts and for each request.
+/// The router has no layers: each would wrap every route again, at each start of an instance and for each request.
 pub fn router<H: Host>(app: App<H>) -> Router {
     Router::new()
         .route("/", get(demo::index::<H>))
@@ -60,7 +60,7 @@ pub fn router<H: Host>(app: App<H>) -> Router {
         .with_state(app)
 }
 
-/// The routes of the service and the lifespan, on a host that can run the service.
+/// The routes of the service and the lifespan, for builds that have the service.
 pub fn background<H: Background>() -> Router<App<H>> {
     Router::new()
         .route("/service", get(service::show::<H>))
@@ -71,7 +71,7 @@ pub fn background<H: Background>() -> Router<App<H>> {
         .route("/lifespan/shutdown", post(lifespan::shutdown::<H>))
 }
 
-/// The same routes, on a host that cannot.
+/// The same routes for builds that do not have the service.
 pub fn no_background<H: Host>() -> Router<App<H>> {
     Router::new()
         .route("/service", get(service::lacking::<H>))
@@ -82,31 +82,31 @@ pub fn no_background<H: Host>() -> Router<App<H>> {
         .route("/lifespan/shutdown", post(lifespan::nothing_to_do::<H>))
 }
 
-/// What the routes need of a host.
+/// The host that the routes run on.
 pub trait Host: Sized + 'static {
-    /// How its key-value store is used.
+    /// How events are stored and changed.
     type Strategy: Strategy + 'static;
-    /// Its clock.
+    /// The clock.
     type Clock: Clock + 'static;
-    /// Its variables.
+    /// The variables.
     type Variables: Variables + 'static;
 
     /// What the component is built for.
     const BUILD: Build;
 
-    /// [`background`], or [`no_background`].
+    /// Returns [`background`] or [`no_background`].
     fn background() -> Router<App<Self>>;
 }
 
-/// What the service needs of a host besides.
+/// A host that can run the service.
 pub trait Background: Host<Strategy = Exact<Self::Store>, Clock: Calendar> {
-    /// Its key-value store.
+    /// The store.
     type Store: Atomics + 'static;
 
-    /// Goes on with `task` in this instance, after the response too.
+    /// Runs `task` in this instance, also after the response was sent.
     fn spawn(task: impl Future<Output = ()> + Send + 'static);
 
-    /// Prints a line for whoever runs the host.
+    /// Prints a line to the host's log.
     fn print(line: &str);
 }
 
@@ -116,16 +116,16 @@ struct Shared<H: Host> {
     variables: H::Variables,
     settings: OnceLock<Settings>,
     access: OnceLock<Access>,
-    /// Every wait and stream that is under way has a clone.
+    /// Every wait and stream that is under way holds a clone.
     places: Arc<()>,
 }
 
-/// A place among the waits and streams of an instance. It is free again when this is dropped.
+/// One of the limited places for waits and streams of an instance. Dropping it frees the place.
 pub struct Place {
     _of: Arc<()>,
 }
 
-/// The application: the state of the router.
+/// The application, which is the state of the router.
 pub struct App<H: Host>(Arc<Shared<H>>);
 
 impl<H: Host> std::fmt::Debug for App<H> {
@@ -141,7 +141,7 @@ impl<H: Host> Clone for App<H> {
 }
 
 impl<H: Host> App<H> {
-    /// The application, with the events and the variables of its host.
+    /// Creates the application with the events and the variables of its host.
     pub fn new(events: Events<H::Strategy, H::Clock>, variables: H::Variables) -> Self {
         Self(Arc::new(Shared {
             events,
@@ -152,7 +152,7 @@ impl<H: Host> App<H> {
         }))
     }
 
-    /// The settings, read from the host by the first request of an instance that needs them.
+    /// Returns the settings. The first request of an instance that needs them reads them from the host.
     pub(crate) async fn settings(&self) -> Result<Settings, settings::Error> {
         if let Some(settings) = self.0.settings.get() {
             return Ok(*settings);
@@ -161,7 +161,7 @@ impl<H: Host> App<H> {
         Ok(*self.0.settings.get_or_init(|| settings))
     }
 
-    /// Who may do what, read from the host by the first request of an instance.
+    /// Returns the access rules. The first request of an instance reads them from the host.
     async fn access(&self) -> Result<&Access, Problem> {
         if let Some(access) = self.0.access.get() {
             return Ok(access);
@@ -170,16 +170,16 @@ impl<H: Host> App<H> {
         Ok(self.0.access.get_or_init(|| access))
     }
 
-    /// A place for a wait or a stream, if one is free.
+    /// Takes a place for a wait or a stream, or fails with 429.
     async fn place(&self) -> Result<Place, Problem> {
         let most = self.settings().await?.instance_waits;
         let of = self.0.places.clone();
-        // One is the application's own.
+        // The count includes the application's own clone and this one.
         if Arc::strong_count(&of) > most + 1 {
             return Err(Problem::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 format!(
-                    "{most} waits and streams are under way in this instance, which are all that it may have (instance_waits_max). Try again a little later."
+                    "This instance already has {most} waits and streams, which is the maximum (the Spin variable instance_waits_max). Try again later."
                 ),
             ));
         }
@@ -191,7 +191,7 @@ impl<H: Host> App<H> {
         &self.0.events
     }
 
-    /// An event, to look at or to change.
+    /// The event called `name`.
     pub(crate) fn event(&self, name: &Name) -> Event<'_, H::Strategy, H::Clock> {
         self.0.events.named(name)
     }
@@ -202,7 +202,7 @@ impl<H: Host> App<H> {
     }
 }
 
-/// Answers one request, with the [`router`] of `app`.
+/// Answers one request with the [`router`] of `app`.
 pub async fn answer<H: Host>(
     app: &App<H>,
     router: &Router,
@@ -211,13 +211,13 @@ pub async fn answer<H: Host>(
     DefaultBodyLimit::max(BODY_LIMIT).apply(&mut request);
     let mut response = access::guard(app, router, request).await;
     if [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&response.status()) {
-        // axum gives every response a length. RFC 9110 (8.6) forbids it here, or forbids this one.
+        // axum sets a Content-Length on every response. RFC 9110 (8.6) forbids it for 204, and this value for 304.
         response.headers_mut().remove(header::CONTENT_LENGTH);
     }
     response
 }
 
-/// The description of all this (OpenAPI 3.1), without the indentation, which is a third of it.
+/// The OpenAPI description of the routes, without indentation, which is a third of its size.
 static OPENAPI: &str = {
     const SOURCE: &[u8] = include_bytes!("openapi.json");
     const LENGTH: usize = unindent(SOURCE, &mut []);
@@ -232,7 +232,7 @@ static OPENAPI: &str = {
     }
 };
 
-/// Writes `source` without line breaks and what is blank after them, as far as there is room. Returns how long it is.
+/// Writes `source` without line breaks and indentation, as far as there is room. Returns its full length.
 const fn unindent(source: &[u8], into: &mut [u8]) -> usize {
     let (mut length, mut at, mut is_indentation) = (0, 0, false);
     while at < source.len() {
@@ -249,11 +249,11 @@ const fn unindent(source: &[u8], into: &mut [u8]) -> usize {
     length
 }
 
-/// The description of all this.
+/// The OpenAPI description of the routes.
 async fn openapi<H: Host>(State(app): State<App<H>>, uri: Uri) -> Result<Response, Problem> {
     let [] = request::parameters(&uri, [])?;
     let settings = app.settings().await?;
-    // The one number in it that an operator may change, and what the build is. A test sees to it that they are there.
+    // These two depend on the settings and on the build. A test checks that the placeholders exist.
     let most = format!("\"maximum\": {}", settings.wait_max.as_secs());
     let build = format!("\"x-loopless\": {}", H::BUILD.document());
     let document = OPENAPI
@@ -262,7 +262,7 @@ async fn openapi<H: Host>(State(app): State<App<H>>, uri: Uri) -> Result<Respons
     Ok(json(document))
 }
 
-/// An answer in JSON.
+/// A response in JSON.
 fn json(document: String) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], document).into_response()
 }
@@ -275,16 +275,18 @@ async fn unknown_path(uri: Uri) -> Problem {
     )
 }
 
-/// axum adds `Allow` to what this says.
+/// axum adds the `Allow` header.
 async fn wrong_method(method: Method, uri: Uri) -> Problem {
     let path = uri.path();
     Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,
-        format!("{path} does not take {method}. The Allow header says what it takes."),
+        format!(
+            "{path} does not accept {method}. The Allow header lists the methods that it accepts."
+        ),
     )
 }
 
-/// One round trip to the store, and how long it took.
+/// Checks that the store answers, and measures how long that takes.
 async fn health<H: Host>(State(app): State<App<H>>, uri: Uri) -> Result<Response, Problem> {
     let [] = request::parameters(&uri, [])?;
     let began = app.events().now();

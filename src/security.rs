@@ -1,86 +1,85 @@
-//! What is defended, by what, and what is left to the platform. There is no code here.
+//! The threat model: what is protected, against whom, and what is left to the platform.
 //!
-//! The component is meant for a public URL. `loopless-host` is meant for one's own machine and for tests; it withstands the
-//! same clients, but has no TLS.
+//! The component is meant for a public URL. `loopless-host` is meant for local use and tests. It withstands the same clients,
+//! but has no TLS.
 //!
-//! # What there is to lose
+//! # Assets
 //!
-//! - *Integrity*: the state of each event, the service, and what else is in the store.
-//! - *Confidentiality*: the tokens; with a `read_token`, also the names and the states of the events. Without one, these are
-//!   public.
-//! - *Availability*: of the component, and of the store that others may use too.
+//! - *Integrity*: the state of each event, the service, and all other data in the store.
+//! - *Confidentiality*: the tokens, and with a `read_token` also the names and states of the events. If no `read_token` is set,
+//!   these are public.
+//! - *Availability*: the component, and the store, which others may use too.
 //!
-//! # Who is trusted with what
+//! # Trust
 //!
 //! | who | is trusted with |
 //! | --- | --- |
-//! | the operator | everything: variables, tokens, the store. `operator_token` is for `/lifespan` alone |
-//! | a writer: who has the `write_token`, or everyone if it is empty | changing every event and the service, and looking at them. Writers are not kept apart from each other |
-//! | a reader: who has the `read_token`, or everyone if it is empty | looking |
-//! | the host | everything. The component cannot defend itself against it |
-//! | others who write into the store | nothing of the events. They can delete or overwrite them, and are not noticed if they write what the component could have written |
+//! | the operator | everything: variables, tokens, the store. The `operator_token` is only for `/lifespan` |
+//! | a writer: everyone with the `write_token`, or everyone if it is not set | changing and reading every event and the service. Writers are not isolated from each other |
+//! | a reader: everyone with the `read_token`, or everyone if it is not set | reading |
+//! | the host | everything. The component cannot protect itself against it |
+//! | others who write to the store | the events. They can delete or overwrite them, which is only noticed if they write something that the component never writes |
 //!
-//! # Who may attack, and what stops them
+//! # Attacks and defences
 //!
-//! **Anyone with a network connection.**
+//! **Anyone with a network connection**
 //!
-//! | what they may try | what stops it | tested in |
+//! | attack | defence | tested in |
 //! | --- | --- | --- |
-//! | to change, or to look, without a token | 401, before a handler or the store is asked. Tokens are compared in constant time: only their length shows. A variable that cannot be used lets nobody pass | `tests/promises/access.rs` |
-//! | to guess a token | nothing but its length: no attempt is counted. 32 random bytes, as in README, are not guessed | |
-//! | requests that make no sense | bounds on the path, the headers, the body (1 KiB), names (64 characters), times and list pages; 4xx with a problem document, and nothing is changed | `tests/fuzz.rs`, `tests/promises/errors.rs` |
-//! | to make the component trap, which would end the other requests of its instance | no `unwrap` outside tests, and arbitrary requests that find no panic; no unsafe code in the workspace but what wit-bindgen generates | `tests/fuzz.rs` |
-//! | waits and streams in great number | `instance_waits_max` an instance, then 429. The waits on an event share its reads (WASI 0.3), and each wait has an end. If the host tells, a client that hangs up ends its wait | `tests/promises/access.rs`, `tests/harness/tests/host/front.rs` |
-//! | names in great number, to fill the store | with a `write_token`, only writers can. There is no bound on events, other than the store's own | |
-//! | `GET /healthz`, which needs no token | one read of the store a request, and an answer within 1.5 s (with WASI 0.3) | `tests/promises/access.rs` |
-//! | slow, broken or flooding connections | the platform. On `loopless-host`: bounds on connections, heads, bodies, responses and requests under way | `tests/harness/tests/host/front.rs` |
+//! | changing or reading without a token | 401, before the handler or the store is used. Tokens are compared in constant time, so only their length can leak. If a variable for tokens or origins is not valid, all requests are rejected | `tests/promises/access.rs` |
+//! | guessing a token | only the token's length: attempts are not counted. The 32 random bytes in README cannot be guessed | |
+//! | invalid requests | limits on the path, the headers, the body (1 KiB), names (64 characters), times and list pages; 4xx with a problem document, and nothing is changed | `tests/fuzz.rs`, `tests/promises/errors.rs` |
+//! | making the component trap, which would end the other requests of the instance | no `unwrap` outside tests; arbitrary requests find no panic; no unsafe code in the workspace except what wit-bindgen generates | `tests/fuzz.rs` |
+//! | many waits and streams | an instance accepts at most `instance_waits_max`, and answers others with 429. The waits on an event share its reads (WASI 0.3), and each wait has a timeout. If the host reports that a client has disconnected, its wait ends | `tests/promises/access.rs`, `tests/harness/tests/host/front.rs` |
+//! | creating many events, to fill the store | with a `write_token`, only writers can. Only the store limits the number of events | |
+//! | `GET /healthz`, which needs no token | one read of the store per request, and a response within 1.5 s (with WASI 0.3) | `tests/promises/access.rs` |
+//! | slow, broken or flooding connections | the platform. `loopless-host` limits connections, heads, bodies, responses and concurrent requests | `tests/harness/tests/host/front.rs` |
 //!
-//! **A page of another site, in the browser of somebody who may write.**
+//! **A page of another site, in a writer's browser**
 //!
-//! | what it may try | what stops it | tested in |
+//! | attack | defence | tested in |
 //! | --- | --- | --- |
-//! | to send a form or a fetch that changes something | `Sec-Fetch-Site`, or else `Origin` against `Host`: 403. Nothing relies on cookies, so that a browser adds no rights of its own accord | `tests/promises/access.rs`, `tests/harness/tests/host/browser.rs` |
-//! | to read a response | the browser, as CORS is on for `allowed_origins` alone | the same |
-//! | to show the page in a frame and have it clicked | `frame-ancestors 'none'` | the same |
-//! | to put a script into the page, by a name or a body | the page's templates escape what they show. Names are of a few characters. The Content-Security-Policy runs the component's own script and no other; `nosniff` | the same |
-//! | to have its own name resolve to the machine of the victim (DNS rebinding) | a `write_token`, and a `read_token`: the page has neither. *Without tokens, nothing*: which names are its own, the component does not know | |
+//! | sending a form or a fetch that changes something | 403, according to `Sec-Fetch-Site`, or else by comparing `Origin` and `Host`. Nothing relies on cookies, so a browser adds no credentials by itself | `tests/promises/access.rs`, `tests/harness/tests/host/browser.rs` |
+//! | reading a response | the browser, because CORS is enabled only for `allowed_origins` | the same |
+//! | clickjacking: showing the page in a frame | `frame-ancestors 'none'` | the same |
+//! | injecting a script into the page, by a name or a body | the page's template escapes its values, and few characters are allowed in names. The Content-Security-Policy allows only the component's own script; `nosniff` | the same |
+//! | DNS rebinding: resolving its own name to the victim's machine | a `write_token` and a `read_token`, which the page does not have. *Without tokens, there is no defence*, because the component does not know its own names | |
 //!
-//! An allowed origin may do what the application's own page may do. Its scripts are as trusted as this component's.
+//! An allowed origin may do everything that the application's own page may do, so its scripts are trusted as much.
 //!
-//! **Who writes into the store.** A value that no build of the component writes is 500, and is left alone; a key that is not a name
-//! is passed over. Tested in `tests/promises/errors.rs`. To make up events, it is enough to write into the store.
+//! **Others who write to the store.** A value that no build of the component writes results in a 500, and is not changed. A key that
+//! is not an event's name is skipped. (Tested in `tests/promises/errors.rs`.) Forged events cannot be detected.
 //!
-//! **A store that misbehaves**, by a fault or because somebody makes it.
+//! **A store that misbehaves**, by a fault or an attack
 //!
-//! | what it may do | what holds | tested in |
+//! | fault | result | tested in |
 //! | --- | --- | --- |
-//! | to fail | 503 with `Retry-After`. Waits and streams go on when it is back; the component loses no acknowledged change | `tests/promises/errors.rs`, `tests/promises/api.rs` |
-//! | to hang | 503 after 1.5 s (see [`Bounded`](crate::store::Bounded)); a call that could not be given up is made only of a store that has just answered. With WASI 0.2 no call can be given up, and the host ends the request | `tests/promises/store.rs` |
-//! | to be wiped, or to go back to an earlier state | the newest read is believed: see [`Exact`](crate::strategy::Exact), and, without compare-and-swap, [`Plain`](crate::strategy::Plain). The service's runner ends at its next beat (see [`service`](crate::service)) | `tests/promises/store.rs`, `tests/promises/api.rs`, `tests/service.rs` |
-//! | to apply an `increment` twice | no event is changed. The service loses a term and no tick | `tests/service.rs` |
+//! | it fails | 503 with `Retry-After`. Waits and streams continue when it recovers. No acknowledged change is lost by the component | `tests/promises/errors.rs`, `tests/promises/api.rs` |
+//! | it hangs | 503 after 1.5 s (see [`Bounded`](crate::store::Bounded)). A call that cannot time out is only made if the store has just answered. With WASI 0.2, no call can time out, and the host ends the request | `tests/promises/store.rs` |
+//! | it is wiped, or goes back to an earlier state | the newest read is believed: see [`Exact`](crate::strategy::Exact) and, without compare-and-swap, [`Plain`](crate::strategy::Plain). The service's runner ends at its next beat (see [`service`](crate::service)) | `tests/promises/store.rs`, `tests/promises/api.rs`, `tests/service.rs` |
+//! | it applies an `increment` twice | no event changes. The service loses a term, but no tick | `tests/service.rs` |
 //!
-//! In `loopless-host simulate`, each of these is a weather, under which the promises that still hold are checked. `loopless-host
-//! soak` kills hosts and lets the store fail under mixed traffic; it fails if an acknowledged change is lost, if anything is
-//! left in use, or if full service does not come back.
+//! `loopless-host simulate` checks the promises under each of these faults. `loopless-host soak` kills hosts and makes the store
+//! fail under mixed traffic. It reports a lost acknowledged change, leaked resources, and an incomplete recovery.
 //!
-//! **A component on `loopless-host`** that is hostile, or has been taken over. Wasmtime keeps it from the host's memory, files,
-//! network and environment variables: none of them is given to it. It has the whole store. What it prints is marked with
-//! its name, and cannot control the operator's terminal. Its memory and its computing are bounded, and so are its lines and the
-//! instances of it. Tested in `tests/harness/tests/host/front.rs` and beside the code. On Spin and in the clouds, this is the
-//! platform's.
+//! **A hostile component on `loopless-host`.** Wasmtime gives a component no access to the host's memory, files, network and
+//! environment variables. It has access to the whole store. Its output is marked with its name, and cannot control the operator's
+//! terminal. Its memory, CPU time, output and number of instances are limited. (Tested in `tests/harness/tests/host/front.rs` and
+//! beside the code.) On Spin and the clouds, the platform has to do this.
 //!
-//! **Who supplies the code.** `Cargo.lock` pins every crate by its hash. cargo-deny, in CI, checks licences, sources, what the
-//! component may depend on, and known vulnerabilities. The workspace denies unsafe code, except in bindings, which come from wit-bindgen. The component
-//! imports no way out of its sandbox but the store: it can send no requests, so it cannot give anything away except in a
-//! response. (With Redis, the host connects it to what `allowed_outbound_hosts` grants, and to nothing else.) `wit/world.wit` names each import with its reason, and a test compares it with what is built.
+//! **Suppliers of code.** `Cargo.lock` pins every crate by its hash. cargo-deny, in CI, checks licences, sources, the component's
+//! dependencies, and known vulnerabilities. The workspace denies unsafe code, except in wit-bindgen's bindings. The component imports
+//! no interface to the outside except the store: it cannot send requests, so it can leak data only in a response. (With Redis, the
+//! host lets it connect only to `allowed_outbound_hosts`.) `wit/world.wit` gives a reason for each import, and a test compares it
+//! with the built component.
 //!
-//! # What is the platform's
+//! # Left to the platform
 //!
-//! - *TLS*. A token is sent with each request. Over plain HTTP, whoever is on the way has it.
-//! - *Clients in great number*. The component knows no addresses, and its limits are those of an instance. How many instances
-//!   there are, and how often a client may ask, is for the host or for a proxy before it.
-//! - *Secrets*. A host keeps the variables. They are declared as secrets, are in no response, and are printed nowhere by the
-//!   component. A token is changed with its variable, and instances that run keep the old one until they end.
-//! - *The store*: who may use it, encryption, backups. On Redis, give the application a user or a database of its own.
-//! - *Tenants*. Applications are kept apart by the host. Within an application, there is one set of events for all writers.
-//! - *Logs*. The component logs no requests. `loopless-host` logs the path of each, if asked to, and never its headers.
+//! - *TLS*. A token is sent with each request. Over plain HTTP, everyone on the network path can read it.
+//! - *Rate limits*. The component does not know addresses, and its limits are per instance. The host or a proxy has to limit the
+//!   number of instances and the rate of each client.
+//! - *Secrets*. The host keeps the variables. They are declared as secrets, and the component neither returns nor prints them. To
+//!   change a token, change its variable. Running instances keep the old token until they end.
+//! - *The store*: access, encryption and backups. On Redis, give the application a user or a database of its own.
+//! - *Tenants*. The host isolates applications. All writers of an application share one set of events.
+//! - *Logs*. The component does not log requests. `loopless-host` can log the path of each request, and never logs headers.

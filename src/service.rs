@@ -1,18 +1,16 @@
 //! The service: it runs beside the requests, does something every second, and stops when it is asked to.
 //!
-//! It is the long-running service of the article that this project began with. There it is a task that the server's
-//! startup makes and its shutdown awaits, with an event between the two. Here nothing that could await the task lives as
-//! long as it does. So exactly one *runner*, in whichever instance on whichever machine, holds a [`Lease`] in the store; the
-//! two events, [`service.cancel`](Name::SERVICE_CANCEL) and [`service.stopped`](Name::SERVICE_STOPPED), are ordinary
-//! named events.
+//! It is the long-running service of the article that this project began with. In the article, the server's startup creates
+//! a task, and the shutdown cancels it with an event and awaits it. Here, nothing that could await the task lives as long as
+//! the task. So one *runner*, in any instance on any machine, holds a [`Lease`] in the store. It is stopped with the named event
+//! [`service.cancel`](Name::SERVICE_CANCEL), and sets [`service.stopped`](Name::SERVICE_STOPPED) when it has stopped.
 //!
-//! Each tick is a beat of the lease: a runner says that it did something only after the beat was granted. So the ticks that the
-//! store counts are those that were said, whoever dies or stalls. A runner that dies is noticed by whoever looks when its lease
-//! is over, and its run goes on. [`lease`] has the protocol, and what it says of stores that fail, count twice or go back is true of
-//! the service.
+//! Each tick is a beat of the lease. A runner acts only after the beat was granted, so the store's count of ticks is exact, even if
+//! runners die or stall. If a runner dies, its lease expires. The next process that looks takes over, and the run continues. [`lease`]
+//! describes the protocol, and what happens if the store fails, counts twice or goes back.
 //!
-//! The service needs [compare-and-swap](Atomics), and a task that outlives its request (WASI 0.3): only the [build for
-//! Spin](crate::promises::Build::SPIN) has it. The others answer 501.
+//! The service needs [compare-and-swap](Atomics), and tasks that outlive their request (WASI 0.3). Only the builds that are
+//! [`Build::SPIN`](crate::promises::Build::SPIN) have both. The others answer 501.
 
 use std::fmt;
 use std::time::Duration;
@@ -25,34 +23,34 @@ use crate::lease::{self, ATTEMPTS, Holder, Lease, Look, Lost, Standing, Taken};
 use crate::store::Atomics;
 use crate::strategy::{Exact, changed, was_set};
 
-/// The name of its lease, with which its keys in the store begin.
+/// The name of the service's lease, which is the prefix of its keys.
 const LEASE: &str = "service";
 
 /// How often the service does something.
 pub const TICK: Duration = Duration::from_secs(1);
 
-/// The pause after the first attempt to take the lease that changed nothing. It doubles from try to try.
+/// The pause after the first attempt to take the lease. It doubles with each attempt.
 const BACKOFF: Duration = Duration::from_millis(5);
 
-/// How often a stop looks whether the runner lives, while it waits for its event.
+/// How often a stop checks the lease while it waits for its event.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// The longest pause between two readings of the cancellation event: a beat must not wait for one.
+/// The longest pause between two readings of the cancellation event, so that a beat is not delayed.
 const SLOWEST_POLL: Duration = Duration::from_millis(250);
 
-/// What the service says when it starts.
+/// The line that the service prints when it starts.
 pub const STARTED: &str = "Service started";
-/// What the service says every second.
+/// The line that the service prints every second.
 pub const DID_SOMETHING: &str = "Service did something";
-/// What the service says when it has stopped.
+/// The line that the service prints when it has stopped.
 pub const STOPPED: &str = "Service stopped";
 
-/// Why something could not be done with the service.
+/// Why an operation on the service failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
     /// One of its two events could not be read or changed.
     Event(event::Error),
-    /// Its lease could not be looked at or changed.
+    /// Its lease could not be read or changed.
     Lease(lease::Error),
 }
 
@@ -90,33 +88,33 @@ impl From<lease::Error> for Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Nothing: it has never run, or has stopped.
+    /// It has never run, or has stopped.
     Stopped,
-    /// It runs.
+    /// It is running.
     Running,
-    /// It runs, and has been asked to stop.
+    /// It is running, and has been asked to stop.
     Stopping,
-    /// Its runner has been silent for longer than its lease.
+    /// Its runner has been silent for longer than the lease.
     Lost,
 }
 
-/// The service as one look shows it.
+/// The service at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
     /// What it is doing.
     pub state: State,
-    /// How often it did something in its current run, or its last one.
+    /// How often it did something in its current or last run.
     pub ticks: u64,
-    /// The date at which that run started, as the time since 1970. `None` where there was none yet.
+    /// When that run started, as the time since 1970. `None` if there was no run yet.
     pub started: Option<Duration>,
     /// The term of the run's last runner.
     pub runner: Option<u64>,
-    /// The date of that runner's last beat.
+    /// The last beat of that runner, as the time since 1970.
     pub heartbeat: Option<Duration>,
 }
 
 impl Status {
-    /// What a look at the lease says of a service that does this.
+    /// The status of a service in this state, with the numbers of its lease.
     fn of(look: &Look, state: State) -> Self {
         let has_run = look.term().is_some();
         Self {
@@ -128,22 +126,22 @@ impl Status {
         }
     }
 
-    /// Whether nobody runs and nobody has to.
+    /// Returns whether the service is stopped.
     pub fn is_stopped(&self) -> bool {
         self.state == State::Stopped
     }
 }
 
-/// Who runs the service. [`Service::run`] does the service's work with it.
+/// The right to run the service, for [`Service::run`].
 #[derive(Debug)]
 pub struct Runner {
     holder: Holder,
-    /// The state of the cancellation event from which the run began: clear.
+    /// The cancellation event when the run began: clear.
     cancel: Seen,
 }
 
 impl Runner {
-    /// The service as the runner begins.
+    /// Returns the status as the runner begins.
     pub fn status(&self) -> Status {
         Status::of(self.holder.look(), State::Running)
     }
@@ -152,22 +150,22 @@ impl Runner {
 /// How [`Service::start`] ended.
 #[derive(Debug)]
 pub enum Started {
-    /// It was not running. Now it is, if the runner is [run](Service::run).
+    /// It was not running. Pass the runner to [`Service::run`].
     Now(Runner),
-    /// It was running already.
+    /// It was already running.
     Already(Status),
 }
 
 /// How [`Service::stop`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {
-    /// It runs no more, or did not.
+    /// It has stopped, or was not running.
     Yes(Status),
-    /// It still ran at the timeout. It has been asked to stop.
+    /// It was asked to stop, and was still running at the timeout.
     TimedOut(Status),
 }
 
-/// The service, over the events of an instance and the store that they are kept in.
+/// The service, with the events of an instance and their store.
 #[derive(Debug)]
 pub struct Service<'a, S, C> {
     events: &'a Events<Exact<S>, C>,
@@ -176,8 +174,8 @@ pub struct Service<'a, S, C> {
 }
 
 impl<'a, S: Atomics, C: Calendar> Service<'a, S, C> {
-    /// The service, with runners that are lost when they are silent for longer than `lease`, and with waits that read
-    /// as often as `polling` says.
+    /// Returns the service. A runner is lost when it is silent for longer than `lease`, and waits read as often as `polling`
+    /// says.
     pub fn new(events: &'a Events<Exact<S>, C>, lease: Duration, polling: Polling) -> Self {
         Self {
             events,
@@ -189,11 +187,11 @@ impl<'a, S: Atomics, C: Calendar> Service<'a, S, C> {
         }
     }
 
-    /// Makes what the service keeps in the store, where it is missing, and checks what is there.
+    /// Creates the keys of the service that are missing, and checks the others.
     ///
     /// # Errors
     ///
-    /// All but [`lease::Error::Contended`].
+    /// Any [`Error`] except [`lease::Error::Contended`].
     pub async fn prepare(&self) -> Result<(), Error> {
         self.lease.prepare().await?;
         self.status().await?;
@@ -201,29 +199,27 @@ impl<'a, S: Atomics, C: Calendar> Service<'a, S, C> {
         Ok(())
     }
 
-    /// What the service is doing. Four reads of the store. Changes nothing.
+    /// Returns the status. Reads the store four times.
     ///
     /// # Errors
     ///
-    /// All of them.
+    /// Any [`Error`].
     pub async fn status(&self) -> Result<Status, Error> {
         let look = self.lease.look().await?;
         let cancel = self.event(&Name::SERVICE_CANCEL).state().await?;
         Ok(self.status_of(&look, cancel))
     }
 
-    /// Takes the lease, if nobody holds it or its holder is lost, whose run then goes on.
-    ///
-    /// A holder that is lost and was asked to stop is seen off first, and `say` gets the service's last line.
+    /// Takes the lease if it is free, or if its holder is lost. In the second case, the holder's run continues, unless it was
+    /// asked to stop. Then that run is ended first, and `say` gets its last line.
     ///
     /// # Errors
     ///
-    /// All of them. After [`lease::Error::Store`], it may be that the lease was taken, and runs out with nobody having used
-    /// it.
+    /// Any [`Error`]. After [`lease::Error::Store`], the lease may have been taken. It then expires unused.
     ///
     /// # Cancel safety
     ///
-    /// As after an error.
+    /// If the future is dropped early, the same as after [`lease::Error::Store`].
     pub async fn start(&self, say: impl Fn(&str)) -> Result<Started, Error> {
         match self.acquire(true, say).await? {
             Some(started) => Ok(started),
@@ -231,13 +227,13 @@ impl<'a, S: Atomics, C: Calendar> Service<'a, S, C> {
         }
     }
 
-    /// Takes over from a runner that is lost, or stops the service in its stead if it was asked to stop.
+    /// Takes over from a runner that is lost, or ends its run if it was asked to stop.
     ///
-    /// Returns the runner that now has to be [run](Self::run), if there is one.
+    /// Returns the new runner, if there is one, to pass to [`run`](Self::run).
     ///
     /// # Errors
     ///
-    /// As [`start`](Self::start), with its cancel safety.
+    /// The same as [`start`](Self::start), with its cancel safety.
     pub async fn tend(&self, say: impl Fn(&str)) -> Result<Option<Runner>, Error> {
         match self.acquire(false, say).await? {
             Some(Started::Now(runner)) => Ok(Some(runner)),
@@ -245,18 +241,17 @@ impl<'a, S: Atomics, C: Calendar> Service<'a, S, C> {
         }
     }
 
-    /// Asks the service to stop, and waits until it has, for at most `timeout`.
+    /// Asks the service to stop, and waits until it has stopped, for at most `timeout`.
     ///
-    /// A runner that is lost meanwhile is not waited for: the service is stopped in its stead, and `say` gets its last
-    /// line.
+    /// If the runner is lost, its run is ended at once, and `say` gets the last line.
     ///
     /// # Errors
     ///
-    /// All of them. The service may have been asked to stop all the same; calling it again is safe.
+    /// Any [`Error`]. The service may have been asked to stop nevertheless; calling this again is safe.
     ///
     /// # Cancel safety
     ///
-    /// As after an error.
+    /// If the future is dropped early, the same as after an error.
     pub async fn stop(&self, timeout: Duration, say: impl Fn(&str)) -> Result<Stopped, Error> {
         let started = self.events.now();
         let deadline = started.saturating_add(timeout);
@@ -285,7 +280,7 @@ impl<'a, S: Atomics, C: Calendar> Service<'a, S, C> {
                 Standing::Free if has_said || known.state.is_set() => {
                     return Ok(Stopped::Yes(status));
                 }
-                // It said so a moment ago, or died before it could.
+                // The runner sets the event in a moment, or died before it could.
                 Standing::Free if has_been_free => {
                     event.set().await?;
                     return Ok(Stopped::Yes(status));
@@ -306,11 +301,11 @@ impl<'a, S: Atomics, C: Calendar> Service<'a, S, C> {
         }
     }
 
-    /// Does the service's work until it is asked to stop, or until the lease is lost. `say` gets each of its lines.
+    /// Does the service's work until it is asked to stop or the lease is lost. `say` gets each line.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, the runner is as good as dead: its lease runs out, and another one takes over.
+    /// If the future is dropped, the lease expires, and another runner takes over.
     pub async fn run(&self, mut runner: Runner, say: impl Fn(&str)) {
         if runner.holder.look().is_resumed() {
             say("Service resumed");
@@ -324,7 +319,7 @@ impl<'a, S: Atomics, C: Calendar> Service<'a, S, C> {
         loop {
             let until = TICK * ticks;
             match cancellation.newer(runner.cancel, started, until).await {
-                // If the store has gone back, it is set without a set.
+                // If the store has gone back, the event may be set without a set.
                 Ok(Some(newer))
                     if newer.state.is_set() || was_set(runner.cancel.state, newer.state) =>
                 {
@@ -335,7 +330,7 @@ impl<'a, S: Atomics, C: Calendar> Service<'a, S, C> {
                     continue;
                 }
                 Ok(None) => {}
-                // Somebody has put something else in the event's place. The service goes on without it.
+                // The event's key holds something else. The service continues without the event.
                 Err(_) => {
                     let wait = started.saturating_add(until).saturating_sub(clock.now());
                     clock.sleep(wait).await;
@@ -346,7 +341,7 @@ impl<'a, S: Atomics, C: Calendar> Service<'a, S, C> {
             }
             say(DID_SOMETHING);
             self.lease.renew(&mut runner.holder).await;
-            // A runner that was held up does not make up for it.
+            // A runner that was delayed skips the ticks that it missed.
             let elapsed = clock.now().saturating_sub(started).as_secs();
             ticks = u32::try_from(elapsed).unwrap_or(u32::MAX).saturating_add(1);
         }
@@ -354,15 +349,15 @@ impl<'a, S: Atomics, C: Calendar> Service<'a, S, C> {
             return say(&last_words(&lost));
         }
         say(STOPPED);
-        // Whoever waits for it also looks at the lease: a failure here makes the stop slower.
+        // A stop also checks the lease, so a failure here only makes it slower.
         _ = self.event(&Name::SERVICE_STOPPED).set().await;
     }
 
-    /// How far the service has come since `last`. One read of the store where it is the same term.
+    /// Returns the current lease. Reads the store once if the term is still that of `last`.
     ///
     /// # Errors
     ///
-    /// All of them.
+    /// Any [`Error`].
     pub async fn progress(&self, last: Option<&Look>) -> Result<Look, Error> {
         Ok(match last {
             Some(last) => self.lease.look_after(last).await?,
@@ -384,15 +379,14 @@ impl<'a, S: Atomics, C: Calendar> Service<'a, S, C> {
         Status::of(look, state)
     }
 
-    /// Takes the lease, if nobody holds it and it is wanted `fresh`, or if its holder is lost. `None` where nobody runs
-    /// and nobody has to.
+    /// Takes the lease if its holder is lost, or, with `fresh`, if it is free. `None` if it is free and not `fresh`.
     async fn acquire(&self, fresh: bool, say: impl Fn(&str)) -> Result<Option<Started>, Error> {
         let mut failure = None;
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
                 self.events.clock().sleep(BACKOFF * (1 << attempt)).await;
             }
-            // Before the look: what is set later than this is meant for who holds the lease after the look.
+            // Read before the look: a later set is meant for the holder after the look.
             let cancel = self.event(&Name::SERVICE_CANCEL).look().await?;
             let stopped = self.event(&Name::SERVICE_STOPPED).look().await?;
             let look = self.lease.look().await?;
@@ -424,8 +418,7 @@ impl<'a, S: Atomics, C: Calendar> Service<'a, S, C> {
         Err(failure.unwrap_or(lease::Error::Contended).into())
     }
 
-    /// Clears an event from the state that was `noted`, and returns the state after that, or `None` if somebody has
-    /// changed it since.
+    /// Clears an event if it is still in the state `noted`. Returns the state after that, or `None` if it has changed.
     async fn cleared(&self, name: &Name, noted: Seen) -> Result<Option<Seen>, Error> {
         let is_allowed = |state| state == noted.state;
         let event = self.event(name);
@@ -436,7 +429,7 @@ impl<'a, S: Atomics, C: Calendar> Service<'a, S, C> {
         })
     }
 
-    /// Stops the service in the stead of a runner that is lost. Whether that is how it ended.
+    /// Ends the run of a runner that is lost. Returns whether it did.
     async fn finish(&self, look: &Look, say: impl Fn(&str)) -> Result<bool, Error> {
         let is_finished = self.lease.finish(look).await?;
         if is_finished {
@@ -447,7 +440,7 @@ impl<'a, S: Atomics, C: Calendar> Service<'a, S, C> {
     }
 }
 
-/// What a runner says last that has lost its lease.
+/// The last line of a runner that has lost its lease.
 fn last_words(lost: &Lost) -> String {
     format!("Service lost its lease: {lost}")
 }

@@ -1,31 +1,34 @@
-//! What an operator can set, by Spin variables.
+//! The settings of an operator, which are Spin variables.
 
 use std::fmt;
-use std::future::Future;
 use std::time::Duration;
 
 use crate::event::Polling;
 
-/// A host's variables.
+/// The variables of a host.
 pub trait Variables: Send + Sync {
-    /// The value of `name`, or `None` if the application does not have this variable.
+    /// Returns the value of `name`, or `None` if the application does not have this variable.
+    ///
+    /// # Errors
+    ///
+    /// If the host cannot read the variable. The error is its message.
     fn get(&self, name: &str) -> impl Future<Output = Result<Option<String>, String>> + Send;
 }
 
-/// The settings, each read from the variable of its name.
+/// The settings. Each field names its variables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// `poll_first_ms` and `poll_last_ms`: how often waits read the store.
     pub polling: Polling,
     /// `wait_max_seconds`: the longest wait that a client may ask for.
     pub wait_max: Duration,
-    /// `stream_max_seconds`: how long a stream goes on before the client has to ask again; 0 is forever.
+    /// `stream_max_seconds`: how long a stream lasts before the client has to reconnect; 0 means forever.
     pub stream_max: Option<Duration>,
     /// `service_lease_seconds`: how long a runner of the service may be silent before another one takes over.
     pub service_lease: Duration,
     /// `service_autostart`: whether the application's startup starts the service.
     pub service_autostart: bool,
-    /// `instance_waits_max`: how many waits and streams an instance has at the same time.
+    /// `instance_waits_max`: the maximum number of concurrent waits and streams of an instance.
     pub instance_waits: usize,
 }
 
@@ -33,7 +36,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             polling: Polling::default(),
-            // Below the 30 s that Akamai Functions give a request.
+            // Less than the 30 s that a request may take on Akamai Functions.
             wait_max: Duration::from_secs(25),
             stream_max: None,
             service_lease: Duration::from_secs(5),
@@ -43,7 +46,7 @@ impl Default for Settings {
     }
 }
 
-/// A variable that cannot be used.
+/// The error for a variable that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     name: &'static str,
@@ -59,11 +62,11 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl Settings {
-    /// Reads all of them. A variable that the application does not have leaves the default.
+    /// Reads all settings. The default applies if the application does not have a variable.
     ///
     /// # Errors
     ///
-    /// If a value is not a whole number in its range, or the host cannot say what it is.
+    /// If a value is not valid, or the host cannot read a variable.
     pub async fn read(variables: &impl Variables) -> Result<Self, Error> {
         let mut settings = Self::default();
         let Polling { first, last } = &mut settings.polling;
@@ -77,7 +80,7 @@ impl Settings {
             return Err(Error {
                 name: "poll_first_ms",
                 what: format!(
-                    "is {}, more than poll_last_ms, which is {}",
+                    "is {}, which is more than poll_last_ms, {}",
                     first.as_millis(),
                     last.as_millis()
                 ),
@@ -89,7 +92,7 @@ impl Settings {
         if let Some(seconds) = number(variables, "stream_max_seconds", 0, 86_400).await? {
             settings.stream_max = (seconds > 0).then(|| Duration::from_secs(seconds));
         }
-        // A beat is a second: a lease must outlast one.
+        // The service beats once a second, so the lease must be longer than that.
         if let Some(seconds) = number(variables, "service_lease_seconds", 2, 3600).await? {
             settings.service_lease = Duration::from_secs(seconds);
         }
@@ -103,18 +106,19 @@ impl Settings {
     }
 }
 
-/// Who may do what: the tokens and the origins that an operator has set.
+/// The tokens and origins that an operator has set.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Access {
-    /// `write_token`: the token that every change needs. `None`: everyone may change events.
+    /// `write_token`: the token that every change needs. If it is `None`, everyone may change events.
     pub write_token: Option<String>,
-    /// `read_token`: the token that everything else needs, if it is not the `write_token`. `None`: everyone may look.
+    /// `read_token`: the token that everything else needs, unless it has the `write_token`. If it is `None`, everyone may
+    /// read.
     pub read_token: Option<String>,
     /// `allowed_origins`: the origins of other sites whose pages may use the application.
     pub allowed_origins: Vec<String>,
 }
 
-/// The tokens are secrets: they are not shown.
+/// Does not show the tokens, which are secrets.
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Access")
@@ -126,19 +130,20 @@ impl fmt::Debug for Access {
 }
 
 impl Access {
-    /// Reads the variables. One that the application does not have, or that is empty, restricts nothing.
+    /// Reads the variables. A variable that is missing or empty restricts nothing.
     ///
     /// # Errors
     ///
     /// If `allowed_origins` is not a list of origins, if there is a `read_token` but no `write_token`, or if the host cannot
-    /// say what a variable is.
+    /// read a variable.
     pub async fn read(variables: &impl Variables) -> Result<Self, Error> {
         let write_token = filled(variables, "write_token").await?;
         let read_token = filled(variables, "read_token").await?;
         if read_token.is_some() && write_token.is_none() {
             return Err(Error {
                 name: "read_token",
-                what: "is set, and write_token is not: everyone could change events, and see them in the responses"
+                what: "is set, but write_token is not. Everyone could change events and see them in the responses. \
+                    Set write_token too"
                     .into(),
             });
         }
@@ -149,7 +154,7 @@ impl Access {
             return Err(Error {
                 name: "allowed_origins",
                 what: format!(
-                    "has {wrong:?} in it; it must be a list of origins as browsers send them, such as \"https://app.example https://localhost:8080\""
+                    "contains {wrong:?}; it must be a list of origins as browsers send them, such as \"https://app.example https://localhost:8080\""
                 ),
             });
         }
@@ -161,7 +166,7 @@ impl Access {
     }
 }
 
-/// Whether this is an origin as browsers serialize it (RFC 6454, 6.2): in lower case, and without a path.
+/// Whether this is an origin as browsers serialize it (RFC 6454, 6.2): in lower case and without a path.
 fn is_origin(text: &str) -> bool {
     let Some((scheme, host)) = text.split_once("://") else {
         return false;
@@ -173,29 +178,30 @@ fn is_origin(text: &str) -> bool {
         && !text.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
-/// The operator's token, which is in no [`Settings`]: it is read when it is needed, and not kept.
+/// Reads the operator's token. It is read whenever it is needed, and never kept in memory.
 ///
 /// # Errors
 ///
-/// If the host cannot say what it is.
+/// If the host cannot read the variable.
 pub async fn operator_token(variables: &impl Variables) -> Result<Option<String>, Error> {
     filled(variables, "operator_token").await
 }
 
-/// `redis_url`: where the Redis is that holds the events. It has a password in it, perhaps: it is read when it is needed, and not kept.
+/// Reads `redis_url`, the URL of the Redis database that holds the events. It may contain a password, so it is read whenever it
+/// is needed, and never kept in memory.
 ///
 /// # Errors
 ///
-/// If it is missing or empty, or the host cannot say what it is.
+/// If the variable is missing or empty, or the host cannot read it.
 pub async fn redis_url(variables: &impl Variables) -> Result<String, Error> {
     let name = "redis_url";
     filled(variables, name).await?.ok_or_else(|| Error {
         name,
-        what: "has no value; it must be the URL of the Redis that holds the events, redis://[USER:PASSWORD@]HOST:PORT[/DATABASE], or rediss:// with TLS".into(),
+        what: "has no value; it must be the URL of the Redis database that holds the events: redis://[USER:PASSWORD@]HOST:PORT[/DATABASE], or rediss://… with TLS".into(),
     })
 }
 
-/// The value of a variable that is not empty.
+/// Reads a variable. `None` if it is missing or empty.
 async fn filled(variables: &impl Variables, name: &'static str) -> Result<Option<String>, Error> {
     let text = text(variables, name).await?;
     Ok(text.filter(|text| !text.is_empty()))
@@ -241,8 +247,8 @@ async fn number(
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
-    use std::pin::pin;
-    use std::task::{Context, Poll, Waker};
+
+    use futures_util::FutureExt;
 
     use super::*;
 
@@ -258,14 +264,7 @@ mod tests {
     }
 
     fn at_once<T>(reading: impl Future<Output = T>) -> T {
-        let mut reading = pin!(reading);
-        match reading
-            .as_mut()
-            .poll(&mut Context::from_waker(Waker::noop()))
-        {
-            Poll::Ready(read) => read,
-            Poll::Pending => unreachable!("nothing here waits"),
-        }
+        reading.now_or_never().unwrap()
     }
 
     fn read<const N: usize>(given: [(&'static str, &'static str); N]) -> Result<Settings, Error> {

@@ -1,6 +1,4 @@
-//! [`Sqlite`]: a store in a database of the host's, which compares and counts in single statements.
-
-use std::future::Future;
+//! [`Sqlite`]: a store in an SQLite database of the host, with compare-and-swap and counters as single statements.
 
 use crate::store::{Atomics, Error, LABEL, Misuse, Store};
 
@@ -13,48 +11,48 @@ const KEYS: &str = "SELECT key FROM loopless";
 const SET: &str = "INSERT INTO loopless (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
 const DELETE: &str = "DELETE FROM loopless WHERE key = ?1";
 const SWAP: &str = "UPDATE loopless SET value = ?3 WHERE key = ?1 AND value = ?2";
-/// A value that is not a number has a row all the same, which this leaves alone and does not return.
+/// If the value is not a number, this does not change it, and returns no row.
 const INCREMENT: &str = "INSERT INTO loopless (key, value) VALUES (?1, ?2) \
     ON CONFLICT (key) DO UPDATE SET value = value + excluded.value WHERE typeof(value) = 'integer' RETURNING value";
 
-/// What SQLite says of a table that is not there, on every host.
+/// A part of SQLite's message for a missing table, on every host.
 const NO_TABLE: &str = "no such table";
 
-/// What SQLite says of a table that has other columns.
+/// Parts of SQLite's messages for a table with other columns.
 const OTHER_COLUMNS: [&str; 3] = ["no such column", "has no column", "ON CONFLICT clause"];
 
 /// A value in SQLite.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// A whole number.
+    /// An integer.
     Integer(i64),
-    /// A text.
+    /// Text.
     Text(String),
     /// Bytes.
     Blob(Vec<u8>),
-    /// What this store writes nowhere: a broken number, or nothing at all.
+    /// A float or NULL, which this store never writes.
     Other,
 }
 
-/// The rows of an answer, each with a value for each column.
+/// The rows of a result, each with one value per column.
 pub type Rows = Vec<Vec<Value>>;
 
-/// Why a statement was not executed, or not all of its rows could be read.
+/// Why a statement failed, or why not all of its rows could be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The host has no database of this label.
+    /// The host has no database with this label.
     NoSuchDatabase,
-    /// The host has the database, but not for this component.
+    /// The component may not open the database.
     AccessDenied,
     /// The database could not be opened.
     NotOpened,
     /// The database is full.
     Full,
-    /// Anything else, in SQLite's or in the host's words.
+    /// Any other failure, in SQLite's or the host's words.
     Io(String),
 }
 
-/// Spin's interfaces, old and new, have these types, with the same names in a module `spin`.
+/// The conversions from and to a module `spin`: the bindings of Spin's old or new interface, which have the same names.
 #[cfg(target_os = "wasi")]
 macro_rules! conversions {
     () => {
@@ -94,14 +92,14 @@ pub(crate) use conversions;
 ///
 /// # Cancel safety
 ///
-/// The statement of a dropped future may be executed, then or later.
+/// The statement of a dropped future may still be executed.
 pub trait Database: Send + Sync {
     /// Executes one statement, and returns its rows.
     ///
     /// # Errors
     ///
-    /// Whatever kept the statement from being executed, or its rows from being read to the end. Hosts of WASI 0.3 tell that
-    /// beside the rows: a reader that takes what rows there are takes a locked database for an empty one.
+    /// If the statement was not executed, or not all of its rows could be read. Hosts of WASI 0.3 report errors separately
+    /// from the rows: without that report, a locked database looks like an empty one.
     fn execute(
         &self,
         statement: &'static str,
@@ -109,13 +107,13 @@ pub trait Database: Send + Sync {
     ) -> impl Future<Output = Result<Rows, Failure>> + Send;
 }
 
-/// A store in one table of an SQLite database, `loopless`.
+/// A store in the table `loopless` of an SQLite database.
 ///
-/// Spin has one connection for all instances of a database, and where it is a libSQL server, an answer can be lost after the
-/// statement was executed. So every change is a single statement: a transaction would take in those of others. What a
-/// statement did is what its rows say; SQLite's `changes()` might speak of another one.
+/// All instances share one connection of Spin to a database. So every change is a single statement, because a transaction
+/// would include the statements of others. The effect of a statement is read from its rows, because SQLite's `changes()`
+/// might report on another statement. With a libSQL server, the answer to an executed statement can be lost.
 ///
-/// The table is made when it is missing: at the first use of a database, and when one was wiped.
+/// The table is created when it is missing: on first use, and after the database was wiped.
 #[derive(Debug, Default)]
 pub struct Sqlite<D> {
     database: D,
@@ -138,7 +136,7 @@ impl<D: Database> Sqlite<D> {
     ) -> Result<Rows, Error> {
         let mut answer = self.database.execute(statement, parameters.clone()).await;
         if is_without_table(&answer) {
-            // Nothing was done: it can be asked again.
+            // Nothing was changed, so the statement can be repeated.
             answer = self.database.execute(TABLE, Vec::new()).await;
             if answer.is_ok() {
                 answer = self.database.execute(statement, parameters).await;
@@ -153,10 +151,10 @@ impl<D: Database> Sqlite<D> {
                 self.misuse.error(format!("the host has no SQLite database called {LABEL:?}"))
             }
             Failure::AccessDenied => self.misuse.error(format!(
-                "the component may not open the SQLite database {LABEL:?}; name it in sqlite_databases in the manifest"
+                "the component may not open the SQLite database {LABEL:?}; add it to sqlite_databases in the manifest"
             )),
             Failure::Io(what) if OTHER_COLUMNS.iter().any(|says| what.contains(says)) => self.misuse.error(format!(
-                "the table \"loopless\" in the SQLite database {LABEL:?} has other columns than this component's ({what}); rename that table, or use another database"
+                "the table \"loopless\" in the SQLite database {LABEL:?} has unexpected columns ({what}); rename that table, or use another database"
             )),
             Failure::NotOpened => Error::not_opened(),
             Failure::Full => Error::new("the SQLite database is full"),
@@ -164,10 +162,10 @@ impl<D: Database> Sqlite<D> {
         }
     }
 
-    /// The error for a value that this component writes nowhere.
+    /// The error for a value that this component did not write.
     fn foreign(&self, key: &str) -> Error {
         self.misuse.error(format!(
-            "the table \"loopless\" in the SQLite database {LABEL:?} has a value under {key:?} that this component has not written; delete that row, or use another database"
+            "the table \"loopless\" in the SQLite database {LABEL:?} has a value under {key:?} that this component did not write; delete that row, or use another database"
         ))
     }
 }
@@ -201,7 +199,7 @@ impl<D: Database> Store for Sqlite<D> {
             .into_iter()
             .filter_map(|row| match row.into_iter().next() {
                 Some(Value::Text(key)) => Some(key),
-                // The key of nothing that this component writes.
+                // This component does not write such keys.
                 _ => None,
             });
         Ok(keys.collect())
@@ -228,19 +226,19 @@ fn first(rows: Rows) -> Option<Value> {
     rows.into_iter().next()?.into_iter().next()
 }
 
-/// How a value is written in the table.
+/// Converts a value for the table.
 fn sql(value: &[u8]) -> Value {
     let Ok(text) = std::str::from_utf8(value) else {
         return Value::Blob(value.into());
     };
     match text.parse::<i64>() {
-        // Other texts of a number stay what they are.
+        // A number in another form, such as `07`, stays text.
         Ok(number) if number.to_string() == text => Value::Integer(number),
         _ => Value::Text(text.into()),
     }
 }
 
-/// The value that is written like this in the table. `None`: it is not this component's.
+/// Converts a value from the table. `None` if this component did not write it.
 fn bytes(value: Value) -> Option<Vec<u8>> {
     match value {
         Value::Integer(number) => Some(number.to_string().into_bytes()),
@@ -252,15 +250,15 @@ fn bytes(value: Value) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
     use std::sync::Mutex;
-    use std::task::{Context, Poll, Waker};
+
+    use futures_util::FutureExt;
 
     use super::*;
 
     type Answer = Result<Rows, Failure>;
 
-    /// A database that has its answers ready.
+    /// A database with prepared answers.
     struct Prepared {
         answers: Mutex<Vec<Answer>>,
         asked: Mutex<Vec<&'static str>>,
@@ -281,13 +279,7 @@ mod tests {
     }
 
     fn at_once<T>(call: impl Future<Output = T>) -> T {
-        match pin!(call)
-            .as_mut()
-            .poll(&mut Context::from_waker(Waker::noop()))
-        {
-            Poll::Ready(answer) => answer,
-            Poll::Pending => unreachable!("nothing here waits"),
-        }
+        call.now_or_never().unwrap()
     }
 
     fn no_table() -> Answer {

@@ -1,19 +1,19 @@
-//! What there is to know of an event at one moment: its [`State`].
+//! The [`State`] of an event: its generation and the tag of its last change.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The number of bits of a [`Generation`]: enough for 8,000 changes a second over four years.
+/// The number of bits of a [`Generation`]: enough for 8,000 changes a second for four years.
 pub(crate) const GENERATION_BITS: u32 = 40;
 
 /// How many times an event has changed. Even: clear. Odd: set.
 ///
-/// Exact with [`Exact`](crate::strategy::Exact), best effort with [`Plain`](crate::strategy::Plain).
+/// The number is exact with [`Exact`](crate::strategy::Exact), and best effort with [`Plain`](crate::strategy::Plain).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(u64);
 
 impl Generation {
-    /// The generation after this many changes, or `None` if there cannot have been so many.
+    /// Returns the generation after this many changes, or `None` if the number does not fit.
     ///
     /// ```
     /// # use loopless::state::Generation;
@@ -23,7 +23,7 @@ impl Generation {
         (changes >> GENERATION_BITS == 0).then_some(Self(changes))
     }
 
-    /// How many changes that are.
+    /// Returns the number of changes.
     ///
     /// ```
     /// # use loopless::state::Generation;
@@ -33,12 +33,12 @@ impl Generation {
         self.0
     }
 
-    /// Whether the event is set in this generation.
+    /// Returns whether the event is set in this generation.
     pub fn is_set(self) -> bool {
         self.0 % 2 == 1
     }
 
-    /// The generation after one transition.
+    /// Returns the generation after one more change.
     ///
     /// ```
     /// # use loopless::state::Generation;
@@ -55,7 +55,7 @@ impl fmt::Display for Generation {
     }
 }
 
-/// What tells a change from others of the same generation: random bits.
+/// Random bits that distinguish a change from others of the same generation.
 ///
 /// ```
 /// use loopless::state::{State, Tag};
@@ -66,16 +66,16 @@ impl fmt::Display for Generation {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Tag {
-    /// 64 bits, as text 16 hexadecimal digits: what [`Plain`](crate::strategy::Plain) tells all changes apart by.
+    /// 64 bits, or 16 hexadecimal digits as text: the tag of [`Plain`](crate::strategy::Plain), unique among all changes.
     Wide(u64),
-    /// 21 bits, as text 6 hexadecimal digits: what [`Exact`](crate::strategy::Exact) has beside a generation that counts.
+    /// 21 bits, or 6 hexadecimal digits as text: the tag of [`Exact`](crate::strategy::Exact).
     Narrow(u32),
 }
 
-/// An event as one reading of the store shows it.
+/// The state of an event, as read from the store.
 ///
 /// As text, such as `7.1f9c2b` or `7.3f9c2b8a11d04e55`, it is the event's entity tag, and the id of a stream's message.
-/// Without a value in the store, it is `0`.
+/// If the store has no value, it is `0`.
 ///
 /// ```
 /// use loopless::state::State;
@@ -87,26 +87,26 @@ pub enum Tag {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct State {
-    /// Its generation.
+    /// The generation.
     pub generation: Generation,
-    /// The change that led to it. There was none to generation 0, and a stream does not know it of what it tells late.
+    /// The tag of the change that led to this state. `None` in generation 0, and for a change that a stream reports late.
     pub tag: Option<Tag>,
-    /// Whether it was forgotten in this generation. It is clear then, as one that was never set.
+    /// Whether the event was forgotten. If so, it is clear.
     pub is_forgotten: bool,
 }
 
 impl State {
-    /// Whether the event is set.
+    /// Returns whether the event is set.
     pub fn is_set(self) -> bool {
         self.generation.is_set()
     }
 
-    /// Whether there is an event: one that was set at some time, and not forgotten since.
+    /// Returns whether the event exists: it was set at some time, and not forgotten since.
     pub fn exists(self) -> bool {
         !self.is_forgotten && self.generation > Generation::default()
     }
 
-    /// Whether both came from the same change.
+    /// Returns whether both states came from the same change.
     ///
     /// ```
     /// # use loopless::state::State;
@@ -130,7 +130,7 @@ impl fmt::Display for State {
     }
 }
 
-/// A text that no state has.
+/// The error for a text that is not a [`State`].
 ///
 /// ```
 /// # use loopless::state::{NoState, State};
@@ -160,7 +160,7 @@ impl FromStr for State {
             tag: tag.transpose().map_err(|_| NoState)?,
             is_forgotten: false,
         };
-        // A state has one text: `03` is another.
+        // Each state has exactly one text: `03` is not one.
         (state.to_string() == text).then_some(state).ok_or(NoState)
     }
 }

@@ -1,4 +1,4 @@
-//! What an event needs of a key-value store, and nothing more.
+//! The key-value store that events need.
 
 mod bounded;
 #[cfg(test)]
@@ -7,7 +7,6 @@ pub(crate) mod host;
 mod memory;
 
 use std::fmt;
-use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -18,9 +17,9 @@ pub use memory::Memory;
 /// The label of the store in Spin's manifests.
 pub const LABEL: &str = "default";
 
-/// A host's key-value store: what every host has.
+/// A key-value store with the operations that every host has.
 ///
-/// A key is a register. What a `get` sees of a `set` under way, and of one that has returned, is the host's to promise.
+/// A key is a register. Its consistency, such as which `set` a concurrent or later `get` sees, depends on the host.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -45,23 +44,23 @@ pub const LABEL: &str = "default";
 ///
 /// # Cancel safety
 ///
-/// A dropped future may or may not have reached the store. Nothing here depends on which.
+/// The operation of a dropped future may or may not take effect. Callers must not depend on either.
 pub trait Store: Send + Sync {
-    /// The value of `key`, or `None` if it has none.
+    /// Returns the value of `key`, or `None` if it has none.
     fn get(&self, key: &str) -> impl Future<Output = Result<Option<Vec<u8>>, Error>> + Send;
 
-    /// Gives `key` this value, whatever it had.
+    /// Sets the value of `key`.
     fn set(&self, key: &str, value: &[u8]) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Takes `key` away.
+    /// Deletes `key`.
     fn delete(&self, key: &str) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// All keys that have a value, in any order.
+    /// Returns all keys that have a value, in any order.
     fn keys(&self) -> impl Future<Output = Result<Vec<String>, Error>> + Send;
 }
 
-/// A store that also compares and counts: what [`Exact`](crate::strategy::Exact) and the
-/// [service](crate::service) need.
+/// A store that also has compare-and-swap and counters, as [`Exact`](crate::strategy::Exact) and the
+/// [lease](crate::lease) need.
 ///
 /// ```
 /// use loopless::store::{Atomics, Memory, Store};
@@ -72,13 +71,13 @@ pub trait Store: Send + Sync {
 pub trait Atomics: Store {
     /// Adds `delta` to the number under `key`, which is 0 if there is no value, and returns the sum.
     ///
-    /// The one write whose answer is true on every backend. After an error, the number may have been added or not.
+    /// The sum is reliable on every backend. After an error, `delta` may or may not have been added.
     fn increment(&self, key: &str, delta: i64) -> impl Future<Output = Result<i64, Error>> + Send;
 
-    /// Replaces `old` by `new` if `key` holds `old` now.
+    /// Replaces the value of `key` with `new` if it is `old`.
     ///
-    /// `Ok` says only that the store was asked: another value there, or a lost race, is `Ok` too. A swap's answer cannot
-    /// be believed on every backend, so there is no place for one here. Whoever wants to know reads.
+    /// `Ok` does not mean that the value was replaced. Some backends report the result of a swap wrongly, so it is not
+    /// returned: read the value afterwards.
     fn swap(
         &self,
         key: &str,
@@ -87,9 +86,9 @@ pub trait Atomics: Store {
     ) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
-/// A store that did not do what it was asked, in the host's words.
+/// A failure of a store, in the host's words.
 ///
-/// What it was asked may have happened all the same. The caller can read, and try again a little later.
+/// The operation may have taken effect nevertheless.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     what: String,
@@ -97,7 +96,7 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error that says `what` went wrong.
+    /// Creates an error that says `what` went wrong.
     ///
     /// ```
     /// # use loopless::store::Error;
@@ -110,25 +109,25 @@ impl Error {
         }
     }
 
-    /// The store has not answered within this time.
+    /// The store did not answer within this time.
     pub(crate) fn silent(patience: Duration) -> Self {
         Self {
-            what: format!("it has not answered within {} s", patience.as_secs_f64()),
+            what: format!("it did not answer within {} s", patience.as_secs_f64()),
             is_silent: true,
         }
     }
 
-    /// Whether there was no answer at all. Who asks again at once waits as long again.
+    /// Returns whether the store did not answer. A retry may take as long again.
     pub fn is_silent(&self) -> bool {
         self.is_silent
     }
 
-    /// The host has no store of this label.
+    /// The host has no store with this label.
     pub fn no_such_store() -> Self {
         Self::new(format!("the host has no store called {LABEL:?}"))
     }
 
-    /// The host has the store, but not for this component.
+    /// The component may not open the store.
     pub fn access_denied() -> Self {
         Self::new(format!(
             "the component may not open the store {LABEL:?}; in spin.toml, name it in key_value_stores, and for a component dependency, \
@@ -136,12 +135,12 @@ impl Error {
         ))
     }
 
-    /// The host opens no more stores.
+    /// The instance has too many open stores.
     pub fn table_full() -> Self {
         Self::new("too many stores are open in this instance")
     }
 
-    /// The store was opened, and is not there.
+    /// The store could not be opened.
     pub fn not_opened() -> Self {
         Self::new("it could not be opened")
     }
@@ -155,16 +154,16 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The errors of a store that an operator has to do something about. The log has the first one of an instance.
+/// Logs the first error of an instance that an operator has to fix.
 #[derive(Debug, Default)]
 pub struct Misuse {
-    is_told: AtomicBool,
+    is_logged: AtomicBool,
 }
 
 impl Misuse {
-    /// The error, which says `what` is wrong and what to change.
+    /// Creates an error that says `what` is wrong and what to change.
     pub fn error(&self, what: String) -> Error {
-        if !self.is_told.swap(true, Ordering::Relaxed) {
+        if !self.is_logged.swap(true, Ordering::Relaxed) {
             eprintln!("The store cannot be used: {what}.");
         }
         Error::new(what)

@@ -1,20 +1,18 @@
-//! How a transition is made, on what a host's store can do.
+//! How events are stored and changed, depending on what the host's store can do.
 //!
-//! [`Event`] is the same on every host: its waits, its readings, what it says. Two things depend on the store: how a
-//! value is to be read, and how a change is written so that nobody misses it. These are a [`Strategy`], one file each:
+//! [`Event`] is the same on every host, except for two things: how a value is read, and how a change is written so that no
+//! wait misses it. These two are its [`Strategy`]:
 //!
 //! | strategy | needs | promises |
 //! | --- | --- | --- |
-//! | [`Exact`] | compare-and-swap, and a counter | one event, as if in one process; every change is counted |
-//! | [`Plain`] | registers: `get`, `set`, `delete` | the same, but a wait may also end on a clear that was under way when it began, and changes that race may share a count |
+//! | [`Exact`] | compare-and-swap and a counter | an event behaves as in one process; every change is counted |
+//! | [`Plain`] | registers: `get`, `set`, `delete` | the same, but a wait may also end on a clear that was under way when it began, and concurrent changes may have the same generation |
 //!
-//! A component is built with one of them. A store belongs to one of them too: each recognises the values of the other,
-//! and leaves them alone.
+//! A component is built with one strategy, and a store belongs to one strategy. Each recognises the values of the other,
+//! and does not change them.
 
 mod exact;
 mod plain;
-
-use std::future::Future;
 
 use crate::clock::Clock;
 use crate::event::{Changed, Error, Event};
@@ -27,25 +25,25 @@ pub(crate) use exact::state;
 pub(crate) use exact::{ATTEMPTS, changed, was_set};
 pub use plain::Plain;
 
-/// A state from which alone a change may be made.
+/// Whether a change may be made from this state.
 pub type Condition<'a> = &'a (dyn Fn(State) -> bool + Send + Sync);
 
-/// A value that a strategy cannot read: whose it is, if that is known.
+/// A value that a strategy cannot read, and which kind of build wrote it, if that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Foreign(pub Option<&'static str>);
 
-/// What became of an event between two readings.
+/// What happened to an event between two readings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Became {
-    /// It was set, if it was not before. It may be clear again.
+    /// It was set in between, or was set already. It may be clear again.
     Set,
-    /// It was forgotten, and nothing says that it had been set before.
+    /// It was forgotten, as far as is known without having been set.
     Forgotten,
-    /// The store went back: it was wiped or restored, or has lost writes. Only what it holds now is true.
+    /// The store went back: it was wiped or restored, or lost writes. Only what it holds now is valid.
     Older,
 }
 
-/// How the events of a store are kept and changed.
+/// How the events of a store are stored and changed.
 ///
 /// ```
 /// use loopless::store::Memory;
@@ -56,28 +54,28 @@ pub enum Became {
 /// assert_eq!(Exact::<Memory>::parse(Some(b"x")), Err(Foreign(None)));
 /// ```
 pub trait Strategy: Send + Sync + Sized {
-    /// The store that they are kept in.
+    /// The store that holds the events.
     type Store: Store;
 
-    /// The store that they are kept in.
+    /// Returns the store that holds the events.
     fn store(&self) -> &Self::Store;
 
-    /// The state that a value stands for.
+    /// Reads the state from a value of the store.
     ///
     /// # Errors
     ///
-    /// If no event of this strategy wrote that.
+    /// If no event of this strategy wrote the value.
     fn parse(value: Option<&[u8]>) -> Result<State, Foreign>;
 
-    /// What became of an event that was read in the state `start`, and later in another state.
+    /// Returns what happened between the state `start` and a different state `later`.
     fn became(start: State, later: State) -> Became;
 
-    /// The states that somebody who saw `known` last has missed, in order, up to `now`: of more than `most`, the newest.
+    /// Returns the states after `known` up to `now`, in order, and at most the `most` newest of them.
     ///
-    /// `None` if `known` is not a state that the event can have had.
+    /// `None` if `known` cannot have been a state of this event.
     fn since(known: State, now: State, most: u64) -> Option<Vec<State>>;
 
-    /// Sets the event, or clears it: [`Event::change`].
+    /// Sets or clears the event: [`Event::change`].
     fn change<C: Clock>(
         event: &Event<'_, Self, C>,
         set: bool,

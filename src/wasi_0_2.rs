@@ -1,8 +1,7 @@
-//! A host of WASI 0.2 with Spin's interfaces: its store, clock, variables and random numbers, and the requests that it
-//! has for us.
+//! Hosts of WASI 0.2 with Spin's interfaces: store, clock, variables, random numbers, requests and responses.
 //!
-//! An instance serves one request, and no task outlives it. Calls of the host are synchronous: only sleeping, and
-//! reading and writing bodies, lets other futures of the request go on.
+//! An instance serves one request, and no task outlives it. Calls of the host are synchronous, except for sleeping and for
+//! reading and writing bodies.
 
 mod http;
 #[cfg(feature = "store-redis")]
@@ -10,7 +9,7 @@ mod redis;
 #[cfg(feature = "store-sqlite")]
 mod sqlite;
 
-use std::future::{self, Future, poll_fn};
+use std::future::poll_fn;
 use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -28,7 +27,7 @@ use crate::clock::Clock;
 use crate::settings::Variables;
 use crate::store::{Error, LABEL, Store};
 
-/// Spin's interfaces of its versions 2 and 3.
+/// The interfaces of Spin 2 and 3.
 mod bindings {
     wit_bindgen::generate!({
         world: "spin-two",
@@ -39,13 +38,13 @@ mod bindings {
 
 use bindings::fermyon::spin::{key_value, variables};
 
-/// Polls `step` until it is ready. Whenever it is not, what it subscribes to wakes it again.
+/// Calls `step` until it returns a value. Whenever it returns a pollable instead, waits for that.
 ///
-/// `step` is the judge of that: of the executor, a future learns that something has happened, and not what.
+/// The executor does not tell a future which pollable is ready, so `step` has to find out.
 fn until<T>(
     mut step: impl FnMut() -> Result<T, Pollable> + Send,
 ) -> impl Future<Output = T> + Send {
-    // Dropped before what it waits for: a host traps if the parent of a pollable goes first.
+    // Dropped before `step`, because a host traps if the parent of a pollable is dropped first.
     let mut subscription: Option<CancelOnDropToken> = None;
     poll_fn(move |cx: &mut Context<'_>| {
         drop(subscription.take());
@@ -61,7 +60,7 @@ fn until<T>(
     })
 }
 
-/// The host's key-value store, opened when it is first used.
+/// The host's key-value store, opened on first use.
 #[derive(Debug, Default)]
 pub struct SpinStore(OnceLock<key_value::Store>);
 
@@ -74,34 +73,23 @@ impl SpinStore {
         }
         self.0.get().ok_or_else(Error::not_opened)
     }
-
-    /// What a call of the opened store answers.
-    fn ask<T: Send>(
-        &self,
-        call: impl FnOnce(&key_value::Store) -> Result<T, key_value::Error>,
-    ) -> impl Future<Output = Result<T, Error>> + Send {
-        let answer = self
-            .opened()
-            .and_then(|store| call(store).map_err(from_spin));
-        future::ready(answer)
-    }
 }
 
 impl Store for SpinStore {
-    fn get(&self, key: &str) -> impl Future<Output = Result<Option<Vec<u8>>, Error>> + Send {
-        self.ask(|store| store.get(key))
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
+        self.opened()?.get(key).map_err(from_spin)
     }
 
-    fn set(&self, key: &str, value: &[u8]) -> impl Future<Output = Result<(), Error>> + Send {
-        self.ask(|store| store.set(key, value))
+    async fn set(&self, key: &str, value: &[u8]) -> Result<(), Error> {
+        self.opened()?.set(key, value).map_err(from_spin)
     }
 
-    fn delete(&self, key: &str) -> impl Future<Output = Result<(), Error>> + Send {
-        self.ask(|store| store.delete(key))
+    async fn delete(&self, key: &str) -> Result<(), Error> {
+        self.opened()?.delete(key).map_err(from_spin)
     }
 
-    fn keys(&self) -> impl Future<Output = Result<Vec<String>, Error>> + Send {
-        self.ask(key_value::Store::get_keys)
+    async fn keys(&self) -> Result<Vec<String>, Error> {
+        self.opened()?.get_keys().map_err(from_spin)
     }
 }
 

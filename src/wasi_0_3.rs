@@ -1,5 +1,4 @@
-//! A host of WASI 0.3 with Spin's interfaces: its store, clock, variables, random numbers and tasks, and the requests
-//! that it has for us.
+//! Hosts of WASI 0.3 with Spin's interfaces: store, clock, variables, random numbers, tasks, requests and responses.
 
 mod outgoing;
 #[cfg(feature = "store-redis")]
@@ -7,7 +6,6 @@ mod redis;
 #[cfg(feature = "store-sqlite")]
 mod sqlite;
 
-use std::future::Future;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -33,12 +31,12 @@ async fn handle(request: Request) -> impl IntoResponse {
     outgoing::send(crate::component::answer(request.map(Body::new)).await)
 }
 
-/// The host's key-value store, opened when it is first used and kept as long as the instance lives. Its calls are
-/// asynchronous: the instance's other requests go on.
+/// The host's key-value store, opened on first use and kept as long as the instance lives. Its calls are asynchronous, so
+/// other requests of the instance continue.
 #[derive(Default)]
 pub struct SpinStore(OnceLock<key_value::Store>);
 
-/// [`key_value::Store`] has no `Debug` of its own.
+/// [`key_value::Store`] does not implement `Debug`.
 impl std::fmt::Debug for SpinStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("SpinStore")
@@ -48,7 +46,7 @@ impl std::fmt::Debug for SpinStore {
 impl SpinStore {
     async fn opened(&self) -> Result<&key_value::Store, Error> {
         if self.0.get().is_none() {
-            // Two first requests may both come here. One handle stays, the other is closed.
+            // Two concurrent first requests may both open it. One handle is kept, the other is closed.
             let opened = key_value::Store::open(LABEL).await.map_err(from_spin)?;
             _ = self.0.set(opened);
         }
@@ -106,7 +104,7 @@ impl Clock for SpinClock {
 impl Calendar for SpinClock {
     fn date(&self) -> Duration {
         let now = system_clock::now();
-        // Before 1970, there is no service.
+        // A date before 1970 becomes 1970.
         Duration::new(now.seconds.try_into().unwrap_or(0), now.nanoseconds)
     }
 }
@@ -130,7 +128,7 @@ pub fn random() -> u64 {
     wasip3::random::random::get_random_u64()
 }
 
-/// Goes on with `task` in this instance, after the response too.
+/// Runs `task` in this instance, also after the response was sent.
 #[cfg(not(feature = "plain"))]
 pub fn spawn(task: impl Future<Output = ()> + Send + 'static) {
     wasip3::spawn(task);

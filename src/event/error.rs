@@ -17,18 +17,19 @@ use crate::strategy::ATTEMPTS;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// The store failed. A transition may have happened all the same; trying again is safe.
+    /// The store failed. The event may have changed nevertheless; trying again is safe.
     Store(store::Error),
-    /// The store answered, but every attempt at a transition left the generation where it was. Try again later.
+    /// The store answered, but no attempt changed the event. Try again later.
     Contended,
-    /// The event's key holds something that no event of this build wrote. It is left alone; somebody has to look at it.
+    /// The event's key holds a value that no event of this build wrote. It is left as it is; an operator has to look at
+    /// it.
     Foreign {
         /// The key in the store.
         key: String,
-        /// Who wrote it, if that is known.
+        /// Which kind of build wrote it, if that is known.
         writer: Option<&'static str>,
     },
-    /// A change from one state only was asked for, on a host that cannot compare and swap.
+    /// A change had a condition, but the store has no compare-and-swap.
     Unconditional,
 }
 
@@ -49,10 +50,10 @@ impl fmt::Display for Error {
                 writer: Some(writer),
             } => write!(
                 f,
-                "The key {key:?} of the key-value store holds an event of {writer}, and this build is none. Give each build a store of its own"
+                "The key {key:?} of the key-value store holds an event of {writer}, which this build cannot use. Give each build a store of its own"
             ),
             Self::Unconditional => f.write_str(
-                "A change from one state only needs compare-and-swap, which the host that this build is for lacks. Nothing was changed",
+                "A conditional change needs compare-and-swap, which this build does not have. Nothing was changed",
             ),
         }
     }

@@ -12,12 +12,12 @@ use crate::store;
 use crate::store::Store;
 use crate::strategy::Strategy;
 
-/// What the keys of events begin with.
+/// The prefix of the keys of events.
 const PREFIX: &str = "event/";
 
 /// The events of one instance: a store with a strategy, a clock, and the last readings of each event.
 ///
-/// All of it may be lost at any time, with the instance, and nothing is: the truth is in the store.
+/// The events themselves are in the store: nothing is lost when the instance ends.
 ///
 /// ```
 /// use loopless::clock::Tokio;
@@ -28,7 +28,7 @@ const PREFIX: &str = "event/";
 /// let store = Memory::default();
 /// let one = Events::new(Plain::new(store.clone(), rand::random), Tokio::default());
 /// let another = Events::new(Plain::new(store, rand::random), Tokio::default());
-/// // What is set in one is set in the other: they share the store.
+/// // An event that is set in one is set in the other, because they share the store.
 /// ```
 #[derive(Debug)]
 pub struct Events<S, C> {
@@ -37,7 +37,7 @@ pub struct Events<S, C> {
     readings: Mutex<HashMap<String, Readings>>,
 }
 
-/// Some of the events that exist, in the order of their names.
+/// A part of the list of events, in the order of their names.
 ///
 /// ```
 /// # loopless::event::example(async |events, door| {
@@ -51,17 +51,17 @@ pub struct Events<S, C> {
 pub struct Page {
     /// The events.
     pub events: Vec<(Name, State)>,
-    /// Whether there are more after the last one.
+    /// Whether there are more events after the last one.
     pub has_more: bool,
 }
 
-/// Events in the memory of this process: [`Events::in_memory`].
+/// Events in the memory of this process. See [`Events::in_memory`].
 #[cfg(not(target_family = "wasm"))]
 pub type InMemory = Events<crate::strategy::Exact<store::Memory>, crate::clock::Tokio>;
 
 #[cfg(not(target_family = "wasm"))]
 impl InMemory {
-    /// Events in the memory of this process, for tests and for tasks that share no more than that.
+    /// Creates events in the memory of this process, for tests and for tasks of one process.
     ///
     /// ```
     /// use loopless::event::{Events, Name};
@@ -70,7 +70,7 @@ impl InMemory {
     /// let demo = events.named(&Name::DEMO);
     /// ```
     pub fn in_memory() -> Self {
-        // Each has keys of its own, from the operating system's random numbers.
+        // Each `RandomState` has other keys.
         let random: fn() -> u64 = || RandomState::new().hash_one(());
         let strategy = crate::strategy::Exact::new(store::Memory::default(), random);
         Self::new(strategy, crate::clock::Tokio::default())
@@ -96,7 +96,7 @@ pub fn example(
 }
 
 impl<S: Strategy, C: Clock> Events<S, C> {
-    /// Events kept as `strategy` does, with waits timed by `clock`.
+    /// Creates the events that `strategy` stores, with waits timed by `clock`.
     pub fn new(strategy: S, clock: C) -> Self {
         Self {
             strategy,
@@ -105,12 +105,12 @@ impl<S: Strategy, C: Clock> Events<S, C> {
         }
     }
 
-    /// The store that they are kept in.
+    /// Returns the store that holds the events.
     pub fn store(&self) -> &S::Store {
         self.strategy.store()
     }
 
-    /// Returns if the store answers. One read.
+    /// Checks that the store answers. Reads it once.
     ///
     /// ```
     /// # loopless::event::example(async |events, door| {
@@ -122,17 +122,17 @@ impl<S: Strategy, C: Clock> Events<S, C> {
     ///
     /// [`Error::Store`].
     pub async fn probe(&self) -> Result<(), Error> {
-        // No event is called that: there is nothing here that could be of another build.
+        // No event has this key, so its value cannot be of another build.
         self.store().get(PREFIX).await?;
         Ok(())
     }
 
-    /// The clock that times their waits.
+    /// The clock that times the waits.
     pub(crate) fn clock(&self) -> &C {
         &self.clock
     }
 
-    /// The time on the clock of these events' waits.
+    /// Returns the time on the clock that times the waits.
     ///
     /// ```
     /// # loopless::event::example(async |events, door| {
@@ -144,7 +144,7 @@ impl<S: Strategy, C: Clock> Events<S, C> {
         self.clock.now()
     }
 
-    /// The event called `name`. It need not exist: an event that nobody has set is clear.
+    /// Returns the event called `name`. It need not exist: an event that was never set is clear.
     ///
     /// ```
     /// # loopless::event::example(async |events, door| {
@@ -162,10 +162,10 @@ impl<S: Strategy, C: Clock> Events<S, C> {
         }
     }
 
-    /// Up to `limit` of the events that exist, in the order of their names: those after `after`, or the first ones.
+    /// Lists up to `limit` of the events that exist, in the order of their names, starting after `after` or with the first.
     ///
-    /// One listing of the store's keys, and one read for each event, and for each forgotten one that is passed over.
-    /// A key of this prefix that holds something else is passed over too.
+    /// Lists the store's keys once, and reads each event once, including forgotten ones. Forgotten events and keys that
+    /// hold something else are skipped.
     ///
     /// ```
     /// # loopless::event::example(async |events, door| {
@@ -187,29 +187,26 @@ impl<S: Strategy, C: Clock> Events<S, C> {
             .filter_map(|key| Name::new(key.strip_prefix(PREFIX)?))
             .filter(|name| after.is_none_or(|after| name > after))
             .collect();
-        let mut events = Vec::new();
+        let mut page = Page {
+            events: Vec::new(),
+            has_more: false,
+        };
         for name in names {
             match self.named(&name).state().await {
-                Ok(state) if state.exists() => {
-                    if events.len() == limit {
-                        return Ok(Page {
-                            events,
-                            has_more: true,
-                        });
-                    }
-                    events.push((name, state));
+                Ok(state) if !state.exists() => {}
+                Ok(_) if page.events.len() == limit => {
+                    page.has_more = true;
+                    break;
                 }
-                Ok(_) | Err(Error::Foreign { .. }) => {}
+                Ok(state) => page.events.push((name, state)),
+                Err(Error::Foreign { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(Page {
-            events,
-            has_more: false,
-        })
+        Ok(page)
     }
 
-    /// Readings are plain values, complete at every step: a panic elsewhere cannot have left one half written.
+    /// Readings are plain values that are complete at every step, so a poisoned lock is safe to use.
     pub(super) fn readings(&self) -> MutexGuard<'_, HashMap<String, Readings>> {
         self.readings.lock().unwrap_or_else(PoisonError::into_inner)
     }

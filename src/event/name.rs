@@ -1,26 +1,26 @@
 use std::borrow::Cow;
 use std::fmt;
 
-/// What an event is called: 1 to 64 of the characters that need no escape in a URL, `A-Z a-z 0-9 . _ ~ -`.
+/// The name of an event: 1 to 64 of the characters that need no escape in a URL, `A-Z a-z 0-9 . _ ~ -`.
 ///
-/// `.` and `..` are no names: clients take them out of the paths of URLs (RFC 3986, 5.2.4).
+/// `.` and `..` are not names, because clients remove them from the paths of URLs (RFC 3986, 5.2.4).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Cow<'static, str>);
 
 impl Name {
-    /// The event of the demo.
+    /// The event of the demo page.
     pub const DEMO: Self = Self(Cow::Borrowed("event"));
 
     /// The event that asks the [service](crate::service) to stop.
     pub const SERVICE_CANCEL: Self = Self(Cow::Borrowed("service.cancel"));
 
-    /// The event by which the service says that it has stopped.
+    /// The event that the [service](crate::service) sets when it has stopped.
     pub const SERVICE_STOPPED: Self = Self(Cow::Borrowed("service.stopped"));
 
     /// The longest name, in bytes.
     pub const LONGEST: usize = 64;
 
-    /// `text` as a name, if it is one.
+    /// Returns `text` as a name, or `None` if it is not one.
     ///
     /// ```
     /// use loopless::event::Name;
@@ -37,7 +37,7 @@ impl Name {
         is_name.then(|| Self(Cow::Owned(text.into())))
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     ///
     /// ```
     /// # use loopless::event::Name;

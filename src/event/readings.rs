@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::State;
 
-/// What one read of the store saw, and when that was among the reads of the event in this instance.
+/// What one read of the store returned, and its place among the reads of the event in this instance.
 ///
 /// ```
 /// # loopless::event::example(async |events, door| {
@@ -17,12 +17,12 @@ pub struct Seen {
     pub state: State,
     /// The read's number, from 1.
     pub(super) began: u64,
-    /// How many reads had begun when its answer came.
+    /// How many reads had begun when the store answered.
     pub(super) ended: u64,
 }
 
 impl Seen {
-    /// Whether this read began when the other one had its answer. Otherwise nobody knows which of them is the newer.
+    /// Whether this read began after the other one ended. Otherwise it is unknown which of them is newer.
     pub fn began_after(&self, other: &Self) -> bool {
         self.began > other.ended
     }
@@ -33,19 +33,27 @@ impl Seen {
 pub(super) struct Readings {
     /// How many reads have begun.
     pub(super) count: u64,
-    /// When the newest read was sent to the store.
+    /// When the newest read began.
     pub(super) began: Duration,
-    /// Whether that read has still to come back.
+    /// Whether the newest read has not ended yet.
     pub(super) is_under_way: bool,
-    /// The states that were seen last, each once, by the newest read that saw it.
+    /// The last states, each once, with the newest read that returned it.
     ///
-    /// With two of them, a waiter that could learn of a change from any read of this instance learns of it from these:
-    /// if a read that was dropped showed it a change, both that remain are newer, and one of them is another state than
-    /// the one that it began with. The others are for readings that come in another order than they were taken.
+    /// Two are enough for a waiter to learn of any change that some read of this instance showed: if that read's place
+    /// was taken, both that remain are newer, and at least one of them differs from the waiter's first state. The other
+    /// two are for reads that end in another order than they began.
     last: [Option<Seen>; 4],
 }
 
 impl Readings {
+    /// Notes that a read begins now. Returns its number.
+    pub(super) fn begin(&mut self, now: Duration) -> u64 {
+        self.began = now;
+        self.is_under_way = true;
+        self.count += 1;
+        self.count
+    }
+
     pub(super) fn add(&mut self, seen: Seen) {
         let is_same =
             |other: &&mut Option<Seen>| other.is_some_and(|other| other.state == seen.state);
@@ -61,7 +69,7 @@ impl Readings {
         }
     }
 
-    /// The newest one that `is_wanted`.
+    /// The newest reading that `is_wanted`.
     pub(super) fn newest(&self, is_wanted: impl Fn(&Seen) -> bool) -> Option<Seen> {
         let seen = self.last.iter().flatten();
         seen.filter(|seen| is_wanted(seen))

@@ -17,27 +17,27 @@ use crate::strategy::{self, Exact, Plain};
 
 const KEY: &str = "event/e";
 
-/// The tag that comes of random bits that are all 0.
+/// The tag that is made from random bits of 0.
 const TAG: i64 = 1;
 
 impl Host {
-    /// An instance of its own, on this store.
+    /// A new instance on this store.
     fn instance(&self) -> Events<Exact<Host>, Tokio> {
         Events::new(Exact::new(self.clone(), || 0), Tokio::default())
     }
 
-    /// An instance of its own, on this store, without compare-and-swap.
+    /// A new instance on this store, without compare-and-swap.
     fn plain_instance(&self) -> Events<Plain<Host, impl Fn() -> u64 + Send + Sync + use<>>, Tokio> {
         Events::new(Plain::new(self.clone(), self.random()), Tokio::default())
     }
 }
 
-/// The state in this generation, forgotten below 0, after a change with the tag `TAG`.
+/// The state with this generation and the tag `TAG`. Below 0, it is forgotten.
 fn state(generation: i64) -> State {
     strategy::state(generation.signum() * (TAG << GENERATION_BITS) + generation).unwrap()
 }
 
-/// The event that the tests are about.
+/// The name of the event in the tests.
 fn e() -> Name {
     Name::new("e").unwrap()
 }

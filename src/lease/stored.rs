@@ -1,4 +1,4 @@
-//! What a lease keeps in the store: [`Beats`] and [`Record`]s, and under which keys.
+//! The keys of a lease in the store, and their values: [`Beats`] and [`Record`]s.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,30 +6,30 @@ use super::Error;
 use crate::number;
 use crate::store::Atomics;
 
-/// What a holder tells of itself, under the key of its term. Nobody else writes there.
+/// What a holder publishes under the key of its term. Only the holder writes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
-    /// The term in which the run was started: this one, or an earlier one if the holder has taken over.
+    /// The term in which the run began: this one, or an earlier one if the holder has taken over.
     pub(super) run: u64,
-    /// When that was, in milliseconds since 1970.
+    /// When the run began, in milliseconds since 1970.
     pub(super) started_ms: u64,
-    /// The beats of the run's earlier terms.
+    /// The number of beats in the run's earlier terms.
     pub(super) carried: u64,
     /// When the holder last had a beat, in milliseconds since 1970.
     pub(super) heartbeat_ms: u64,
-    /// The run before, and how many beats it had in the end.
+    /// The previous run, and how many beats it had.
     pub(super) previous: Option<(u64, u64)>,
 }
 
 /// The beats of a term.
 ///
-/// Sealed beats are a multiple of [`Beats::STEP`] below 0. A holder that does not know yet that its term is over may
-/// still add one, or a few if answers are lost. That is rounded off.
+/// Sealed beats are a multiple of [`Beats::STEP`] below 0. A holder that does not yet know that its term is over may
+/// still add one beat, or a few if answers are lost. These are rounded off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Beats {
     /// The term's holder may add more.
     Open(u64),
-    /// The holder was taken for dead: the run goes on in another term.
+    /// The holder was taken for dead. The run continues in another term.
     Lost(u64),
     /// The run is over.
     Released(u64),
@@ -38,8 +38,8 @@ pub(super) enum Beats {
 impl Beats {
     const STEP: u64 = 64;
 
-    /// What makes a term. A late beat makes the key of a term that was deleted anew: it leaves less, also if it is made
-    /// twice, and there is no beat to which that could lead.
+    /// The number that a term starts from. A late beat creates the key of a deleted term again. It then holds a lower
+    /// number than this, even if the beat is added twice, and no such number is a beat.
     const BIRTH: i64 = 8;
 
     /// The beats that a stored number stands for.
@@ -63,7 +63,7 @@ impl Beats {
             Self::Lost(beats) => (-1, ((beats + 1) * 2 + 1) * Self::STEP),
             Self::Released(beats) => (-1, (beats + 1) * 2 * Self::STEP),
         };
-        // A beat takes a call of the store: nobody gets near what does not fit.
+        // Each beat is a call of the store, so the number stays far below the maximum.
         sign * i64::try_from(number).unwrap_or(i64::MAX)
     }
 
@@ -82,10 +82,10 @@ pub(super) struct Stored<'a, S> {
 }
 
 impl<S: Atomics> Stored<'_, S> {
-    /// Makes what is missing for the first term, and checks what is there.
+    /// Creates the keys that are missing for the first term, and checks the others.
     pub(super) async fn prepare(&self) -> Result<(), Error> {
         for key in [self.lease_key(), self.terms_key()] {
-            // The look comes first, because a host may trap if the value is not a number.
+            // Read first, because `increment` may trap if the value is not a number.
             match self.store.get(&key).await? {
                 None => drop(self.store.increment(&key, 0).await?),
                 Some(value) if number::read(&value).is_none() => return Err(foreign(key)),
@@ -95,7 +95,7 @@ impl<S: Atomics> Stored<'_, S> {
         Ok(())
     }
 
-    /// Creates the value that holds the current term, if there is none.
+    /// Creates the value that holds the current term, if it is missing.
     pub(super) async fn make_lease(&self) -> Result<(), Error> {
         self.store.increment(&self.lease_key(), 0).await?;
         Ok(())
@@ -124,7 +124,7 @@ impl<S: Atomics> Stored<'_, S> {
         }
     }
 
-    /// What a term's holder tells.
+    /// What a term's holder has published.
     pub(super) async fn record(&self, term: u64) -> Result<Option<Record>, Error> {
         let key = self.record_key(term);
         let Some(value) = self.store.get(&key).await? else {
@@ -136,13 +136,13 @@ impl<S: Atomics> Stored<'_, S> {
         }
     }
 
-    /// Asks for one beat more. `None` where the term is sealed.
+    /// Adds one beat, and returns the new count.
     pub(super) async fn add_beat(&self, term: u64) -> Result<Option<Beats>, Error> {
         let sum = self.store.increment(&self.beats_key(term), 1).await?;
         Ok(Beats::of(sum))
     }
 
-    /// Asks for the beats that this value holds to be sealed. Only a read tells whether they were.
+    /// Seals the beats, if this is their value. Only a read tells whether that worked.
     pub(super) async fn seal(&self, term: u64, beats: &[u8], to: Beats) -> Result<(), Error> {
         let sealed = number::write(Some(beats), to.number());
         Ok(self
@@ -151,17 +151,17 @@ impl<S: Atomics> Stored<'_, S> {
             .await?)
     }
 
-    /// Asks for the lease, which has this value, to be in this term. Only a read tells whether it is.
+    /// Moves the lease to this term, if this is its value. Only a read tells whether that worked.
     pub(super) async fn swap_lease(&self, lease: &[u8], term: u64) -> Result<(), Error> {
         let term = i64::try_from(term).map_err(|_| foreign(self.terms_key()))?;
         let new = number::write(Some(lease), term);
         Ok(self.store.swap(&self.lease_key(), lease, &new).await?)
     }
 
-    /// A term that nobody else has.
+    /// Draws a unique term.
     pub(super) async fn ticket(&self) -> Result<u64, Error> {
         let key = self.terms_key();
-        // One more read, because a host may trap if the value is not a number.
+        // Read first, because `increment` may trap if the value is not a number.
         let value = self.store.get(&key).await?;
         if value.is_some_and(|value| number::read(&value).is_none()) {
             return Err(foreign(key));
@@ -171,37 +171,37 @@ impl<S: Atomics> Stored<'_, S> {
         term.filter(|term| *term > 0).ok_or_else(|| foreign(key))
     }
 
-    /// Makes a term whose holder tells this. Whether it can be used.
+    /// Creates a term with this record. Returns whether it can be used.
     pub(super) async fn make_term(&self, term: u64, record: &Record) -> Result<bool, Error> {
         self.put(term, record).await?;
         let key = self.beats_key(term);
         let is_born = self.store.increment(&key, Beats::BIRTH).await? == Beats::BIRTH;
         if !is_born {
-            // Somebody between here and the store asked it twice.
+            // The `increment` was applied twice on its way to the store.
             self.drop_term(term).await;
         }
         Ok(is_born)
     }
 
-    /// Writes what a term's holder tells.
+    /// Writes the record of a term's holder.
     pub(super) async fn put(&self, term: u64, record: &Record) -> Result<(), Error> {
-        // Numbers: there is nothing here that JSON could not say.
+        // A record has only numbers, so serializing it cannot fail.
         let record = serde_json::to_vec(record).unwrap_or_default();
         Ok(self.store.set(&self.record_key(term), &record).await?)
     }
 
-    /// Deletes what there is of a term that never holds the lease: nobody will miss it.
+    /// Deletes the keys of a term that never holds the lease.
     pub(super) async fn drop_term(&self, term: u64) {
         _ = self.store.delete(&self.record_key(term)).await;
         self.drop_beats(term).await;
     }
 
-    /// Deletes the beats of a term that was deleted already, and that were made anew.
+    /// Deletes the beats of a term.
     pub(super) async fn drop_beats(&self, term: u64) {
         _ = self.store.delete(&self.beats_key(term)).await;
     }
 
-    /// Deletes what earlier terms have left. Whoever fails at this leaves it to the next one.
+    /// Deletes the keys of earlier terms. If that fails, the next holder does it.
     pub(super) async fn tidy(&self, term: u64) {
         let places = [
             format!("{}/beats/", self.name),

@@ -1,4 +1,4 @@
-//! The contract of the lease, on the store of every host that has compare-and-swap. `tests/models/lease.rs` tries every order of steps.
+//! The contract of the lease, on the store of every host with compare-and-swap. `tests/models/lease.rs` checks every order of steps.
 
 use loopless_host::store::{Quirks, Store as _};
 
@@ -8,7 +8,7 @@ use crate::store::host::Host;
 
 const LENGTH: Duration = Duration::from_secs(5);
 
-/// Takes the lease, whoever holds it. The first attempt may only make what the store lacks.
+/// Takes the lease, even if it is held. The first attempt may only create missing keys.
 async fn taken(lease: &Lease<'_, Host, Tokio>) -> Holder {
     for _ in 0..2 {
         let look = lease.look().await.unwrap();
@@ -40,7 +40,7 @@ async fn a_first_beat_that_is_late_and_made_twice_is_none_where_the_term_was_del
         let host = Host::new(quirks);
         let clock = Tokio::default();
         let lease = Lease::new(&host, &clock, "a", LENGTH);
-        // It is held up before its first beat. Another one takes over meanwhile, and tidies up.
+        // The first holder is delayed before its first beat. Another one takes over meanwhile, and deletes its keys.
         let mut late = taken(&lease).await;
         let key = format!("a/beats/{}", late.look.term);
         let mut other = taken(&lease).await;

@@ -1,4 +1,4 @@
-//! Who may do what: tokens, pages of other sites, and what browsers are told with every response.
+//! Access control: tokens, cross-site requests, and the security headers of every response.
 
 use axum::Router;
 use axum::body::Body;
@@ -12,32 +12,32 @@ use super::{App, Host, Page, request};
 use crate::problem::Problem;
 use crate::settings::Access;
 
-/// The longest path and query, in bytes.
+/// The maximum length of path and query together, in bytes.
 const LONGEST_TARGET: usize = 1024;
 
-/// The longest header fields of a request together, in bytes.
+/// The maximum length of all header fields together, in bytes.
 const LONGEST_FIELDS: usize = 16 << 10;
 
-/// What everyone may have: it says nothing about events.
+/// Paths that need no token. They say nothing about events.
 const PUBLIC: [&str; 3] = ["/healthz", "/page.css", "/page.js"];
 
-/// What begins the paths of the operator, whose token is checked there.
+/// The prefix of the operator's paths, whose handlers check the operator's token.
 const OPERATORS: &str = "/lifespan/";
 
-/// What a browser may load for a page, and who may show it in a frame.
+/// What a browser may load for a page, and who may show the page in a frame.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
     img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The headers that a page of an allowed origin may send, besides those that every page may.
+/// The headers that a page of an allowed origin may send, in addition to those that every page may send.
 const ALLOWED_HEADERS: &str =
     "authorization, content-type, if-match, if-none-match, last-event-id, prefer";
 
-/// The headers of a response that a page of an allowed origin may see.
+/// The response headers that a page of an allowed origin may read.
 const EXPOSED_HEADERS: &str = "etag, link, location, preference-applied, retry-after";
 
-/// Lets a request pass to its route that may, and adds to every response what browsers have to know.
+/// Rejects requests without access, calls `router` with the others, and adds the security headers to every response.
 pub async fn guard<H: Host>(app: &App<H>, router: &Router, request: Request<Body>) -> Response {
     let mut response = match app.access().await {
         Ok(access) => admitted(access, router, request).await,
@@ -45,16 +45,16 @@ pub async fn guard<H: Host>(app: &App<H>, router: &Router, request: Request<Body
     };
     let headers = response.headers_mut();
     let mut insert = |name, value| headers.insert(name, HeaderValue::from_static(value));
-    // Responses are about this moment. Errors are too: without this, a cache may keep a 404.
+    // Responses, including errors, describe the current state. Without this, a cache may keep a 404.
     insert(header::CACHE_CONTROL, "no-store");
     insert(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY);
-    // With `no-referrer`, a form of our own page would come from the origin `null`, as one of another site may.
+    // With `no-referrer`, a form of our own page would have the origin `null`, as one of another site can.
     insert(header::REFERRER_POLICY, "same-origin");
     insert(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     response
 }
 
-/// The response to a request that may pass, or why it may not; with what the page of an allowed origin needs to see it.
+/// The response to a request, or the reason for its rejection, with the CORS headers for a page of an allowed origin.
 async fn admitted(access: &Access, router: &Router, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
     let origin = parts.headers.get(header::ORIGIN).cloned();
@@ -86,12 +86,12 @@ async fn admitted(access: &Access, router: &Router, request: Request<Body>) -> R
     response
 }
 
-/// Whether a browser asks for a page.
+/// Whether a browser requests a page.
 fn is_for_page(parts: &Parts) -> bool {
     parts.method == Method::GET && request::prefers_html(&parts.headers)
 }
 
-/// Whether a request may pass, or what is wrong with it.
+/// Checks whether a request has access.
 fn check(access: &Access, parts: &Parts) -> Result<(), Problem> {
     check_length(parts)?;
     let path = parts.uri.path();
@@ -99,7 +99,7 @@ fn check(access: &Access, parts: &Parts) -> Result<(), Problem> {
     if is_change && is_cross_site(access, parts) {
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
-            "A page of another site may not change anything here, unless the Spin variable allowed_origins has its origin. Nothing was changed.",
+            "A page of another site may not change anything here unless the Spin variable allowed_origins has its origin. Nothing was changed.",
         ));
     }
     if PUBLIC.contains(&path) || path.starts_with(OPERATORS) {
@@ -110,7 +110,7 @@ fn check(access: &Access, parts: &Parts) -> Result<(), Problem> {
     } else {
         ("read", &access.read_token)
     };
-    // Who may change events may look at them.
+    // The write token also gives read access.
     let is_writer = bears(&parts.headers, access.write_token.as_deref());
     let is_reader = !is_change && bears(&parts.headers, access.read_token.as_deref());
     if token.is_none() || is_writer || is_reader {
@@ -119,12 +119,12 @@ fn check(access: &Access, parts: &Parts) -> Result<(), Problem> {
     Err(Problem::unauthorized(
         realm,
         format!(
-            "This needs a token: send Authorization: Bearer with the value of the Spin variable {realm}_token."
+            "This request needs a token. Send the header Authorization: Bearer with the value of the Spin variable {realm}_token."
         ),
     ))
 }
 
-/// No request that makes sense is longer: what is made of its parts is bounded too.
+/// Rejects requests that are longer than any valid one, which also bounds everything that is made from their parts.
 fn check_length(parts: &Parts) -> Result<(), Problem> {
     let target = parts.uri.path_and_query();
     if target.is_some_and(|target| target.as_str().len() > LONGEST_TARGET) {
@@ -144,11 +144,11 @@ fn check_length(parts: &Parts) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Whether a browser sends this request for a page of another site, one that is not allowed.
+/// Whether a browser sends this request for a page of another site that is not allowed.
 ///
-/// Browsers say so in `Sec-Fetch-Site`, to servers with TLS and to those of their own machine. Older ones, and all others
-/// over plain HTTP, send the `Origin` with every change. Other clients send neither. (This is what
-/// `CrossOriginProtection` of Go's `net/http` does; its documentation has the reasons.)
+/// Browsers send `Sec-Fetch-Site` to servers with TLS and to their own machine. Older browsers, and any browser over plain
+/// HTTP, send `Origin` with every change. Other clients send neither. (`CrossOriginProtection` of Go's `net/http` does the
+/// same; its documentation has the reasons.)
 fn is_cross_site(access: &Access, parts: &Parts) -> bool {
     let site = parts.headers.get(SEC_FETCH_SITE);
     let origin = parts.headers.get(header::ORIGIN);
@@ -160,8 +160,7 @@ fn is_cross_site(access: &Access, parts: &Parts) -> bool {
     !is_same && !origin.is_some_and(|origin| is_allowed(access, origin))
 }
 
-/// Whether this origin is of the host that the request is for. Which scheme it came with, a component does not know: TLS may
-/// end before its host.
+/// Whether this origin has the host of the request. The scheme is not compared, because TLS may end before the host.
 fn is_host(origin: &HeaderValue, parts: &Parts) -> bool {
     let origin = origin
         .to_str()
@@ -181,13 +180,13 @@ fn is_allowed(access: &Access, origin: &HeaderValue) -> bool {
     allowed.any(|allowed| origin == allowed)
 }
 
-/// Whether this is the request by which a browser asks what a page of another origin may do.
+/// Whether this is a CORS preflight request.
 fn is_preflight(parts: &Parts) -> bool {
     let asks = header::ACCESS_CONTROL_REQUEST_METHOD;
     parts.method == Method::OPTIONS && parts.headers.contains_key(asks)
 }
 
-/// What a page of an allowed origin may do: everything, with a token where one is needed. Cookies are never needed.
+/// The response to a preflight request of an allowed origin, which may do everything. Cookies are never needed.
 fn preflight() -> Response {
     let allowed = [
         (
@@ -195,13 +194,13 @@ fn preflight() -> Response {
             "GET, POST, PUT, DELETE",
         ),
         (header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS),
-        // Seconds, for which the browser need not ask again.
+        // How long the browser may remember this, in seconds.
         (header::ACCESS_CONTROL_MAX_AGE, "600"),
     ];
     (StatusCode::NO_CONTENT, allowed).into_response()
 }
 
-/// Whether a request has this token. How long it takes says nothing about where a wrong one differs.
+/// Whether a request has this token. The comparison takes constant time.
 pub fn bears(headers: &HeaderMap, token: Option<&str>) -> bool {
     let given = headers
         .get(header::AUTHORIZATION)

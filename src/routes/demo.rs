@@ -1,4 +1,4 @@
-//! The seed's two routes.
+//! The two routes of the original app, with one event.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::problem::Problem;
 /// How long `GET /` waits for the event, as the original does.
 const INDEX_WAIT: Duration = Duration::from_millis(100);
 
-/// What `POST /change_event` takes.
+/// What `POST /change_event` accepts.
 const ACCEPTED: &str = "Send True, which sets the event, or False, which clears it";
 
-/// Waits a moment for the event, then shows its state.
+/// Waits up to 100 ms for the event, then shows its page.
 pub async fn index<H: Host>(State(app): State<App<H>>) -> Result<Response, Problem> {
     let polling = app.settings().await?.polling;
     let event = app.event(&Name::DEMO).with_polling(polling);
@@ -27,7 +27,7 @@ pub async fn index<H: Host>(State(app): State<App<H>>) -> Result<Response, Probl
     Page::of::<H>(&Name::DEMO, waited.state(), "/change_event".into())
 }
 
-/// Sets the event on `True`, clears it on `False`. A form sends `state=True`, and gets the page again.
+/// Sets the event on `True`, clears it on `False`. A form sends `state=True` or `state=False`, and is redirected to the page.
 pub async fn change<H: Host>(
     State(app): State<App<H>>,
     body: Result<Bytes, BytesRejection>,

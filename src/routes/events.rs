@@ -1,4 +1,4 @@
-//! Named events: look, wait, change, forget, list.
+//! The routes of named events: show, wait, change, forget and list.
 
 use std::time::Duration;
 
@@ -14,20 +14,20 @@ use super::{App, Host, Page};
 use crate::event::{self, Changed, Name, Waited};
 use crate::problem::Problem;
 
-/// The name in the path, if axum could read it.
+/// The name in the path, or why axum could not read it.
 pub type NamePath = Result<Path<String>, PathRejection>;
 
-/// How many events a page has, if the client does not say.
+/// How many events a page of the list has by default.
 const PAGE: usize = 50;
 
-/// How many events a page has at most. Each costs a read.
+/// How many events a page of the list has at most. Each costs one read.
 const LARGEST_PAGE: usize = 200;
 
-/// What `PUT` takes.
+/// What `PUT` accepts.
 const ACCEPTED: &str =
     "Send {\"set\": true}, which sets the event, or {\"set\": false}, which clears it";
 
-/// An event as clients see it.
+/// An event as JSON.
 #[derive(Serialize)]
 pub struct View<'a> {
     name: &'a str,
@@ -51,9 +51,9 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The event as JSON, on one line.
+    /// Returns the JSON on one line.
     pub fn json(&self) -> String {
-        // Strings and numbers: there is nothing here that JSON could not say.
+        // Strings and numbers, so serializing cannot fail.
         serde_json::to_string(self).unwrap_or_default()
     }
 
@@ -62,7 +62,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// The entity tag of a state, as a header.
+/// The `ETag` header of a state.
 fn etag(state: event::State) -> [(HeaderName, String); 1] {
     [(header::ETAG, format!("\"{state}\""))]
 }
@@ -74,7 +74,7 @@ struct Wanted {
     set: bool,
 }
 
-/// The state of an event: as JSON, or as a page for a browser. With `wait` and `If-None-Match`, when it is another one.
+/// Shows an event as JSON, or as a page in a browser. With `wait` and `If-None-Match`, waits for a different state.
 pub async fn show<H: Host>(
     State(app): State<App<H>>,
     name: NamePath,
@@ -91,7 +91,7 @@ pub async fn show<H: Host>(
             let wait = request::seconds("wait", &wait, settings.wait_max)?;
             (Some(wait), None)
         }
-        // A preference is not an order: what is too much is cut down, and the client is told.
+        // A preference that is too long is shortened, and the response says so.
         None => {
             let seconds = request::preferred_wait(&headers);
             let applied = seconds.map(|seconds| seconds.min(settings.wait_max.as_secs()));
@@ -128,7 +128,7 @@ pub async fn show<H: Host>(
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
-/// Sets the event or clears it, as the body says.
+/// Sets or clears the event.
 pub async fn change<H: Host>(
     State(app): State<App<H>>,
     name: NamePath,
@@ -141,7 +141,7 @@ pub async fn change<H: Host>(
     let condition = request::condition(&headers);
     let body = request::body(body, ACCEPTED)?;
     let wanted: Wanted = serde_json::from_slice(&body)
-        .map_err(|error| bad(format!("The body is wrong: {error}. {ACCEPTED}.")))?;
+        .map_err(|error| bad(format!("The body is not valid: {error}. {ACCEPTED}.")))?;
 
     let event = app.event(&name);
     let changed = match condition {
@@ -161,7 +161,7 @@ pub async fn change<H: Host>(
     Ok(view.response())
 }
 
-/// The button of the event's page, without a script: a form cannot send a `PUT`. It gets the page again.
+/// Sets or clears the event for the form of its page, which cannot send a `PUT`, and redirects to the page.
 pub async fn press<H: Host>(
     State(app): State<App<H>>,
     name: NamePath,
@@ -174,7 +174,7 @@ pub async fn press<H: Host>(
     let [] = request::parameters(&uri, [])?;
     let body = request::body(body, ACCEPTED)?;
     let pressed = request::pressed(&body);
-    let is_set = pressed.ok_or_else(|| bad(format!("The body is wrong. {ACCEPTED}.")))?;
+    let is_set = pressed.ok_or_else(|| bad(format!("The body is not valid. {ACCEPTED}.")))?;
     app.event(&name).change(is_set).await?;
     Ok(Redirect::to(&format!("/events/{name}")))
 }
@@ -229,13 +229,11 @@ pub async fn wait<H: Host>(
     }
 }
 
-/// What the waiters of a forgotten event get.
+/// The response to a wait on an event that was forgotten.
 fn forgotten(name: &Name) -> Problem {
     Problem::new(
         StatusCode::GONE,
-        format!(
-            "The event {name} was forgotten while you waited for it. Setting it makes a new one."
-        ),
+        format!("The event {name} was forgotten during the wait. Setting it creates a new event."),
     )
 }
 
@@ -247,14 +245,14 @@ struct List<'a> {
     next: Option<String>,
 }
 
-/// The events that exist, by pages, in the order of their names.
+/// Lists the events that exist, in the order of their names.
 pub async fn list<H: Host>(State(app): State<App<H>>, uri: Uri) -> Result<Response, Problem> {
     let [after, limit] = request::parameters(&uri, ["after", "limit"])?;
     let after = after
         .map(|after| {
             Name::new(&after).ok_or_else(|| {
                 bad(format!(
-                    "after is not the name of an event. {}",
+                    "The parameter after is not the name of an event. {}",
                     request::names()
                 ))
             })
@@ -266,14 +264,14 @@ pub async fn list<H: Host>(State(app): State<App<H>>, uri: Uri) -> Result<Respon
             Ok(number) if (1..=LARGEST_PAGE).contains(&number) => number,
             _ => {
                 return Err(bad(format!(
-                    "limit must be a whole number from 1 to {LARGEST_PAGE}, not {limit:?}."
+                    "The parameter limit must be a whole number from 1 to {LARGEST_PAGE}, not {limit:?}."
                 )));
             }
         },
     };
     let page = app.events().list(after.as_ref(), limit).await?;
     let last = page.events.last().filter(|_| page.has_more);
-    // Names need no escape in a URL.
+    // Names need no escaping in a URL.
     let next = last.map(|(name, _)| format!("/events?after={name}&limit={limit}"));
     let link = next.as_ref().map(|next| format!("<{next}>; rel=\"next\""));
     let events = page.events.iter();
@@ -283,7 +281,7 @@ pub async fn list<H: Host>(State(app): State<App<H>>, uri: Uri) -> Result<Respon
             .collect(),
         next,
     };
-    // Strings and numbers: there is nothing here that JSON could not say.
+    // Strings and numbers, so serializing cannot fail.
     let mut response = super::json(serde_json::to_string(&list).unwrap_or_default());
     let link = link.and_then(|link| HeaderValue::from_str(&link).ok());
     let headers = response.headers_mut();

@@ -1,8 +1,6 @@
-//! The application's lifespan: what a server does when it starts and before it ends, for hosts that have no such thing.
+//! The lifespan of the application: startup and shutdown, for hosts without such events.
 //!
-//! Whoever owns the host's process calls these: `loopless-host` itself, or a script beside Spin.
-
-use std::time::Duration;
+//! The owner of the host's process calls these routes: `loopless-host` itself, or a script that runs Spin.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
@@ -11,10 +9,7 @@ use super::{App, Background, Host, access, request, service};
 use crate::problem::Problem;
 use crate::settings::{self, Settings};
 
-/// How long the shutdown waits for the service.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Makes what the application needs, and starts the service if the operator wants that.
+/// Prepares the store, and starts the service if `service_autostart` is set.
 pub async fn startup<H: Background>(
     State(app): State<App<H>>,
     uri: Uri,
@@ -41,13 +36,13 @@ pub async fn shutdown<H: Background>(
         .is_stopped()
     {
         H::print("Stopping service");
-        let timeout = STOP_TIMEOUT.min(settings.wait_max);
+        let timeout = service::STOP_TIMEOUT.min(settings.wait_max);
         service::stopped(&app, settings, timeout).await?;
     }
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Both, in a build without a service: there is nothing to make beforehand, and nothing to end.
+/// Startup and shutdown in a build without the service: there is nothing to prepare or to stop.
 pub async fn nothing_to_do<H: Host>(
     State(app): State<App<H>>,
     uri: Uri,
@@ -59,7 +54,7 @@ pub async fn nothing_to_do<H: Host>(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Lets the operator pass, and nobody else. Returns the settings.
+/// Returns the settings, if the request has the operator's token.
 async fn admitted<H: Host>(
     app: &App<H>,
     uri: &Uri,
@@ -68,13 +63,13 @@ async fn admitted<H: Host>(
     let Some(token) = settings::operator_token(app.variables()).await? else {
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
-            "Nobody may do that here: the Spin variable operator_token is not set.",
+            "Nobody may call this, because the Spin variable operator_token is not set.",
         ));
     };
     if !access::bears(headers, Some(&token)) {
         return Err(Problem::unauthorized(
             "operator",
-            "Only the operator may do that: send Authorization: Bearer with the value of the Spin variable operator_token.",
+            "Only the operator may call this. Send the header Authorization: Bearer with the value of the Spin variable operator_token.",
         ));
     }
     let [] = request::parameters(uri, [])?;

@@ -1,4 +1,4 @@
-//! The page: HTML that works by itself, and a style and a script beside it.
+//! The page of an event: HTML that works without a script, its style and its script.
 
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
@@ -7,11 +7,11 @@ use super::Host;
 use crate::event::{Generation, Name, State};
 use crate::problem::Problem;
 
-/// A page with one button, which offers the other state.
+/// A page with one button, which changes the event to the other state.
 #[derive(askama::Template)]
 #[template(path = "page.html", config = "src/askama.toml")]
 pub struct Page<'a> {
-    /// `None`: that is only for those who have a token.
+    /// `None` if the client needs a token to see it.
     event: Option<Shown<'a>>,
 }
 
@@ -20,7 +20,7 @@ struct Shown<'a> {
     name: &'a str,
     is_set: bool,
     generation: Generation,
-    /// Where the button's form goes.
+    /// The path that the button's form posts to.
     action: String,
     has_service: bool,
 }
@@ -38,8 +38,7 @@ impl<'a> Page<'a> {
         Self { event }.response()
     }
 
-    /// What a browser gets instead of a page that is only for those who have a token: it asks for one. All other problems
-    /// are told as they are.
+    /// A page that asks for a token, for a browser whose request lacks it. Any other problem is returned as it is.
     pub fn locked(problem: &Problem) -> Result<Response, Problem> {
         let Some(challenge) = problem.challenge() else {
             return Err(problem.clone());
@@ -53,19 +52,19 @@ impl<'a> Page<'a> {
             Ok(html) => Ok(Html(html).into_response()),
             Err(error) => Err(Problem::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
-                format!("The page could not be made: {error}."),
+                format!("The page could not be rendered: {error}."),
             )),
         }
     }
 }
 
-/// Its style.
+/// The style of the page.
 pub async fn css() -> Response {
     let kind = [(header::CONTENT_TYPE, "text/css; charset=utf-8")];
     (kind, include_str!("../page.css")).into_response()
 }
 
-/// Its script.
+/// The script of the page.
 pub async fn js() -> Response {
     let kind = [(header::CONTENT_TYPE, "text/javascript; charset=utf-8")];
     (kind, include_str!("../page.js")).into_response()

@@ -1,4 +1,4 @@
-//! What a request says: names, bodies, times, conditions and preferences.
+//! Parsing requests: names, bodies, parameters, times, conditions and preferences.
 
 use std::time::Duration;
 
@@ -11,18 +11,23 @@ use super::BODY_LIMIT;
 use crate::event::{Name, State};
 use crate::problem::Problem;
 
-/// A request that makes no sense: 400, with what it should have been.
+/// A 400, with a text that says what is accepted.
 pub fn bad(detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, detail)
 }
 
-/// The event's name, from the path.
+/// Parses the event's name in the path.
 pub fn name(path: Result<Path<String>, PathRejection>) -> Result<Name, Problem> {
     let name = path.ok().and_then(|Path(name)| Name::new(&name));
-    name.ok_or_else(|| bad(format!("That is not the name of an event. {}", names())))
+    name.ok_or_else(|| {
+        bad(format!(
+            "The path does not have the name of an event. {}",
+            names()
+        ))
+    })
 }
 
-/// What a name is, in a sentence.
+/// The rules for names, in a sentence.
 pub fn names() -> String {
     format!(
         "A name has 1 to {} of the characters A-Z a-z 0-9 . _ ~ - and is neither . nor ..",
@@ -30,18 +35,18 @@ pub fn names() -> String {
     )
 }
 
-/// The body, if it came whole and is not too long.
+/// Returns the body, if it is complete and not too long.
 pub fn body(body: Result<Bytes, BytesRejection>, accepted: &str) -> Result<Bytes, Problem> {
     body.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             format!("The body is longer than {BODY_LIMIT} bytes. {accepted}."),
         ),
-        _ => bad(format!("The body did not arrive whole. {accepted}.")),
+        _ => bad(format!("The body is not complete. {accepted}.")),
     })
 }
 
-/// What the button of a page's form wants the event to be, if that is what the body says.
+/// Parses the body of the page's form: whether to set the event. `None` for any other body.
 pub fn pressed(body: &[u8]) -> Option<bool> {
     match body {
         b"state=True" => Some(true),
@@ -50,8 +55,8 @@ pub fn pressed(body: &[u8]) -> Option<bool> {
     }
 }
 
-/// The value of one parameter of the query. A query that has others, or this one twice, is rejected: a parameter that
-/// nobody reads is a misspelt one.
+/// Parses the parameters of the query. Unknown parameters are rejected, because they are likely misspelt, and so are
+/// duplicates.
 pub fn parameters<const N: usize>(
     uri: &Uri,
     known: [&str; N],
@@ -59,24 +64,24 @@ pub fn parameters<const N: usize>(
     let mut values = [const { None }; N];
     for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
         let Some(index) = known.iter().position(|known| *known == name) else {
-            let takes = match known.join(" and ") {
-                takes if takes.is_empty() => "none".to_owned(),
-                takes => takes,
+            let accepted = match known.join(" and ") {
+                accepted if accepted.is_empty() => "none".to_owned(),
+                accepted => accepted,
             };
             return Err(bad(format!(
-                "There is no parameter {name:?} here. Parameters here: {takes}."
+                "The parameter {name:?} does not exist here. Accepted parameters: {accepted}."
             )));
         };
         if values[index].replace(value.into_owned()).is_some() {
-            return Err(bad(format!("The parameter {name} is there twice.")));
+            return Err(bad(format!("The parameter {name} is given twice.")));
         }
     }
     Ok(values)
 }
 
-/// A time in seconds, such as `20` or `0.5`, that a client wants to wait.
+/// Parses a time in seconds, such as `20` or `0.5`.
 pub fn seconds(parameter: &str, text: &str, most: Duration) -> Result<Duration, Problem> {
-    // `f64` also reads the names of infinity and NaN.
+    // `f64` also parses infinity and NaN.
     let is_decimal = text
         .bytes()
         .all(|byte| byte.is_ascii_digit() || b".eE+-".contains(&byte));
@@ -88,13 +93,13 @@ pub fn seconds(parameter: &str, text: &str, most: Duration) -> Result<Duration, 
     match time {
         Some(time) if time <= most => Ok(time),
         _ => Err(bad(format!(
-            "{parameter} must be a number of seconds from 0 to {}, not {text:?}.",
+            "The parameter {parameter} must be a number of seconds from 0 to {}, not {text:?}.",
             most.as_secs()
         ))),
     }
 }
 
-/// The seconds of `Prefer: wait=` (RFC 7240), if there are any. A preference that makes no sense is none.
+/// Parses the seconds of `Prefer: wait=` (RFC 7240). A preference that is not valid is ignored.
 pub fn preferred_wait(headers: &HeaderMap) -> Option<u64> {
     const PREFER: HeaderName = HeaderName::from_static("prefer");
 
@@ -107,26 +112,26 @@ pub fn preferred_wait(headers: &HeaderMap) -> Option<u64> {
         .next()?
 }
 
-/// Whether the first thing that the client accepts is HTML, as with a browser.
+/// Whether HTML comes first in `Accept`, as in the requests of browsers.
 pub fn prefers_html(headers: &HeaderMap) -> bool {
     let first = list(headers, &header::ACCEPT).next();
     let kind = first.and_then(|range| range.split(';').next());
     kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/html"))
 }
 
-/// An entity tag as `If-Match` and `If-None-Match` have it.
+/// An entity tag in `If-Match` or `If-None-Match`.
 enum Tag<'a> {
-    /// `*`: whatever there is.
+    /// `*`, which matches any.
     Any,
-    /// What stands between the quotes.
+    /// The text between the quotes.
     Opaque { text: &'a [u8], is_weak: bool },
 }
 
-/// The entity tags of a header, or `None` if it is not a list of them (RFC 9110, 8.8.3 and 13.1).
+/// Parses a list of entity tags (RFC 9110, 8.8.3 and 13.1). `None` if the header is not one.
 fn tags<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Vec<Tag<'a>>> {
     let mut tags = Vec::new();
     for value in headers.get_all(name) {
-        // Tags may hold bytes beyond ASCII, and commas.
+        // Tags may contain commas and bytes beyond ASCII.
         let mut rest = value.as_bytes();
         loop {
             rest = rest.trim_ascii_start();
@@ -149,7 +154,7 @@ fn tags<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Vec<Tag<'a>>> {
     Some(tags)
 }
 
-/// The tag at the start of `text`, and what follows it.
+/// Parses the tag at the start of `text`. Returns it with the rest.
 fn tag(text: &[u8]) -> Option<(Tag<'_>, &[u8])> {
     if let Some(after) = text.strip_prefix(b"*") {
         return Some((Tag::Any, after));
@@ -164,9 +169,9 @@ fn tag(text: &[u8]) -> Option<(Tag<'_>, &[u8])> {
     Some((Tag::Opaque { text, is_weak }, &after[1..]))
 }
 
-/// Whether the state is one that `If-None-Match` says the client knows.
+/// Whether the client knows this state, according to `If-None-Match`.
 ///
-/// A header that is not a list of entity tags matches nothing: the client gets the whole answer.
+/// A header that is not a list of entity tags matches nothing, so the client gets a full response.
 pub fn is_known(headers: &HeaderMap, state: State) -> bool {
     let tags = tags(headers, &header::IF_NONE_MATCH).unwrap_or_default();
     let known = state.to_string();
@@ -176,11 +181,11 @@ pub fn is_known(headers: &HeaderMap, state: State) -> bool {
     })
 }
 
-/// What `If-Match` asks for.
+/// The condition in `If-Match`.
 pub enum Condition {
-    /// That the event exists.
+    /// The event must exist.
     Exists,
-    /// That its entity tag is one of these.
+    /// The entity tag must be one of these.
     Tags(Vec<Vec<u8>>),
 }
 
@@ -197,7 +202,7 @@ impl Condition {
     }
 }
 
-/// The condition of a change, if there is one. A header that is not a list of entity tags names none.
+/// Parses `If-Match`. A header that is not a list of entity tags matches nothing.
 pub fn condition(headers: &HeaderMap) -> Option<Condition> {
     if !headers.contains_key(header::IF_MATCH) {
         return None;
@@ -207,7 +212,7 @@ pub fn condition(headers: &HeaderMap) -> Option<Condition> {
         return Some(Condition::Exists);
     }
     let tags = tags.iter().filter_map(|tag| match tag {
-        // RFC 9110 (13.1.1) compares strongly here.
+        // RFC 9110 (13.1.1) requires the strong comparison, in which weak tags never match.
         Tag::Opaque {
             text,
             is_weak: false,
@@ -217,7 +222,7 @@ pub fn condition(headers: &HeaderMap) -> Option<Condition> {
     Some(Condition::Tags(tags.collect()))
 }
 
-/// The members of a header that is a list. No member that is looked for has a comma in it.
+/// The members of a list header. None of the members that are of interest contains a comma.
 fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     headers
         .get_all(name)

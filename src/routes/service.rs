@@ -1,4 +1,4 @@
-//! The service: start, stop, look, follow.
+//! The routes of the service: start, stop, status and stream.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ use crate::service::{
 };
 use crate::settings::Settings;
 
-/// How long a stop waits if the client does not say.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a stop waits by default.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often a stream looks how far the service has come.
+/// How often a stream checks the progress of the service.
 const PACE: Duration = Duration::from_millis(100);
 
-/// The service as clients see it.
+/// The service as JSON.
 #[derive(Serialize)]
 struct View {
     state: service::State,
@@ -44,42 +44,42 @@ fn view(status: Status) -> Response {
         runner: status.runner,
         heartbeat: status.heartbeat.and_then(date),
     };
-    // Strings and numbers: there is nothing here that JSON could not say.
+    // Strings and numbers, so serializing cannot fail.
     super::json(serde_json::to_string(&view).unwrap_or_default())
 }
 
-/// A date as RFC 3339 has it. `None` for one after the year 9999.
+/// A date in the format of RFC 3339. `None` after the year 9999.
 fn date(since_1970: Duration) -> Option<String> {
     const YEAR_10000: Duration = Duration::from_secs(253_402_300_800);
     let date = std::time::UNIX_EPOCH.checked_add(since_1970)?;
     (since_1970 < YEAR_10000).then(|| humantime::format_rfc3339_millis(date).to_string())
 }
 
-/// The service, on a host that can run it.
+/// The service, with these settings.
 pub fn service<H: Background>(app: &App<H>, settings: Settings) -> Service<'_, H::Store, H::Clock> {
     Service::new(app.events(), settings.service_lease, settings.polling)
 }
 
-/// What there is instead of the service, on a host that cannot run it.
+/// The response of the service's routes in a build without the service.
 pub async fn lacking<H: Host>() -> Problem {
     let what = if H::BUILD.has_atomics {
-        "tasks that outlive a request, which WASI 0.2 has not"
+        "tasks that outlive a request, which WASI 0.2 does not have"
     } else {
-        "compare-and-swap, which the key-value store of the host that this build is for lacks"
+        "compare-and-swap, which the key-value store of this build does not have"
     };
     Problem::new(
         StatusCode::NOT_IMPLEMENTED,
-        format!("There is no service here: it needs {what}."),
+        format!("This build does not have the service. It needs {what}."),
     )
 }
 
-/// Goes on with the service's work after the response.
+/// Runs the service in the background.
 fn spawn<H: Background>(app: &App<H>, settings: Settings, runner: Runner) {
     let app = app.clone();
     H::spawn(async move { service(&app, settings).run(runner, H::print).await });
 }
 
-/// Starts the service, and returns what it is doing now and whether that is new.
+/// Starts the service. Returns its status, and whether it was not running before.
 pub async fn started<H: Background>(
     app: &App<H>,
     settings: Settings,
@@ -94,7 +94,7 @@ pub async fn started<H: Background>(
     }
 }
 
-/// Starts the service, if it is not running.
+/// Starts the service if it is not running.
 pub async fn start<H: Background>(
     State(app): State<App<H>>,
     uri: Uri,
@@ -123,7 +123,7 @@ pub async fn stop<H: Background>(State(app): State<App<H>>, uri: Uri) -> Result<
     Ok(view(stopped(&app, settings, timeout).await?))
 }
 
-/// Stops the service within this time.
+/// Stops the service within `timeout`, or fails with 504.
 pub async fn stopped<H: Background>(
     app: &App<H>,
     settings: Settings,
@@ -134,14 +134,14 @@ pub async fn stopped<H: Background>(
         Stopped::TimedOut(_) => Err(Problem::new(
             StatusCode::GATEWAY_TIMEOUT,
             format!(
-                "The service was asked to stop, and still ran after {} s. GET /service says when it has stopped.",
+                "The service was asked to stop, and still ran after {} s. GET /service shows whether it has stopped.",
                 timeout.as_secs_f64()
             ),
         )),
     }
 }
 
-/// What the service is doing. If its runner is lost, this request's instance takes over.
+/// Shows the status of the service. If its runner is lost, this instance takes over.
 pub async fn show<H: Background>(State(app): State<App<H>>, uri: Uri) -> Result<Response, Problem> {
     let [] = request::parameters(&uri, [])?;
     let settings = app.settings().await?;
@@ -155,7 +155,7 @@ pub async fn show<H: Background>(State(app): State<App<H>>, uri: Uri) -> Result<
     Ok(view(status))
 }
 
-/// Its last line at once, then each new one. With `Last-Event-ID`, each line since.
+/// Streams the last line at once, then each new one. With `Last-Event-ID`, streams each line since that one.
 pub async fn stream<H: Background>(
     State(app): State<App<H>>,
     uri: Uri,
@@ -165,7 +165,7 @@ pub async fn stream<H: Background>(
     let settings = app.settings().await?;
     let place = app.place().await?;
     let progress = service(&app, settings).progress(None).await?;
-    let told = sse::last_event_id(&headers)
+    let sent = sse::last_event_id(&headers)
         .and_then(Line::parse)
         .filter(|line| *line <= last_line(&progress))
         .unwrap_or_else(|| last_line(&progress).before());
@@ -173,14 +173,14 @@ pub async fn stream<H: Background>(
         app: app.clone(),
         settings,
         progress,
-        told,
+        sent,
     };
     let mut messages = Messages::new();
     source.push_since(&mut messages);
     Ok(sse::response(app, settings, place, messages, source))
 }
 
-/// Which of the lines that the service has ever said: the run's number, and 1 for its first line, 2 for the next.
+/// The number of a line: the number of its run, and its number in the run, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Line {
     run: u64,
@@ -188,14 +188,14 @@ struct Line {
 }
 
 impl Line {
-    /// An id of the stream.
+    /// Parses the id of a message.
     fn parse(id: &str) -> Option<Self> {
         let (run, number) = id.split_once('.')?;
         let (run, number) = (run.parse().ok()?, number.parse().ok()?);
         (number > 0).then_some(Self { run, number })
     }
 
-    /// The place before this line.
+    /// The number before this line.
     fn before(self) -> Self {
         Self {
             number: self.number.saturating_sub(1),
@@ -204,7 +204,7 @@ impl Line {
     }
 }
 
-/// The line that the service has said last. 0 if it has never run.
+/// The last line of the service. Its number is 0 if the service has never run.
 fn last_line(progress: &Look) -> Line {
     let run = progress.run();
     let said = 1 + progress.beats() + u64::from(progress.is_over());
@@ -214,13 +214,13 @@ fn last_line(progress: &Look) -> Line {
     }
 }
 
-/// What one client is told.
+/// The source of one client's stream.
 struct Source<H: Background> {
     app: App<H>,
     settings: Settings,
     progress: Look,
-    /// The line that was told last.
-    told: Line,
+    /// The last line that was sent.
+    sent: Line,
 }
 
 impl<H: Background> sse::Source for Source<H> {
@@ -241,21 +241,21 @@ impl<H: Background> sse::Source for Source<H> {
 }
 
 impl<H: Background> Source<H> {
-    /// Every line since the one that was told last.
+    /// Pushes every line since the last one that was sent.
     ///
-    /// The numbers alone say what each line was. Of runs that came and went in between, only the one before this run is
-    /// known to its end.
+    /// The text of a line follows from its number. Of the runs in between, only the last one before this run has a known
+    /// end.
     fn push_since(&mut self, messages: &mut Messages) {
         let last = last_line(&self.progress);
-        // The store went back. As for somebody whose id nobody knows, this goes on from the line that is the last one now.
-        if last < self.told {
-            self.told = last.before();
+        // The store went back. Continue from the current last line, as for a client with an unknown id.
+        if last < self.sent {
+            self.sent = last.before();
         }
-        if self.told.run != last.run {
-            if let Some(ticks) = self.progress.previous(self.told.run) {
-                self.push_run(self.told.run, ticks, ticks + 2, messages);
+        if self.sent.run != last.run {
+            if let Some(ticks) = self.progress.previous(self.sent.run) {
+                self.push_run(self.sent.run, ticks, ticks + 2, messages);
             }
-            self.told = Line {
+            self.sent = Line {
                 run: last.run,
                 number: 0,
             };
@@ -263,9 +263,9 @@ impl<H: Background> Source<H> {
         self.push_run(last.run, self.progress.beats(), last.number, messages);
     }
 
-    /// The lines of a run with so many ticks, up to the line `newest`.
+    /// Pushes the lines of a run with this many ticks, up to the line `newest`.
     fn push_run(&mut self, run: u64, ticks: u64, newest: u64, messages: &mut Messages) {
-        let first = (self.told.number + 1).max((newest + 1).saturating_sub(MOST_MISSED));
+        let first = (self.sent.number + 1).max((newest + 1).saturating_sub(MOST_MISSED));
         for number in first..=newest {
             let text = match number {
                 1 => STARTED,
@@ -274,7 +274,7 @@ impl<H: Background> Source<H> {
             };
             messages.push(None, Some(format!("{run}.{number}")), text);
         }
-        self.told.number = self.told.number.max(newest);
+        self.sent.number = self.sent.number.max(newest);
     }
 }
 

@@ -1,12 +1,9 @@
-//! Server-sent events: what all streams have in common.
-//!
-//! The format is that of the [HTML standard].
+//! Server-sent events, in the format of the [HTML standard].
 //!
 //! [HTML standard]: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
 use std::convert::Infallible;
 use std::fmt::Display;
-use std::future::Future;
 use std::mem;
 use std::time::Duration;
 
@@ -18,22 +15,22 @@ use super::{App, Host, Place};
 use crate::problem::Problem;
 use crate::settings::Settings;
 
-/// How long a stream is silent at most. Proxies close what is silent for longer.
+/// The longest time without a message or comment. Proxies close connections that are silent for longer.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// How long a client should wait before it comes back, in milliseconds.
+/// How long a client should wait before it reconnects, in milliseconds.
 const RETRY_MS: u32 = 1000;
 
-/// How much of what a client has missed is sent one by one. Who has missed more gets the last ones.
+/// How many of the messages that a client has missed are sent. Older ones are skipped.
 pub const MOST_MISSED: u64 = 100;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// What a stream tells.
+/// The source of a stream's messages.
 pub trait Source: Send + 'static {
-    /// Waits for news until `until` on the clock of the events, and pushes them.
+    /// Waits for news until `until`, by the clock of the events, and pushes them.
     ///
-    /// A store that fails is asked again, as long as the client stays: only what cannot get better is an error.
+    /// A failure of the store is not an error, because it may be temporary. The next call retries.
     fn wait(
         &mut self,
         until: Duration,
@@ -41,14 +38,14 @@ pub trait Source: Send + 'static {
     ) -> impl Future<Output = Result<(), Problem>> + Send;
 }
 
-/// Messages that are still to be sent.
+/// Messages that have not been sent yet.
 pub struct Messages {
     pending: String,
     is_over: bool,
 }
 
 impl Messages {
-    /// None, but for what sets the time of retries.
+    /// No message yet, only the time after which clients reconnect.
     pub fn new() -> Self {
         Self {
             pending: format!("retry: {RETRY_MS}\n\n"),
@@ -56,25 +53,25 @@ impl Messages {
         }
     }
 
-    /// A message. `data` is one line.
+    /// Adds a message. `data` must be one line.
     pub fn push(&mut self, event: Option<&str>, id: Option<impl Display>, data: &str) {
         let event = event.map_or(String::new(), |event| format!("event: {event}\n"));
         let id = id.map_or(String::new(), |id| format!("id: {id}\n"));
         self.pending += &format!("{event}{id}data: {data}\n\n");
     }
 
-    /// Ends the stream after what was pushed.
+    /// Ends the stream after these messages.
     pub fn end(&mut self) {
         self.is_over = true;
     }
 }
 
-/// What the client has seen last, if it says so.
+/// The id of the last message that the client has received, if it sends it.
 pub fn last_event_id(headers: &HeaderMap) -> Option<&str> {
     headers.get(LAST_EVENT_ID)?.to_str().ok()
 }
 
-/// The stream of `messages`, and then of what `source` tells.
+/// A response that streams `messages`, and then those of `source`.
 pub fn response<H: Host>(
     app: App<H>,
     settings: Settings,
@@ -113,7 +110,7 @@ struct Stream<H: Host, T> {
 }
 
 impl<H: Host, T: Source> Stream<H, T> {
-    /// What is to be sent next, when it is. `None` at the end.
+    /// Waits for the next chunk. `None` at the end of the stream.
     async fn next(&mut self) -> Option<String> {
         while self.messages.pending.is_empty() {
             if self.messages.is_over {

@@ -1,7 +1,7 @@
-//! An event's changes as server-sent events.
+//! The changes of an event as server-sent events.
 //!
-//! A pulse is sent as a set and a clear, also one that a later one has overtaken: from the states before and after it is
-//! known what the event was in between. Where generations count every change, every change is sent once, in order.
+//! A pulse is sent as a set and a clear, even if it was never read: the states before and after show what happened in
+//! between. With compare-and-swap, every change is sent once, in order.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::event::{self, Name, Polling, Seen};
 use crate::problem::Problem;
 use crate::strategy::Strategy;
 
-/// The state at once, then each change. With `Last-Event-ID`, each change since.
+/// Streams the state at once, then each change. With `Last-Event-ID`, streams each change since that one.
 pub async fn stream<H: Host>(
     State(app): State<App<H>>,
     name: NamePath,
@@ -42,12 +42,12 @@ pub async fn stream<H: Host>(
     Ok(sse::response(app, settings, place, messages, source))
 }
 
-/// What one client is told.
+/// The source of one client's stream.
 struct Source<H: Host> {
     app: App<H>,
     name: Name,
     polling: Polling,
-    /// What was told last.
+    /// The last state that was sent.
     seen: Seen,
     changed: Duration,
 }
@@ -67,8 +67,8 @@ impl<H: Host> sse::Source for Source<H> {
 }
 
 impl<H: Host> Source<H> {
-    /// What has happened since `known`. Without it, the current state; and if it is none of this event's states, the
-    /// current state as a `reset`: the store has gone back.
+    /// Pushes the changes since `known`. Without it, pushes the current state. If `known` cannot have been a state of this
+    /// event, the store went back: pushes the current state as a `reset`.
     fn push_since(&self, known: Option<event::State>, messages: &mut Messages) {
         let now = self.seen.state;
         let since = known.and_then(|known| H::Strategy::since(known, now, MOST_MISSED));

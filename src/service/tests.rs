@@ -1,4 +1,4 @@
-//! What the service promises, on the store of every host that has compare-and-swap.
+//! The promises of the service, on the store of every host with compare-and-swap.
 
 mod world;
 
@@ -62,8 +62,8 @@ async fn of_many_starts_at_once_exactly_one_runs() {
     }
 }
 
-/// Three processes look after the service for a while. The first one, which starts it, stalls at some step for
-/// longer than the lease; the second one's date is wrong; the third one takes over where it can.
+/// Three processes tend the service. The first one starts it, and stalls at some step for longer than the lease. The date
+/// of the second one is wrong. The third one takes over if it can.
 async fn ticks_are_exact(quirks: Quirks, seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let stall = Duration::from_millis(random.random_range(3_000..20_000));
@@ -79,7 +79,7 @@ async fn ticks_are_exact(quirks: Quirks, seed: u64) {
     let mut running = Vec::new();
     for half_second in 0..100 {
         if half_second == 60 {
-            // Should the first one not have come to it.
+            // In case the first one has not started it.
             running.extend(processes[2].start().await);
         }
         for process in &processes[1..] {
@@ -93,9 +93,9 @@ async fn ticks_are_exact(quirks: Quirks, seed: u64) {
     let Stopped::Yes(status) = stopped else {
         panic!("seed {seed}: {stopped:?}");
     };
-    // Whoever still stalls has woken up by then, and has noticed.
+    // Long enough for every stalled process to continue, and to notice that its lease is lost.
     sleep(SECOND * 40).await;
-    // The first one may lose its lease before it knows that it has it.
+    // The first one may lose the lease before it knows that it holds it.
     assert!(
         world.count(STARTED) <= 1,
         "seed {seed}: {:?}",
@@ -174,7 +174,7 @@ async fn a_runner_that_died_after_it_was_asked_to_stop_is_not_replaced() {
 async fn a_candidate_that_is_late_does_not_clear_a_stop_that_is_meant_for_another() {
     for at in 0..40 {
         let world = World::new(Host::new(Quirks::SpinSqlite));
-        // The cancellation event is set from before.
+        // The cancellation event is still set.
         world.process().start().await.unwrap();
         world.process().stop(LONG).await;
 
@@ -185,7 +185,7 @@ async fn a_candidate_that_is_late_does_not_clear_a_stop_that_is_meant_for_anothe
         sleep(SECOND).await;
         let stopper = world.process();
         let stopping = tokio::spawn(async move { stopper.stop(SECOND * 30).await });
-        // Held up right before its first beat, the late one may hold the lease: then the stop waits for it.
+        // If the late one is delayed right before its first beat, it may hold the lease, and the stop waits for it.
         let stopped = stopping.await.unwrap();
         assert!(matches!(stopped, Stopped::Yes(_)), "{at}: {stopped:?}");
         assert!(world.began.elapsed() < SECOND * 8, "{at}");
@@ -261,7 +261,7 @@ async fn a_beat_that_is_made_twice_costs_the_term_and_no_tick() {
         let other = world.process();
         let lost = other.status().await;
         assert_eq!((lost.state, lost.ticks), (State::Lost, 2), "{name}");
-        // At once, whatever its lease says.
+        // At once, although the lease has not expired.
         let runner = other.service().tend(other.say()).await.unwrap().unwrap();
         other.run(runner);
         sleep(SECOND * 2 + SECOND / 2).await;
@@ -287,7 +287,7 @@ async fn a_store_that_is_wiped_ends_the_runner_and_the_next_start_is_the_only_on
         process.start().await.unwrap();
         sleep(SECOND * 2).await;
         assert!(running.is_finished(), "{name}: {:?}", world.lines());
-        // Both runners may have had the same term. If so, both have lost it.
+        // Both runners may have had the same term, and have then both lost it.
         let tended = process.service().tend(process.say()).await.unwrap();
         assert!(!is_noticed || tended.is_none(), "{name}");
         tended.map(|runner| process.run(runner));

@@ -1,26 +1,35 @@
-//! [`Bounded`] and [`Patient`]: stores that answer in time, or fail.
+//! [`Bounded`] and [`Patient`]: stores whose calls time out.
 
-use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{Atomics, Error, Store};
 use crate::clock::{Clock, before};
 
-/// How long an answer may take.
+/// How long a call may take.
 ///
-/// Spin's Redis client connects again by itself, and calls wait for that: with Redis down, a `get` does not return for more than
-/// 30 s (Spin 4.1).
+/// Spin's Redis client reconnects by itself, and calls wait for that: with Redis down, a `get` takes more than 30 s to return
+/// (Spin 4.1).
 pub const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// How long ago a store may have answered that is taken to be there.
+/// How recently a store must have answered to be considered available.
 const FRESH: Duration = Duration::from_millis(100);
 
-/// A store all of whose calls are asynchronous, and fail after [`PATIENCE`], if there is no answer.
+/// Awaits a call of the store, or fails after [`PATIENCE`].
+async fn in_time<T>(
+    clock: &impl Clock,
+    call: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let deadline = clock.now().saturating_add(PATIENCE);
+    let answer = before(clock, deadline, call).await;
+    answer.unwrap_or_else(|| Err(Error::silent(PATIENCE)))
+}
+
+/// A store whose calls are all asynchronous. A call fails after [`PATIENCE`] without an answer.
 ///
-/// What counts is asked of a store that has just answered: a call that is given up may be done later, and would count then.
+/// A call that timed out may take effect later. So before an `increment`, which would then count, the store must answer a read.
 ///
-/// On hosts of WASI 0.2, all calls are synchronous. Nothing is bounded there.
+/// On WASI 0.2, all calls are synchronous, and none times out.
 ///
 /// ```
 /// use loopless::clock::Tokio;
@@ -31,7 +40,7 @@ const FRESH: Duration = Duration::from_millis(100);
 ///
 /// # Cancel safety
 ///
-/// A write that was given up may be made later, as after any other error.
+/// A write that timed out may take effect later.
 #[derive(Debug, Default)]
 pub struct Patient<S, C> {
     store: S,
@@ -39,33 +48,27 @@ pub struct Patient<S, C> {
 }
 
 impl<S, C: Clock> Patient<S, C> {
-    /// `store`, bounded by `clock`.
+    /// Adds timeouts by `clock` to the calls of `store`.
     pub fn new(store: S, clock: C) -> Self {
         Self { store, clock }
-    }
-
-    async fn bound<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let deadline = self.clock.now().saturating_add(PATIENCE);
-        let answer = before(&self.clock, deadline, call).await;
-        answer.unwrap_or_else(|| Err(Error::silent(PATIENCE)))
     }
 }
 
 impl<S: Store, C: Clock> Store for Patient<S, C> {
     fn get(&self, key: &str) -> impl Future<Output = Result<Option<Vec<u8>>, Error>> + Send {
-        self.bound(self.store.get(key))
+        in_time(&self.clock, self.store.get(key))
     }
 
     fn set(&self, key: &str, value: &[u8]) -> impl Future<Output = Result<(), Error>> + Send {
-        self.bound(self.store.set(key, value))
+        in_time(&self.clock, self.store.set(key, value))
     }
 
     fn delete(&self, key: &str) -> impl Future<Output = Result<(), Error>> + Send {
-        self.bound(self.store.delete(key))
+        in_time(&self.clock, self.store.delete(key))
     }
 
     fn keys(&self) -> impl Future<Output = Result<Vec<String>, Error>> + Send {
-        self.bound(self.store.keys())
+        in_time(&self.clock, self.store.keys())
     }
 }
 
@@ -74,26 +77,20 @@ impl<S: Atomics, C: Clock> Atomics for Patient<S, C> {
         if delta != 0 {
             self.get(key).await?;
         }
-        self.bound(self.store.increment(key, delta)).await
+        in_time(&self.clock, self.store.increment(key, delta)).await
     }
 
-    fn swap(
-        &self,
-        key: &str,
-        old: &[u8],
-        new: &[u8],
-    ) -> impl Future<Output = Result<(), Error>> + Send {
-        self.bound(self.store.swap(key, old, new))
+    async fn swap(&self, key: &str, old: &[u8], new: &[u8]) -> Result<(), Error> {
+        in_time(&self.clock, self.store.swap(key, old, new)).await
     }
 }
 
-/// A store whose asynchronous calls fail after [`PATIENCE`], if there is no answer.
+/// A store on which `increment` and `swap` are synchronous. Any other call fails after [`PATIENCE`] without an answer.
 ///
-/// Counting, and comparing and swapping, are synchronous in `wasi:keyvalue`: they stop all requests of the instance,
-/// and cannot be given up. They are asked of a store that has just answered, and only of such a store; if need be, a read
-/// comes first.
+/// The synchronous calls of `wasi:keyvalue` block all requests of the instance, and cannot time out. So they are only made
+/// when the store has just answered another call. If it has not, a read comes first.
 ///
-/// On hosts of WASI 0.2, all calls are synchronous. Nothing is bounded there.
+/// On WASI 0.2, all calls are synchronous, and none times out.
 ///
 /// ```
 /// use loopless::clock::Tokio;
@@ -104,17 +101,17 @@ impl<S: Atomics, C: Clock> Atomics for Patient<S, C> {
 ///
 /// # Cancel safety
 ///
-/// A write that was given up may be made later, as after any other error.
+/// A write that timed out may take effect later.
 #[derive(Debug, Default)]
 pub struct Bounded<S, C> {
     store: S,
     clock: C,
-    /// When the store answered last, in nanoseconds. 0: never.
+    /// When the store last answered, in nanoseconds, or 0 if it never did.
     answered: AtomicU64,
 }
 
 impl<S, C: Clock> Bounded<S, C> {
-    /// `store`, bounded by `clock`.
+    /// Adds timeouts by `clock` to the asynchronous calls of `store`.
     pub fn new(store: S, clock: C) -> Self {
         Self {
             store,
@@ -123,7 +120,7 @@ impl<S, C: Clock> Bounded<S, C> {
         }
     }
 
-    /// An answer shows that the store is there. An error may be the host's own.
+    /// Notes the time of an answer. An error does not count, because it may come from the host instead of the store.
     fn note<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
         if answer.is_ok() {
             self.answered.store(self.nanoseconds(), Ordering::Relaxed);
@@ -136,16 +133,12 @@ impl<S, C: Clock> Bounded<S, C> {
     }
 
     async fn bound<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let deadline = self.clock.now().saturating_add(PATIENCE);
-        match before(&self.clock, deadline, call).await {
-            Some(answer) => self.note(answer),
-            None => Err(Error::silent(PATIENCE)),
-        }
+        self.note(in_time(&self.clock, call).await)
     }
 }
 
 impl<S: Store, C: Clock> Bounded<S, C> {
-    /// Returns if the store answers.
+    /// Reads `key` unless the store has just answered another call.
     async fn probe(&self, key: &str) -> Result<(), Error> {
         let answered = self.answered.load(Ordering::Relaxed);
         let age = Duration::from_nanos(self.nanoseconds().saturating_sub(answered));

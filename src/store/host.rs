@@ -1,4 +1,4 @@
-//! The store of a host, for unit tests: the harness's, with a host's quirks.
+//! The store for unit tests: the harness's store with the quirks of a host.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::store::{self, Atomics, Store};
 
-/// The harness's store with the quirks of a host. Each step takes a random while, so that a seed is a schedule.
+/// The harness's store with the quirks of a host. Each step takes a random time, so that a seed determines a schedule.
 #[derive(Clone, Debug)]
 pub(crate) struct Host {
     pub(crate) store: Observed,
@@ -36,7 +36,7 @@ impl Host {
         }
     }
 
-    /// Random numbers of this store's seed.
+    /// Random numbers from this store's seed.
     pub(crate) fn random(&self) -> impl Fn() -> u64 + Send + Sync + use<> {
         let random = self.random.clone();
         move || random.lock().unwrap().random()

@@ -1,4 +1,4 @@
-//! [`Exact`]: on compare-and-swap.
+//! [`Exact`]: events on compare-and-swap.
 
 use std::time::Duration;
 
@@ -9,51 +9,48 @@ use crate::state::{GENERATION_BITS, Generation, State, Tag};
 use crate::store::Atomics;
 use crate::strategy::{Became, Condition, Foreign, Strategy};
 
-/// Who writes the values of this strategy, as others may say it.
+/// Who writes the values of this strategy, for error messages.
 pub(super) const NAME: &str = "a build with compare-and-swap";
 
-/// How often the store is asked for a transition before it fails with [`Error::Contended`].
+/// How often a change is tried before it fails with [`Error::Contended`].
 pub(crate) const ATTEMPTS: u32 = 8;
 
-/// The pause after the first attempt that changed nothing. It doubles from try to try.
+/// The pause after the first attempt that changed nothing. It doubles with each attempt.
 const BACKOFF: Duration = Duration::from_millis(2);
 
-/// Transitions by compare-and-swap, which count every change.
+/// Changes events by compare-and-swap, and counts every change.
 ///
-/// # What it promises
+/// # Promises
 ///
-/// *Every operation is linearizable* over all that use the same store, if the store's `get` and `swap` are and
-/// `increment` is atomic. Spin's Azure store is not such a store: it keeps what `increment` wrote where no `get` can read it.
-/// The generation counts every change and never goes back, a change may be made [from one
-/// state only](Event::change_if), and a wait ends with a set if and only if there was one while it waited.
-///
-/// The store may also be wiped or restored: [below](#a-store-that-goes-back).
+/// - Every operation is linearizable across everything that uses the same store, if the store's `get` and `swap` are
+///   linearizable and `increment` is atomic. (Spin's Azure store does not qualify: `get` cannot read what `increment` wrote.)
+/// - The generation counts every change and never goes back, unless [the store does](#a-store-that-goes-back).
+/// - A change may be made [from certain states only](Event::change_if).
+/// - A wait returns [`Set`](crate::event::Waited::Set) if and only if the event was set at some time during the wait.
 ///
 /// # Why a generation
 ///
-/// - From generation g there is only one place to go, g + 1. Writers cannot disagree about where, only about who was
-///   first, and nobody needs to know that: a writer that reads more than g afterwards knows that its transition
-///   happened. So the answer of a compare-and-swap, which Spin's backends get wrong, is never used (Spin 4.1: with
-///   Redis every swap answers that it failed).
-/// - A set that is followed at once by a clear (a *pulse*) changes the generation by two. A waiter that compares
-///   generations sees it; one that polls a flag does not.
+/// - From generation g, the only possible transition is to g + 1, whoever makes it. A writer that reads more than g
+///   afterwards knows that its transition happened, and need not know whose swap made it. So the result of a
+///   compare-and-swap is never used: Spin's backends get it wrong (Spin 4.1 with Redis reports every swap as failed).
+/// - A *pulse*, a set that is followed at once by a clear, increases the generation by two. A waiter that compares
+///   generations sees it. One that polls a flag does not.
 ///
 /// # What is stored
 ///
-/// One value an event, under `event/<name>`: a number. Its lower 40 bits are the generation, the 21 above them are the
-/// change's *tag*, drawn at random. No value means generation 0, and so does the number 0. A number can be written in two
-/// ways, and the value keeps the one that it was born with: decimal text, or eight little-endian bytes.
+/// Each event is one number, under `event/<name>`. The lower 40 bits are the generation. The 21 bits above them are the
+/// *tag* of the change, drawn at random. The number 0 and no value both mean generation 0. A number is stored either as
+/// decimal text or as eight little-endian bytes, and keeps the form in which it was created.
 ///
-/// The reason is the birth of the value. On Spin's SQLite store, a compare-and-swap from *no value* is a blind write: a
-/// writer that was held up between its look and its swap would set a much newer generation back to 1. The one
-/// operation that creates a value atomically on every backend is `increment`, by 0. It leaves a value that exists as
-/// it is, so it may arrive as late as it likes, and as often: a client below the component that asks for it again after a
-/// lost answer (as in spin issue 3563) adds nothing twice. SQLite's host writes it as eight bytes (and panics if it finds a
-/// value of any other length, so the length has to stay), Redis and DynamoDB as decimal text. From then on, each swap
-/// starts from a value that is present, where every backend is exact.
+/// The value is created by an `increment` by 0, the only operation that creates a value atomically on every backend. (On
+/// Spin's SQLite store, a compare-and-swap from *no value* is a blind write: a writer that is delayed between its read and
+/// its swap would set a much newer generation back to 1.) It does not change a value that exists, so it may arrive late
+/// or more than once, for example if a client below the component repeats it after a lost answer (spin issue 3563).
+/// Spin's SQLite host creates eight bytes, and panics if it finds another length; Redis and DynamoDB create decimal
+/// text. After that, each swap starts from an existing value, where every backend is exact.
 ///
-/// A number below 0 is what is left of an event that was [forgotten](Event::forget): its generation, which
-/// a new event of that name goes on from, so that no generation is ever used twice.
+/// A number below 0 remains of an event that was [forgotten](Event::forget). It holds the generation from which a new event
+/// of that name continues, so that no generation is used twice.
 ///
 /// | from generation | `set` | `clear` | `forget` |
 /// | --- | --- | --- | --- |
@@ -63,20 +60,20 @@ const BACKOFF: Duration = Duration::from_millis(2);
 ///
 /// # A store that goes back
 ///
-/// A store that is wiped or restored, or that fails over and loses writes, shows an older generation than before. What the
-/// newest read says is what is true, whatever was read before it: a wait goes on from there, and ends with the next set.
+/// A store that is wiped or restored, or that loses writes in a failover, shows an older generation than before. The newest
+/// read is always believed: a wait continues from there, and ends with the next set.
 ///
-/// Generations are used again then. The tags of changes tell them apart, and entity tags have both numbers: none of before
-/// matches another state, unless two changes of the same generation draw the same tag, once in two million.
+/// Generations are then used again, and the tags of changes distinguish them. An entity tag has both numbers. An old one
+/// matches a new state only if two changes of the same generation draw the same tag, which happens once in two million.
 ///
-/// A store that goes back and then forward, such as one that is wiped and then restored, looks as if the changes between
-/// had been made anew. A wait that saw it in between ends, and nobody can tell that there was no set.
+/// A store that goes back and then forward, such as one that is wiped and then restored, looks as if the changes were
+/// made again. A wait that read it in between ends, although there was no set.
 ///
-/// # The steps
+/// # Why forgetting is safe
 ///
-/// With forgetting there are two ways from a clear g. They stay apart: -(g + 2) can be reached from g without a set,
-/// and every other number beyond g cannot. So a writer that reads more than g still knows whether its set happened, and
-/// so does a waiter. Tags do not order changes, and nobody has to know whose tag it is: only one swap from g succeeds.
+/// There are two transitions from a clear g: a set, and a forget to -(g + 2). Of all numbers beyond g, -(g + 2) is the
+/// only one that is reached without a set. So a writer or a waiter that reads more than g still knows whether there was
+/// a set. Tags do not order changes, and it does not matter whose tag is stored: only one swap from g succeeds.
 #[derive(Clone, Copy, Debug)]
 pub struct Exact<S, T = fn() -> u64> {
     store: S,
@@ -84,7 +81,7 @@ pub struct Exact<S, T = fn() -> u64> {
 }
 
 impl<S: Atomics, T: Fn() -> u64 + Send + Sync> Exact<S, T> {
-    /// Events in `store`, with tags made of the 64 random bits that `random` returns.
+    /// Events in `store`, with tags made from the 64 random bits that `random` returns.
     ///
     /// ```
     /// use loopless::store::Memory;
@@ -116,7 +113,7 @@ impl<S: Atomics, T: Fn() -> u64 + Send + Sync> Strategy for Exact<S, T> {
     }
 
     fn became(start: State, later: State) -> Became {
-        // Another change of the same generation comes after one that was lost, and after a set.
+        // Another tag in the same generation: the store lost the earlier change, and there was a set since.
         let is_another = later.generation == start.generation && later.tag != start.tag;
         if later.generation < start.generation {
             Became::Older
@@ -139,7 +136,7 @@ impl<S: Atomics, T: Fn() -> u64 + Send + Sync> Strategy for Exact<S, T> {
         }
         let newest = now.generation.changes();
         let first = (known.generation.changes() + 1).max((newest + 1).saturating_sub(most));
-        // Only of the newest is it known which change it was.
+        // Only the newest one's tag is known.
         let state = |changes| match changes == newest {
             true => Some(now),
             false => Generation::new(changes).map(live),
@@ -173,10 +170,10 @@ impl<S: Atomics, T: Fn() -> u64 + Send + Sync> Strategy for Exact<S, T> {
     }
 }
 
-/// Moves the event to the state that `step` makes of the current one, and returns a later state in which that has
-/// happened, or what `step` refuses with.
+/// Moves the event from its current state to the one that `step` returns, and returns a state from after that, or the
+/// error of `step`.
 ///
-/// `has_happened` tells, of the state before and a newer one, whether the step was taken between them, by whomever.
+/// `has_happened` returns whether the step was taken, by anyone, between a state and a newer one.
 async fn advance<S: Atomics, T: Fn() -> u64 + Send + Sync, C: Clock, R>(
     event: &Event<'_, Exact<S, T>, C>,
     step: impl Fn(State) -> Result<State, R>,
@@ -192,7 +189,7 @@ async fn advance<S: Atomics, T: Fn() -> u64 + Send + Sync, C: Clock, R>(
             Ok(to) => to,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        // Whatever these two answer, only the read after them counts.
+        // The results of these two are not reliable. Only the read after them is.
         let asked = match &value {
             None => store.increment(event.key(), 0).await.map(drop),
             Some(old) => {
@@ -236,15 +233,15 @@ pub(crate) fn was_set(clear: State, later: State) -> bool {
     later.generation > clear.generation && !is_only_forgotten
 }
 
-/// The bits of a tag.
+/// The number of bits of a tag.
 const TAG_BITS: u32 = 21;
 
-/// The state that a stored number stands for.
+/// Reads the state from a stored number.
 pub(crate) fn state(number: i64) -> Option<State> {
     let (number, is_forgotten) = (number.unsigned_abs(), number < 0);
     let generation = Generation::new(number % (1 << GENERATION_BITS))?;
     let tag = u32::try_from(number >> GENERATION_BITS).ok()?;
-    // Only what was set can be forgotten, and only what was changed has a tag. Before there were tags, it had none.
+    // Only a changed event has a tag, and a forgotten one is in an even generation. Values of old versions have no tags.
     let is_state = match generation.changes() {
         0 => tag == 0,
         _ => tag >> TAG_BITS == 0 && !(is_forgotten && generation.is_set()),
@@ -256,7 +253,7 @@ pub(crate) fn state(number: i64) -> Option<State> {
     })
 }
 
-/// The number that stands for it in the store.
+/// The number that is stored for a state.
 fn number(state: State) -> i64 {
     let tag = match state.tag {
         Some(Tag::Narrow(bits)) => i64::from(bits) << GENERATION_BITS,
@@ -270,7 +267,7 @@ fn number(state: State) -> i64 {
     }
 }
 
-/// The state with a tag of these bits. Tag 0 is none.
+/// The state with a tag from these bits. Tag 0 means none.
 fn tagged(state: State, random: u64) -> State {
     let bits = random % ((1 << TAG_BITS) - 1) + 1;
     State {
@@ -279,7 +276,7 @@ fn tagged(state: State, random: u64) -> State {
     }
 }
 
-/// The state of an event that is not forgotten, after some change.
+/// A state that is not forgotten, without a tag.
 fn live(generation: Generation) -> State {
     State {
         generation,
@@ -287,12 +284,12 @@ fn live(generation: Generation) -> State {
     }
 }
 
-/// The state after a transition, but for its tag.
+/// The state after a set or a clear, without its tag.
 pub(crate) fn changed(state: State) -> State {
     live(state.generation.next())
 }
 
-/// The state after it was forgotten, but for its tag.
+/// The state after a forget, without its tag.
 fn forgotten(state: State) -> State {
     let next = state.generation.next().next();
     State {
@@ -346,14 +343,14 @@ mod tests {
         assert_eq!(Exact::<Host>::became(clear, another), Became::Set);
         assert_eq!(Exact::<Host>::since(clear, another, 9), None);
         assert_eq!(Exact::<Host>::since(clear, clear, 9), Some(vec![]));
-        // What was told late had no tag.
+        // A change that a stream reported late has no tag.
         assert_eq!(
             Exact::<Host>::since(live(clear.generation), clear, 9),
             Some(vec![])
         );
         let later = tagged(state(6).unwrap(), 3);
-        let told = vec![live(changed(clear).generation), later];
-        assert_eq!(Exact::<Host>::since(clear, later, 9), Some(told));
+        let changes = vec![live(changed(clear).generation), later];
+        assert_eq!(Exact::<Host>::since(clear, later, 9), Some(changes));
         assert_eq!(Exact::<Host>::became(later, clear), Became::Older);
         assert_eq!(Exact::<Host>::since(later, clear, 9), None);
     }

@@ -1,4 +1,4 @@
-//! [`Plain`]: on registers, for hosts without compare-and-swap.
+//! [`Plain`]: events on registers, for hosts without compare-and-swap.
 
 use crate::clock::Clock;
 use crate::event::{Changed, Error, Event, Seen};
@@ -7,47 +7,47 @@ use crate::state::{Generation, State, Tag};
 use crate::store::Store;
 use crate::strategy::{Became, Condition, Foreign, Strategy, exact};
 
-/// Transitions by plain writes of tagged generations.
+/// Changes events by plain writes of tagged generations.
 ///
-/// # The protocol
+/// # Protocol
 ///
-/// One value an event, under `event/<name>`: its generation and a tag of 64 random bits that no other change ever has,
-/// such as `7.3f9c2b8a11d04e55`. No value is generation 0, without a tag.
+/// Each event is one value, under `event/<name>`: its generation and a tag of 64 random bits that no other change has, such
+/// as `7.3f9c2b8a11d04e55`. No value means generation 0 without a tag.
 ///
-/// - `set` reads. If the event is set, it is done. Otherwise it writes the next generation with a new tag, and is done.
-///   `clear` is its mirror. There is nothing to try again, and nothing to read afterwards.
-/// - `wait` reads, and returns if the event is set. Otherwise it returns when it reads another tag.
+/// - `set` reads the value. If the event is not set, it writes the next generation with a new tag. `clear` is its mirror.
+///   Nothing is retried, and nothing is read afterwards.
+/// - `wait` reads the value, and returns if the event is set. Otherwise it returns when it reads another tag.
 /// - `forget` deletes the value.
 ///
-/// # What it promises
+/// # Promises
 ///
-/// - *Setting, clearing, forgetting and looking are linearizable* if the store's `get`, `set` and `delete` are. A change
-///   takes effect at its write; one that found nothing to do, at its read.
-/// - *No wait misses a set or a pulse that completes while it waits*: its tag was never there before, and whoever
-///   overwrites it does so with another new one. (A set that is forgotten again between two looks of a wait ends it with
-///   [`Forgotten`](crate::event::Waited::Forgotten), or, if there was no value when the wait began, is not seen.)
-/// - *A wait does not end without a reason*: either a set took effect while it waited, or a clear that was already under way
-///   when it began. Two clears that race write two tags for one set, and the wait may begin between them. (A clear
-///   that begins later has read a set that was there during the wait.)
+/// - *Setting, clearing, forgetting and reading are linearizable* if the store's `get`, `set` and `delete` are. A change
+///   takes effect at its write, or, if the event was in the requested state already, at its read.
+/// - *No wait misses a set or a pulse that completes while it waits*: the change has a new tag, and every later change
+///   has another new one. (If a set is forgotten between two reads of a wait, the wait ends with
+///   [`Forgotten`](crate::event::Waited::Forgotten). If there was no value when the wait began, it does not see that set.)
+/// - *A wait returns [`Set`](crate::event::Waited::Set) only if* a set took effect during the wait, or a clear that was already
+///   under way when the wait began. Two concurrent clears write two tags for one set, and the wait may begin between them. (A
+///   clear that begins after the wait has read a set that was there during the wait.)
 ///
-/// # What it cannot promise
+/// # Limits
 ///
-/// Two writers that race may write the same generation, and a late one a lower one. So generations order nothing here,
-/// and whether a change [changed](Changed::Yes) something is a guess: the state that was read may have been
-/// overwritten meanwhile. A change from one state only, and a lease, cannot be had from registers at all (Herlihy,
-/// *Wait-free synchronization*, 1991: registers have the consensus number 1). They are rejected.
+/// Concurrent writers may write the same generation, and a delayed one may write a lower one. So generations do not order
+/// changes, and whether a change [changed](Changed::Yes) something is a guess, because the state that it read may have been
+/// overwritten meanwhile. Conditional changes and leases are impossible on registers (Herlihy, *Wait-free synchronization*,
+/// 1991: registers have the consensus number 1), so they are rejected.
 ///
-/// On a replicated store, such as that of Akamai Functions, all of this holds as far as the replica that is read has caught
-/// up. A read from an older replica looks like a change.
+/// On a replicated store, such as that of Akamai Functions, all this holds as far as the replica that is read has caught up.
+/// A read from an older replica looks like a change.
 ///
 /// # Hosts without compare-and-swap
 ///
-/// *Akamai Functions* have `wasi:keyvalue/store` and `wasi:keyvalue/batch`, but "the `wasi:keyvalue/atomic` interface is not
+/// *Akamai Functions* has `wasi:keyvalue/store` and `wasi:keyvalue/batch`, but "the `wasi:keyvalue/atomic` interface is not
 /// supported due to requiring a different consistency guarantee than can be provided by our global store" ([Akamai], since
 /// October 2025). The store has a replica near each compute region. Its operations "exhibit read-your-writes behavior within a
-/// request"; what other requests read, and when, is not promised.
+/// request". What other requests read, and when, is not promised.
 ///
-/// *Fermyon Cloud* has `wasi:keyvalue/store` only ([its FAQ]). It has one region. Its store's consistency is not documented.
+/// *Fermyon Cloud* has only `wasi:keyvalue/store` ([its FAQ]), and one region. The consistency of its store is not documented.
 ///
 /// [Akamai]: https://developer.fermyon.com/wasm-functions/using-key-value-store
 /// [its FAQ]: https://developer.fermyon.com/cloud/faq
@@ -58,8 +58,7 @@ pub struct Plain<S, T> {
 }
 
 impl<S: Store, T: Fn() -> u64 + Send + Sync> Plain<S, T> {
-    /// Events in `store`, with changes told apart by what `tags` returns: 64 bits that it has never returned before,
-    /// in this instance or any other.
+    /// Events in `store`, with tags from `tags`, which returns 64 bits that it has never returned before in any instance.
     ///
     /// ```
     /// use loopless::store::Memory;
@@ -91,7 +90,7 @@ impl<S: Store, T: Fn() -> u64 + Send + Sync> Strategy for Plain<S, T> {
     }
 
     fn became(_: State, later: State) -> Became {
-        // Tags have no order: a store that goes back looks like a change, and a wiped one like events that are forgotten.
+        // Tags have no order. So a store that goes back looks like a change, and a wiped one like a forget.
         if later.exists() {
             Became::Set
         } else {
@@ -103,7 +102,7 @@ impl<S: Store, T: Fn() -> u64 + Send + Sync> Strategy for Plain<S, T> {
         if known.is_version_of(now) {
             return Some(Vec::new());
         }
-        // It was the other one in between, whatever that one's number was.
+        // The event was in the other state in between, whatever its generation was.
         let is_pulse = known.is_set() == now.is_set() && now.exists();
         let between = Generation::new(now.generation.changes().saturating_sub(1));
         let between = between.filter(|_| is_pulse).map(|generation| State {

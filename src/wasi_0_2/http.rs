@@ -1,4 +1,4 @@
-//! Requests and responses of a WASI 0.2 host.
+//! Requests and responses on hosts of WASI 0.2.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use super::{SpinClock, until};
 use crate::clock::{Clock, before};
 use crate::problem::Problem;
 
-/// How often a stream that has nothing to say asks whether anybody still listens.
+/// How often an idle stream checks whether the client is still connected.
 const PROBE: Duration = Duration::from_secs(1);
 
-/// How much of a body is read at once, in bytes.
+/// How many bytes of a body are read at once.
 const READ: u64 = 16 * 1024;
 
 struct Component;
@@ -38,7 +38,7 @@ impl Guest for Component {
                 None => unreadable(),
             };
             if is_head {
-                // A host holds a body to the length that its head tells, and this one has none.
+                // A host checks the length of the body against this header, and there is no body.
                 answer.headers_mut().remove(header::CONTENT_LENGTH);
             }
             send(answer, response).await;
@@ -49,12 +49,12 @@ impl Guest for Component {
 fn unreadable() -> Response {
     Problem::new(
         StatusCode::BAD_REQUEST,
-        "The request's method, path or headers are not those of HTTP.",
+        "The request's method, path or headers are not valid HTTP.",
     )
     .into_response()
 }
 
-/// The request, as the router wants it. `None` if the host lets through what `http` does not.
+/// Converts a request for the router. `None` if the crate `http` rejects what the host accepted.
 fn incoming(request: IncomingRequest) -> Option<Request<Body>> {
     let method = match request.method() {
         WasiMethod::Get => Method::GET,
@@ -76,7 +76,7 @@ fn incoming(request: IncomingRequest) -> Option<Request<Body>> {
     let path = request.path_with_query().unwrap_or_else(|| "/".into());
     let mut uri = Uri::builder().path_and_query(path);
     if let Some(authority) = request.authority() {
-        // Hosts hand on the Host header in this form only. The scheme says nothing: TLS may end before them.
+        // Hosts pass on the Host header only in this form. The scheme is unknown, because TLS may end before the host.
         uri = uri.scheme("http").authority(authority);
     }
     let uri = uri.build().ok()?;
@@ -101,7 +101,7 @@ fn incoming(request: IncomingRequest) -> Option<Request<Body>> {
     Some(request)
 }
 
-/// The body of a request. The stream is the body's child: it goes first.
+/// The body of a request. Its stream is its child resource, and must be dropped first.
 struct Contents {
     contents: InputStream,
     _body: IncomingBody,
@@ -119,7 +119,7 @@ impl Contents {
     }
 }
 
-/// Gives a response to the host, and its body for as long as the client takes it.
+/// Sends a response to the host, and its body as long as the client reads it.
 async fn send(response: Response, out: ResponseOutparam) {
     let (head, body) = response.into_parts();
     let headers: Vec<_> = head
@@ -134,7 +134,7 @@ async fn send(response: Response, out: ResponseOutparam) {
             return ResponseOutparam::set(out, Err(error));
         }
     };
-    // The host takes any status that `http` has.
+    // Hosts accept every status that `http` accepts.
     _ = response.set_status_code(head.status.as_u16());
     let contents = response.body();
     ResponseOutparam::set(out, Ok(response));
@@ -143,17 +143,17 @@ async fn send(response: Response, out: ResponseOutparam) {
     let is_whole = write(body, &writer).await;
     drop(writer);
     if is_whole {
-        // An error says that the client is gone.
+        // An error means that the client has disconnected.
         _ = OutgoingBody::finish(contents, None);
     }
 }
 
-/// Writes a body. Returns whether it was written to its end.
+/// Writes a body. Returns whether it was written completely.
 async fn write(mut body: Body, writer: &OutputStream) -> bool {
     loop {
         let probe_at = SpinClock.now().saturating_add(PROBE);
         let frame = match before(&SpinClock, probe_at, body.frame()).await {
-            // A stream that waits for an event would go on reading the store after its client has gone.
+            // Without this check, a stream that waits for an event would read the store after its client has disconnected.
             None if writer.check_write().is_err() => return false,
             None => continue,
             Some(None) => return true,

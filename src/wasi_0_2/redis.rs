@@ -1,10 +1,8 @@
 //! The host's client of Redis, `fermyon:spin/redis`.
 
-use std::future::{self, Future};
-
 use crate::redis::{Client, Failure, Reply, conversions};
 
-/// Redis in Spin's versions 2 and 3.
+/// The Redis interface of Spin 2 and 3.
 mod bindings {
     wit_bindgen::generate!({
         world: "spin-two-redis",
@@ -24,19 +22,19 @@ pub struct SpinRedis;
 impl Client for SpinRedis {
     type Connection = spin::Connection;
 
-    fn open(&self, url: String) -> impl Future<Output = Result<spin::Connection, Failure>> + Send {
-        future::ready(spin::Connection::open(&url).map_err(from_spin))
+    async fn open(&self, url: String) -> Result<spin::Connection, Failure> {
+        spin::Connection::open(&url).map_err(from_spin)
     }
 
-    fn execute(
+    async fn execute(
         &self,
         connection: &spin::Connection,
         command: &'static str,
         arguments: Vec<Vec<u8>>,
-    ) -> impl Future<Output = Result<Vec<Reply>, Failure>> + Send {
+    ) -> Result<Vec<Reply>, Failure> {
         let arguments = arguments.into_iter().map(spin::RedisParameter::Binary);
         let arguments: Vec<_> = arguments.collect();
-        let replies = connection.execute(command, &arguments).map_err(from_spin);
-        future::ready(replies.map(|replies| replies.into_iter().map(reply).collect()))
+        let replies = connection.execute(command, &arguments);
+        Ok(replies.map_err(from_spin)?.into_iter().map(reply).collect())
     }
 }

@@ -1,12 +1,11 @@
 //! The host's SQLite database, `fermyon:spin/sqlite`.
 
-use std::future::{self, Future};
 use std::sync::OnceLock;
 
 use crate::sqlite::{Database, Failure, Rows, Value, conversions};
 use crate::store::LABEL;
 
-/// SQLite in Spin's versions 2 and 3.
+/// The SQLite interface of Spin 2 and 3.
 mod bindings {
     wit_bindgen::generate!({
         world: "spin-two-sqlite",
@@ -19,7 +18,7 @@ use bindings::fermyon::spin::sqlite as spin;
 
 conversions!();
 
-/// The host's database, opened when it is first used.
+/// The host's database, opened on first use.
 #[derive(Debug, Default)]
 pub struct SpinDatabase(OnceLock<spin::Connection>);
 
@@ -32,23 +31,19 @@ impl SpinDatabase {
         }
         self.0.get().ok_or(Failure::NotOpened)
     }
+}
 
-    fn ask(&self, statement: &str, parameters: Vec<Value>) -> Result<Rows, Failure> {
+impl Database for SpinDatabase {
+    async fn execute(
+        &self,
+        statement: &'static str,
+        parameters: Vec<Value>,
+    ) -> Result<Rows, Failure> {
         let parameters: Vec<_> = parameters.into_iter().map(to_spin).collect();
         let answer = self.opened()?.execute(statement, &parameters);
         let rows = answer.map_err(from_spin)?.rows.into_iter();
         Ok(rows
             .map(|row| row.values.into_iter().map(value).collect())
             .collect())
-    }
-}
-
-impl Database for SpinDatabase {
-    fn execute(
-        &self,
-        statement: &'static str,
-        parameters: Vec<Value>,
-    ) -> impl Future<Output = Result<Rows, Failure>> + Send {
-        future::ready(self.ask(statement, parameters))
     }
 }

@@ -1,4 +1,4 @@
-//! Responses on their way to a WASI 0.3 host.
+//! Responses on hosts of WASI 0.3.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use spin_sdk::wasip3::wit_bindgen::StreamResult;
 use super::SpinClock;
 use crate::clock::{Clock, before};
 
-/// How often a stream that has nothing to say asks whether anybody still listens.
+/// How often an idle stream checks whether the client is still connected.
 const PROBE: Duration = Duration::from_secs(1);
 
-/// Gives a response to the host. The body follows, for as long as the client takes it.
+/// Sends a response to the host, and its body as long as the client reads it.
 ///
 /// # Errors
 ///
@@ -31,7 +31,7 @@ pub fn send(response: Response) -> Result<types::Response, ErrorCode> {
         .map_err(|error| ErrorCode::InternalError(Some(error.to_string())))?;
     let (writer, contents, trailers) = BodyWriter::new();
     let (response, _) = types::Response::new(headers, Some(contents), trailers);
-    // The host takes any status that `http` has.
+    // Hosts accept every status that `http` accepts.
     _ = response.set_status_code(head.status.as_u16());
     spawn(write(body, writer));
     Ok(response)
@@ -39,8 +39,8 @@ pub fn send(response: Response) -> Result<types::Response, ErrorCode> {
 
 /// Writes a body of unknown length.
 ///
-/// spin-sdk's own conversion does the same, but it learns that the client is gone only when it next has something to
-/// write. A stream that waits for an event would go on reading the store until then. A write of nothing says it too.
+/// spin-sdk's own conversion notices that the client has disconnected only at its next write. Until then, a stream that waits
+/// for an event would read the store. An empty write also shows whether the client is still connected.
 async fn write(mut body: Body, mut writer: BodyWriter) {
     loop {
         let probe_at = SpinClock.now().saturating_add(PROBE);

@@ -1,4 +1,4 @@
-//! The host's client of Redis, `spin:redis`. Its calls are asynchronous: the instance's other requests go on.
+//! The host's client of Redis, `spin:redis`. Its calls are asynchronous, so other requests of the instance continue.
 
 use spin_sdk::redis as spin;
 

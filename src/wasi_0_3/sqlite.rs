@@ -1,4 +1,4 @@
-//! The host's SQLite database, `spin:sqlite`. Its calls are asynchronous: the instance's other requests go on.
+//! The host's SQLite database, `spin:sqlite`. Its calls are asynchronous, so other requests of the instance continue.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -10,11 +10,11 @@ use crate::store::LABEL;
 
 conversions!();
 
-/// The host's database, opened when it is first used and kept as long as the instance lives.
+/// The host's database, opened on first use and kept as long as the instance lives.
 #[derive(Default)]
 pub struct SpinDatabase(OnceLock<spin::Connection>);
 
-/// [`spin::Connection`] has no `Debug` of its own.
+/// [`spin::Connection`] does not implement `Debug`.
 impl fmt::Debug for SpinDatabase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SpinDatabase")
@@ -24,7 +24,7 @@ impl fmt::Debug for SpinDatabase {
 impl SpinDatabase {
     async fn opened(&self) -> Result<&spin::Connection, Failure> {
         if self.0.get().is_none() {
-            // Two first requests may both come here. One handle stays, the other is closed.
+            // Two concurrent first requests may both open it. One handle is kept, the other is closed.
             let opened = spin::Connection::open(LABEL).await.map_err(from_spin)?;
             _ = self.0.set(opened);
         }
@@ -40,7 +40,7 @@ impl Database for SpinDatabase {
     ) -> Result<Rows, Failure> {
         let parameters: Vec<_> = parameters.into_iter().map(to_spin).collect();
         let answer = self.opened().await?.execute(statement, parameters).await;
-        // `collect` also reads the future that has the error, which is the only place where there is one.
+        // `collect` also awaits the future that holds an error. There is no other way to learn of one.
         let rows = answer
             .map_err(from_spin)?
             .collect()

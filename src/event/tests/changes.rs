@@ -113,7 +113,7 @@ async fn a_birth_that_arrives_late_undoes_nothing() {
         let host = Host::new(quirks);
         let events = host.instance();
         let event = events.named(&e());
-        // Somebody saw no value, and is held up here.
+        // A writer has read no value, and is delayed until after these changes.
         event.set().await.unwrap();
         event.clear().await.unwrap();
         event.set().await.unwrap();
@@ -136,27 +136,16 @@ async fn a_change_says_whether_it_changed_anything() {
 async fn a_change_from_one_generation_is_refused_in_another() {
     let events = Host::new(Quirks::SpinSqlite).instance();
     let event = events.named(&e());
-    let from = |changes| move |state: State| state.generation.changes() == changes;
-    assert_eq!(
-        event.change_if(true, &from(2)).await,
-        Ok(Changed::Refused(state(0)))
-    );
-    assert_eq!(
-        event.change_if(true, &from(0)).await,
-        Ok(Changed::Yes(state(1)))
-    );
-    assert_eq!(
-        event.change_if(true, &from(0)).await,
-        Ok(Changed::Refused(state(1)))
-    );
-    assert_eq!(
-        event.change_if(true, &from(1)).await,
-        Ok(Changed::No(state(1)))
-    );
-    assert_eq!(
-        event.change_if(false, &from(1)).await,
-        Ok(Changed::Yes(state(2)))
-    );
+    for (set, from, expected) in [
+        (true, 2, Changed::Refused(state(0))),
+        (true, 0, Changed::Yes(state(1))),
+        (true, 0, Changed::Refused(state(1))),
+        (true, 1, Changed::No(state(1))),
+        (false, 1, Changed::Yes(state(2))),
+    ] {
+        let is_allowed = |state: State| state.generation.changes() == from;
+        assert_eq!(event.change_if(set, &is_allowed).await, Ok(expected));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -306,7 +295,7 @@ async fn a_value_that_no_event_wrote_is_reported_and_left_alone() {
     }
 }
 
-/// A store whose swaps never come through.
+/// A store whose swaps are never applied.
 #[derive(Debug, Default)]
 struct Stuck(Mutex<u32>);
 

@@ -1,4 +1,4 @@
-//! What remains of the contract without compare-and-swap.
+//! The contract without compare-and-swap.
 
 use super::*;
 
@@ -66,7 +66,7 @@ async fn without_compare_and_swap_a_wait_does_not_take_a_reading_of_before_for_a
         let looking = tokio::spawn(async move {
             let event = looks.named(&e());
             for _ in 0..4 {
-                // Readings that may be on their way for long.
+                // Reads that may take long.
                 _ = tokio::join!(event.state(), event.state());
             }
         });

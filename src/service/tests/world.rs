@@ -1,6 +1,5 @@
-//! Processes on one store, each with a stall and a date of its own.
+//! Several processes on one store, each with its own stall and date.
 
-use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +11,7 @@ use crate::clock::Clock;
 use crate::store::host::Host;
 use crate::store::{self, Store};
 
-/// A process's way to the store, in which one step takes very long.
+/// A process's path to the store, in which one step takes very long.
 #[derive(Debug)]
 pub(super) struct Path {
     host: Host,
@@ -21,7 +20,7 @@ pub(super) struct Path {
 }
 
 impl Path {
-    /// Whether the stall is before the step or after it depends on the number.
+    /// Even numbers stall before a step, odd ones after it.
     async fn stall(&self, is_before: bool, step: u64) {
         if let Some((at, duration)) = self.stall
             && at / 2 == step
@@ -68,7 +67,7 @@ impl Atomics for Path {
     }
 }
 
-/// Tokio's clock, with a date that is off.
+/// Tokio's clock, with a wrong date.
 #[derive(Debug)]
 pub(super) struct Dated {
     began: Instant,
@@ -91,7 +90,7 @@ impl Calendar for Dated {
     }
 }
 
-/// What all processes of a test share.
+/// The store and the printed lines that all processes of a test share.
 pub(super) struct World {
     pub(super) host: Host,
     pub(super) began: Instant,

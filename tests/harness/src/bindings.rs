@@ -1,11 +1,11 @@
-//! The interfaces that Spin has and WASI has not, generated from the component's own `wit/`.
+//! Spin's own interfaces and `wasi:keyvalue`, generated from the component's `wit/`.
 
 wasmtime::component::bindgen!({
     path: "../../wit",
     inline: "
         package loopless:host;
 
-        world host {
+        world interfaces {
             import spin:key-value/key-value@3.0.0;
             import spin:variables/variables@3.0.0;
             import spin:redis/redis@3.0.0;
@@ -19,16 +19,16 @@ wasmtime::component::bindgen!({
             import wasi:keyvalue/atomics@0.2.0-draft2;
         }
     ",
-    world: "loopless:host/host",
+    world: "loopless:host/interfaces",
     imports: { default: async | trappable },
     with: {
-        "spin:key-value/key-value.store": crate::keyvalue::Handle,
-        "fermyon:spin/key-value.store": crate::keyvalue::Handle,
-        "spin:redis/redis.connection": crate::redis::host::Handle,
-        "fermyon:spin/redis.connection": crate::redis::host::Handle,
-        "spin:sqlite/sqlite.connection": crate::sqlite::host::Handle,
-        "fermyon:spin/sqlite.connection": crate::sqlite::host::Handle,
-        "wasi:keyvalue/store.bucket": crate::keyvalue::Handle,
-        "wasi:keyvalue/atomics.cas": crate::keyvalue::Cas,
+        "spin:key-value/key-value.store": crate::keyvalue::StoreHandle,
+        "fermyon:spin/key-value.store": crate::keyvalue::StoreHandle,
+        "spin:redis/redis.connection": crate::redis::host::ConnectionHandle,
+        "fermyon:spin/redis.connection": crate::redis::host::ConnectionHandle,
+        "spin:sqlite/sqlite.connection": crate::sqlite::host::DatabaseHandle,
+        "fermyon:spin/sqlite.connection": crate::sqlite::host::DatabaseHandle,
+        "wasi:keyvalue/store.bucket": crate::keyvalue::StoreHandle,
+        "wasi:keyvalue/atomics.cas": crate::keyvalue::CasHandle,
     },
 });

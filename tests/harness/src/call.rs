@@ -1,4 +1,4 @@
-//! A request's call of the component: who waits for its answer, and that nobody does any more.
+//! [`Call`]: a request on its way through an instance, which is abandoned if its client gives up.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -8,37 +8,38 @@ use tokio_util::sync::CancellationToken;
 
 use crate::guest::Life;
 
-/// A call, from when the host takes the request until the guest has answered and the answer is sent.
+/// A call of the component, from the request's head to the end of the response.
 #[derive(Debug)]
 pub struct Call {
     /// The request's number.
     pub number: u64,
     abandoned: CancellationToken,
-    /// The instance that took it.
+    /// The instance that took the call.
     taker: OnceLock<Taker>,
+    /// Whether the instance knows that the call is abandoned.
     is_counted: AtomicBool,
-    /// Its place among those that may be under way at the same time.
+    /// The call's share of [`Limits::concurrent_requests`](crate::Limits::concurrent_requests).
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-/// The instance that took a call. It may be gone.
+/// The instance that took a call. It may have ended.
 #[derive(Debug)]
 pub struct Taker {
     life: Weak<Life>,
-    /// Its number.
+    /// The instance's number.
     pub instance: u64,
     killed: Arc<AtomicBool>,
 }
 
 impl Taker {
-    /// Whether somebody has ended it.
+    /// Whether the instance was [killed](Life::is_killed).
     pub fn was_killed(&self) -> bool {
         self.killed.load(Ordering::Relaxed)
     }
 }
 
 impl Call {
-    /// A call for the request of this number, with its place among those that are under way.
+    /// A call for the request of this number.
     pub fn new(number: u64, permit: Option<OwnedSemaphorePermit>) -> Arc<Self> {
         Arc::new(Self {
             number,
@@ -49,7 +50,7 @@ impl Call {
         })
     }
 
-    /// An instance takes it.
+    /// An instance takes the call.
     pub fn begin(&self, life: &Arc<Life>) {
         life.takes();
         _ = self.taker.set(Taker {
@@ -62,17 +63,17 @@ impl Call {
         }
     }
 
-    /// The instance that took it.
+    /// The instance that took the call.
     pub fn taker(&self) -> Option<&Taker> {
         self.taker.get()
     }
 
-    /// The same, if it lives.
+    /// The instance that took the call, if it has not ended.
     pub fn life(&self) -> Option<Arc<Life>> {
         self.taker()?.life.upgrade()
     }
 
-    /// What a host's functions know of the call that they are called in.
+    /// What host functions know of the call.
     pub fn asker(&self) -> Asker {
         Asker {
             request: self.number,
@@ -80,14 +81,13 @@ impl Call {
         }
     }
 
-    /// Nobody waits for the answer any more.
     fn abandon(&self) {
         self.abandoned.cancel();
-        // If no instance has it yet, the one that takes it will see.
+        // If no instance has taken the call yet, `begin` does this.
         self.count();
     }
 
-    /// Tells the instance that this call is abandoned, once.
+    /// Tells the instance, once, that this call is abandoned.
     fn count(&self) {
         if let Some(life) = self.life()
             && !self.is_counted.swap(true, Ordering::Relaxed)
@@ -97,32 +97,32 @@ impl Call {
     }
 }
 
-/// Who makes a call of the host's.
+/// The request for which a guest calls a host function.
 #[derive(Clone, Debug)]
 pub struct Asker {
-    /// The number of the request that the guest works for.
+    /// The request's number.
     pub request: u64,
     abandoned: CancellationToken,
 }
 
 impl Asker {
-    /// Whether nobody waits for what it works for.
+    /// Whether nobody waits for the response.
     pub fn is_abandoned(&self) -> bool {
         self.abandoned.is_cancelled()
     }
 }
 
-/// Somebody who waits for the answer of a call. Dropped before that, it abandons the call.
+/// A client that waits for a call's answer. If it is dropped before [`ends`](Self::ends), the call is abandoned.
 #[derive(Debug)]
 pub struct Waiting(Option<Arc<Call>>);
 
 impl Waiting {
-    /// Waits for this call's answer.
+    /// A client that waits for the answer of `call`.
     pub fn new(call: Arc<Call>) -> Self {
         Self(Some(call))
     }
 
-    /// It has the answer.
+    /// The call is answered.
     pub fn ends(mut self) {
         if let Some(life) = self.0.take().and_then(|call| call.life()) {
             life.answers();
@@ -142,12 +142,12 @@ impl Drop for Waiting {
 #[derive(Debug)]
 pub struct Sending {
     life: Option<Arc<Life>>,
-    /// It is under way as long as its response.
+    /// Keeps the call under way until the response is sent.
     _call: Arc<Call>,
 }
 
 impl Sending {
-    /// The response to this call.
+    /// The response of `call`.
     pub fn new(call: Arc<Call>) -> Self {
         let life = call.life();
         if let Some(life) = &life {

@@ -1,4 +1,4 @@
-//! Building a component, and reading what was built.
+//! Builds components, and makes components of core modules.
 
 use std::borrow::Cow;
 use std::io::{BufRead, BufReader};
@@ -7,34 +7,32 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, bail, ensure};
-
 use wasi_preview1_component_adapter_provider as adapter;
 use wit_component::ComponentEncoder;
 
 use crate::memo::Memo;
 
-/// What Rust calls the components of WASI 0.2 and 0.3.
+/// The Rust target of components for WASI 0.2 and 0.3.
 pub const TARGET: &str = "wasm32-wasip2";
 
 /// Builds the library of the cargo package in `directory` as a component, in release mode, and returns its path.
 ///
-/// The first call for a directory asks cargo, which decides whether there is anything to do and shows its progress on
-/// standard error. Later calls in this process return what the first one built. If the target is missing, it is
-/// installed with rustup, and that is said.
+/// The first call for a directory runs cargo, which prints its progress to standard error. Later calls in this process return
+/// the same path. If the Rust target is missing, this prints so and installs it with rustup.
 ///
 /// # Errors
 ///
-/// An error that says which command failed, and what to do if that is known.
+/// If a command fails. The error says which one and, if known, what to do.
 pub fn build(directory: &Path) -> anyhow::Result<PathBuf> {
     static BUILT: Memo<PathBuf, PathBuf> = Memo::new();
 
     BUILT.get_or_make(directory.into(), || run_cargo(directory))
 }
 
-/// Runs a command that builds a component, as `spin build` does, unless this process has run it before. Its output goes
-/// to standard error.
+/// Runs a command that builds a component, like `spin build`, unless this process has run it before. Its output goes to standard
+/// error.
 ///
-/// If the Rust target that it names (`--target`) is missing, it is installed with rustup, and that is said.
+/// If the Rust target that the command names (`--target`) is missing, this prints so and installs it with rustup.
 pub(crate) fn run(command: &str, directory: &Path) -> anyhow::Result<()> {
     static RUN: Memo<(String, PathBuf), ()> = Memo::new();
 
@@ -61,12 +59,11 @@ fn run_command(command: &str, directory: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The component that was built: these bytes, or, if they are a core module, what Spin makes of a module when it loads
-/// it.
+/// The component in these bytes. A core module becomes a component, as when Spin loads it.
 ///
 /// # Errors
 ///
-/// If they are neither, or a module that does not describe the component that it is for.
+/// If they are a core module from which no component can be made.
 pub fn encode(bytes: &[u8]) -> anyhow::Result<Cow<'_, [u8]>> {
     const MODULE: &[u8] = b"\0asm\x01\0\0\0";
 
@@ -82,14 +79,14 @@ pub fn encode(bytes: &[u8]) -> anyhow::Result<Cow<'_, [u8]>> {
             )?
             .encode()
     };
-    let component = encode().context("it is a core module that no component can be made of")?;
+    let component = encode().context("no component can be made from this core module")?;
     Ok(component.into())
 }
 
 fn run_cargo(directory: &Path) -> anyhow::Result<PathBuf> {
     ensure!(
         directory.join("Cargo.toml").is_file(),
-        "there is no Cargo.toml in {}: run this from a checkout, or name a built component",
+        "there is no Cargo.toml in {}: run this in a checkout, or name a built component",
         directory.display()
     );
     install_target(directory, TARGET)?;
@@ -123,7 +120,7 @@ fn run_cargo(directory: &Path) -> anyhow::Result<PathBuf> {
     })
 }
 
-/// The specification of the package in `directory`, as cargo wants it.
+/// The package ID specification of the package in `directory`.
 fn package(directory: &Path) -> anyhow::Result<String> {
     let output = cargo_command(directory)
         .arg("pkgid")
@@ -132,13 +129,13 @@ fn package(directory: &Path) -> anyhow::Result<String> {
         .context("cannot run cargo")?;
     ensure!(
         output.status.success(),
-        "cargo does not know the package in {}; its messages are above",
+        "cargo cannot find the package in {}; its messages are above",
         directory.display()
     );
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// The component that a message of cargo's reports for the package with this manifest.
+/// The component of the package with this manifest, if this message of cargo reports it.
 fn artifact(message: &str, manifest: &Path) -> Option<PathBuf> {
     let message: serde_json::Value = serde_json::from_str(message).ok()?;
     let is_ours = message["reason"] == "compiler-artifact"
@@ -151,7 +148,7 @@ fn artifact(message: &str, manifest: &Path) -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
-/// cargo in this directory. What an outer cargo says of the package that it runs would look to it like a change.
+/// A cargo command in this directory.
 fn cargo_command(directory: &Path) -> Command {
     let cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     let mut cargo = without_package(cargo);
@@ -159,7 +156,8 @@ fn cargo_command(directory: &Path) -> Command {
     cargo
 }
 
-/// A command, without what an outer cargo says of the package that it runs.
+/// The command, without the variables that an outer cargo sets for the package that it runs. An inner cargo would take them for
+/// changes, and build again.
 fn without_package(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         let is_of_package = name.to_str().is_some_and(|name| {
@@ -175,7 +173,7 @@ fn without_package(mut command: Command) -> Command {
     command
 }
 
-/// Makes sure that the toolchain of `directory` can build for `target`.
+/// Installs `target` for the toolchain of `directory`, if it is missing.
 fn install_target(directory: &Path, target: &str) -> anyhow::Result<()> {
     // rustup changes one toolchain at a time.
     static INSTALLING: Mutex<()> = Mutex::new(());
@@ -198,11 +196,11 @@ fn install_target(directory: &Path, target: &str) -> anyhow::Result<()> {
     match installed {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => bail!(
-            "rustup failed ({status}); when the network is back, type: rustup target add {target}"
+            "rustup failed ({status}); check the network, then run: rustup target add {target}"
         ),
         Err(error) => bail!(
             "cannot run rustup ({error}); install the target {target} the way you installed Rust, \
-             or get rustup from https://rustup.rs and type: rustup target add {target}"
+             or install rustup from https://rustup.rs and run: rustup target add {target}"
         ),
     }
 }

@@ -1,4 +1,4 @@
-//! What guests print, line by line.
+//! The [`Console`], which takes what guests print, line by line.
 
 use std::fmt;
 use std::io;
@@ -11,7 +11,7 @@ use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
-/// Where a guest printed a line.
+/// An output to which a guest prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Standard output.
@@ -20,17 +20,17 @@ pub enum Output {
     Stderr,
 }
 
-/// The longest line, in bytes. What is longer becomes several: a guest that never ends its line takes no more memory.
+/// The longest line, in bytes. A longer one is split, so that a guest that never ends a line does not use up memory.
 const LONGEST: usize = 64 << 10;
 
 /// A line that a guest printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// The number of the instance that printed it: 1 is the first that the host made.
+    /// The number of the instance that printed it, from 1 in the order in which the host made them.
     pub instance: u64,
-    /// Where it was printed.
+    /// The output to which it was printed.
     pub output: Output,
-    /// The line, without its end.
+    /// The line, without its line feed.
     pub text: String,
 }
 
@@ -39,12 +39,12 @@ pub struct Line {
 pub struct Console(Arc<dyn Fn(Line) + Send + Sync>);
 
 impl Console {
-    /// Hands each line to `take`, which must not block.
+    /// Passes each line to `take`, which must not block.
     pub fn new(take: impl Fn(Line) + Send + Sync + 'static) -> Self {
         Self(Arc::new(take))
     }
 
-    /// Prints on an instance's behalf.
+    /// Prints a text, which may have several lines, for an instance.
     pub(crate) fn print(&self, instance: u64, output: Output, text: &str) {
         for line in text.split('\n') {
             (self.0)(Line {
@@ -55,7 +55,7 @@ impl Console {
         }
     }
 
-    /// The stream for one output of one instance.
+    /// The stream of an output of an instance.
     pub(crate) fn stream(&self, instance: u64, output: Output) -> Stream {
         Stream {
             console: self.clone(),
@@ -72,7 +72,7 @@ impl fmt::Debug for Console {
     }
 }
 
-/// One output of one instance, cut into lines.
+/// An output of an instance, which is split into lines.
 pub(crate) struct Stream {
     console: Console,
     instance: u64,
@@ -160,7 +160,7 @@ impl OutputStream for Stream {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(64 * 1024)
+        Ok(LONGEST)
     }
 }
 
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_guest_prints_is_cut_into_lines_however_it_was_written() {
+    fn what_a_guest_prints_is_split_into_lines_however_it_was_written() {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let console = Console::new({
             let lines = lines.clone();

@@ -1,4 +1,4 @@
-//! How long guests compute: Wasmtime's epochs.
+//! A limit for how long guests compute, with Wasmtime's epochs.
 
 use std::io;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use wasmtime::{Engine, Store, UpdateDeadline};
 
-/// How long an epoch takes. A guest that computes longer lets others compute in between.
+/// How long an epoch takes. A guest that computes for longer yields to others.
 const EPOCH: Duration = Duration::from_millis(10);
 
-/// Counts this engine's epochs, as long as there is the engine.
+/// Increments the engine's epoch, until the engine is dropped.
 pub fn tick(engine: &Engine) -> io::Result<()> {
     let engine = engine.weak();
     thread::Builder::new()
@@ -28,7 +28,7 @@ pub fn tick(engine: &Engine) -> io::Result<()> {
 
 /// In how many epochs an instance has computed since it last paused.
 ///
-/// That is less than the time that went by, if the machine is busy with others: a guest is not blamed for them.
+/// On a busy machine this is less than the elapsed time: a guest is charged only for epochs in which it runs.
 #[derive(Debug, Default)]
 pub struct Slices {
     used: AtomicU64,
@@ -36,7 +36,7 @@ pub struct Slices {
 }
 
 impl Slices {
-    /// Its worker has been polled, and is not ready: the guest has paused, unless it was only made to yield.
+    /// Called when the instance's worker is pending: the guest has paused, unless it was made to yield.
     pub fn pause(&self) {
         if !self.has_yielded.swap(false, Ordering::Relaxed) {
             self.used.store(0, Ordering::Relaxed);
@@ -44,7 +44,7 @@ impl Slices {
     }
 }
 
-/// Lets the guest in this store compute for `most` without a pause, and traps it then.
+/// Traps the guest in this store if it computes for longer than `most` without a pause.
 pub fn limit<T>(store: &mut Store<T>, most: Option<Duration>) -> Arc<Slices> {
     let slices = Arc::<Slices>::default();
     store.set_epoch_deadline(1);
@@ -56,7 +56,7 @@ pub fn limit<T>(store: &mut Store<T>, most: Option<Duration>) -> Arc<Slices> {
                 && u128::from(used) * EPOCH.as_millis() > most.as_millis()
             {
                 return Err(wasmtime::format_err!(
-                    "the component computed for {} without a pause, longer than it may (--cpu-timeout)",
+                    "the component computed for longer than {} without a pause (--cpu-timeout)",
                     humantime::format_duration(most)
                 ));
             }
@@ -67,7 +67,7 @@ pub fn limit<T>(store: &mut Store<T>, most: Option<Duration>) -> Arc<Slices> {
     slices
 }
 
-/// Lets the guest in this store compute as long as it likes.
+/// Lets the guest in this store compute for any time.
 pub fn leave_alone<T>(store: &mut Store<T>) -> Arc<Slices> {
     store.set_epoch_deadline(u64::MAX / 2);
     Arc::default()

@@ -1,11 +1,10 @@
-//! The front of a [`Server`](crate::Server): what a connection and a request must be like before a component sees them,
-//! and a line in the log for each request.
+//! The front of a [`Server`](crate::Server): it checks each request before a component sees it, enforces the [`Bounds`], and
+//! logs a line for each request.
 
-use std::io;
-use std::net::SocketAddr;
+mod connection;
+
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,34 +15,33 @@ use http::{
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, Sleep};
 
 use crate::harness::{problem, whole};
 use crate::{Body, Routes};
 
-/// What clients of a [`Server`](crate::Server) may take of it.
+pub use self::connection::{Connection, Stream};
+
+/// The limits for clients of a [`Server`](crate::Server).
 ///
-/// None of these bounds how long an answer may take: a wait is a long response. That is
-/// [`Reuse::request_timeout`](crate::Reuse::request_timeout).
+/// None of them limits how long a response may take: [`Reuse::request_timeout`](crate::Reuse::request_timeout) does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// How many connections are served at the same time. More than these wait until one ends.
+    /// How many connections are served at the same time. Further connections wait until one ends.
     pub connections: usize,
-    /// How long a connection may be without a request: until the whole head of the first one is there, and between two.
-    /// It is closed then. If a part of a head has come, with HTTP/1.1, it is answered with 408.
+    /// How long a connection may be idle: from its start, or from the end of a request, until the next request's head is
+    /// complete. Then the connection is closed. If it has received part of an HTTP/1.1 head, the client first gets a 408.
     pub head_timeout: Duration,
-    /// How long a request's body may take to its end, from when the component begins to wait for it. The answer is 408
-    /// then, and an HTTP/1.1 connection is closed.
+    /// How long a request's body may take, from when the component first waits for it. A request that takes longer is
+    /// answered with 408, and an HTTP/1.1 connection is closed.
     pub body_timeout: Duration,
-    /// How long a client may take nothing of a response that it has been sent. Its connection is closed then.
+    /// How long a write to a client may make no progress. Then the connection is closed.
     pub write_timeout: Duration,
 }
 
 impl Default for Bounds {
-    /// 10,000 connections, and 30 s for each of the times.
+    /// 10,000 connections, and 30 s for each timeout.
     fn default() -> Self {
         Self {
             connections: 10_000,
@@ -54,193 +52,13 @@ impl Default for Bounds {
     }
 }
 
-/// The identifier of a request: in its head, in the head of its response, and in the log.
+/// The header with a request's identifier, in the request and in the response.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The longest identifier that is taken from a client.
+/// The longest identifier that is accepted from a client, in bytes.
 const LONGEST_ID: usize = 128;
 
-/// What there is to know of a connection.
-#[derive(Debug)]
-pub struct Connection {
-    peer: SocketAddr,
-    bounds: Bounds,
-    /// How many of its requests are under way.
-    under_way: AtomicUsize,
-    opened: Instant,
-    /// When the last request ended, in milliseconds since it was opened.
-    idle_since: AtomicU64,
-    /// Whether something has come since no request was under way.
-    has_part: AtomicBool,
-    is_http2: AtomicBool,
-}
-
-impl Connection {
-    pub fn new(peer: SocketAddr, bounds: Bounds) -> Arc<Self> {
-        Arc::new(Self {
-            peer,
-            bounds,
-            under_way: AtomicUsize::new(0),
-            opened: Instant::now(),
-            idle_since: AtomicU64::new(0),
-            has_part: AtomicBool::new(false),
-            is_http2: AtomicBool::new(false),
-        })
-    }
-
-    /// Waits until it has been without a request for too long. Cancel safe.
-    ///
-    /// It looks again whenever that can be the case at the earliest, so that requests need not tell it anything.
-    pub async fn is_idle(&self) {
-        let timeout = self.bounds.head_timeout;
-        loop {
-            let idle = match self.under_way.load(Ordering::Acquire) {
-                0 => {
-                    let since = Duration::from_millis(self.idle_since.load(Ordering::Acquire));
-                    self.opened.elapsed().saturating_sub(since)
-                }
-                _ => Duration::ZERO,
-            };
-            let Some(left) = timeout.checked_sub(idle).filter(|left| !left.is_zero()) else {
-                return;
-            };
-            tokio::time::sleep(left).await;
-        }
-    }
-
-    fn begins_request(&self) {
-        self.has_part.store(false, Ordering::Relaxed);
-        self.under_way.fetch_add(1, Ordering::AcqRel);
-    }
-
-    fn ends_request(&self) {
-        self.has_part.store(false, Ordering::Relaxed);
-        let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.idle_since.store(now, Ordering::Release);
-        self.under_way.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// A connection's bytes.
-///
-/// It closes with 408 if there is a part of a head, and ends if the client takes nothing for too long.
-pub struct Stream {
-    tcp: TcpStream,
-    connection: Arc<Connection>,
-    /// Runs while the client takes nothing.
-    stalled: Option<Pin<Box<Sleep>>>,
-}
-
-impl Stream {
-    pub fn new(tcp: TcpStream, connection: Arc<Connection>) -> Self {
-        Self {
-            tcp,
-            connection,
-            stalled: None,
-        }
-    }
-
-    /// The result of a write, unless that has waited for too long.
-    fn unless_stalled<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        written: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.stalled = None;
-            return written;
-        }
-        let timeout = self.connection.bounds.write_timeout;
-        let stalled = self
-            .stalled
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-        ready!(stalled.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = ready!(Pin::new(&mut self.tcp).poll_read(cx, buffer));
-        let new = &buffer.filled()[before..];
-        if !new.is_empty() {
-            let connection = &self.connection;
-            connection.has_part.store(true, Ordering::Relaxed);
-            // The preface of HTTP/2. Nothing else begins like that.
-            if new.starts_with(b"PRI ") {
-                connection.is_http2.store(true, Ordering::Relaxed);
-            }
-        }
-        Poll::Ready(read)
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.tcp).poll_write(cx, bytes);
-        self.unless_stalled(cx, written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.tcp).poll_write_vectored(cx, slices);
-        self.unless_stalled(cx, written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // hyper has said what there was to say.
-        self.connection.has_part.store(false, Ordering::Relaxed);
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        let Connection {
-            has_part,
-            is_http2,
-            under_way,
-            ..
-        } = &*self.connection;
-        let is_idle = under_way.load(Ordering::Acquire) == 0;
-        if is_idle && has_part.load(Ordering::Relaxed) && !is_http2.load(Ordering::Relaxed) {
-            let answer = problem(
-                StatusCode::REQUEST_TIMEOUT,
-                "The head of the request did not come in time (--head-timeout).",
-            );
-            let body = answer.body();
-            let head = format!(
-                "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\n\
-                 connection: close\r\ncontent-length: {}\r\n\r\n",
-                body.len()
-            );
-            // A client that is gone does not get it.
-            _ = self.tcp.try_write(format!("{head}{body}").as_bytes());
-        }
-    }
-}
-
-/// Answers a request of this connection, or says what is wrong with it.
+/// Answers a request of this connection, or rejects it.
 pub async fn answer(
     routes: &Routes,
     connection: &Arc<Connection>,
@@ -275,7 +93,7 @@ pub async fn answer(
     })
 }
 
-/// The identifier that the client has given the request, or a new one.
+/// The identifier that the client gave the request if it is valid, or a new one.
 fn request_id(headers: &HeaderMap) -> HeaderValue {
     let is_valid = |id: &&HeaderValue| {
         let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=:@".contains(byte);
@@ -291,11 +109,11 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     }
 }
 
-/// Whether a request says, once, which host it is for (RFC 9112, 3.2).
+/// Checks that a request has exactly one Host header, or, except with HTTP/1.1, none (RFC 9112, section 3.2).
 fn check_host<B>(request: &Request<B>) -> Result<(), &'static str> {
     let hosts = request.headers().get_all(header::HOST).iter().count();
     match (hosts, request.version()) {
-        (0, Version::HTTP_11) => Err("A request of HTTP/1.1 needs a Host header."),
+        (0, Version::HTTP_11) => Err("An HTTP/1.1 request needs a Host header."),
         (0 | 1, _) => Ok(()),
         _ => Err("There is more than one Host header."),
     }
@@ -304,7 +122,7 @@ fn check_host<B>(request: &Request<B>) -> Result<(), &'static str> {
 fn too_late(version: Version) -> Response<Body> {
     let mut response = problem(
         StatusCode::REQUEST_TIMEOUT,
-        "The body of the request did not come in time (--body-timeout).",
+        "The body of the request did not arrive in time (--body-timeout).",
     );
     if version < Version::HTTP_2 {
         let headers = response.headers_mut();
@@ -313,46 +131,47 @@ fn too_late(version: Version) -> Response<Body> {
     whole(response)
 }
 
-/// The request with a body that is an error if it is not whole in time and somebody reads it; and what resolves then.
+/// Limits how long the request's body may take. Returns the request, and a future that resolves when the body is late.
 fn timed(
     request: Request<Incoming>,
     timeout: Duration,
 ) -> (Request<Body>, impl Future<Output = ()>) {
-    let mut late = None;
+    let mut expired = None;
     let request = request.map(|body| {
         if body.is_end_stream() {
             return body.map_err(Into::into).boxed_unsync();
         }
-        let (say, said) = oneshot::channel();
-        late = Some(said);
+        let (sender, receiver) = oneshot::channel();
+        expired = Some(receiver);
         Timed {
             body,
             timeout,
-            late: None,
-            say: Some(say),
+            timer: None,
+            expired: Some(sender),
         }
         .boxed_unsync()
     });
     let late = async {
-        let said = match late {
-            Some(late) => late.await.is_ok(),
+        let is_late = match expired {
+            Some(expired) => expired.await.is_ok(),
             None => false,
         };
-        if !said {
-            // The body is whole, or nobody reads it.
+        if !is_late {
+            // The body is complete, or the component has dropped it.
             std::future::pending().await
         }
     };
     (request, late)
 }
 
-/// A body that may not take too long.
+/// A request's body. Reading it fails after `timeout`.
 struct Timed {
     body: Incoming,
     timeout: Duration,
-    /// Runs since somebody first waited for it. A component may begin late to read a body that has come in time.
-    late: Option<Pin<Box<Sleep>>>,
-    say: Option<oneshot::Sender<()>>,
+    /// Starts when the body is first waited for: a component may start to read a body long after it has arrived.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Notified when the body is late.
+    expired: Option<oneshot::Sender<()>>,
 }
 
 impl http_body::Body for Timed {
@@ -367,12 +186,12 @@ impl http_body::Body for Timed {
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         let timeout = self.timeout;
-        let late = self
-            .late
+        let timer = self
+            .timer
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-        ready!(late.as_mut().poll(cx));
-        if let Some(say) = self.say.take() {
-            _ = say.send(());
+        ready!(timer.as_mut().poll(cx));
+        if let Some(expired) = self.expired.take() {
+            _ = expired.send(());
         }
         Poll::Ready(Some(Err(wasmtime_wasi_http::Error::ConnectionReadTimeout)))
     }
@@ -386,20 +205,19 @@ impl http_body::Body for Timed {
     }
 }
 
-/// Resolves at the shutdown.
+/// Resolves when the server shuts down.
 fn until(mut shutdown: watch::Receiver<bool>) -> Shutdown {
     Box::pin(async move {
-        // An error says that the server is gone: the same.
+        // An error means that the server is gone.
         _ = shutdown.wait_for(|is_shutdown| *is_shutdown).await;
     })
 }
 
 type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A body that is being sent. It ends at the shutdown if it is a stream of server-sent events.
+/// The body of a response. A stream of server-sent events ends when the server shuts down.
 ///
-/// Such a stream may go on forever. Its clients come back by themselves, so that an end, unlike a broken connection,
-/// costs them nothing.
+/// Such a stream may never end by itself. Its clients reconnect, so they lose nothing.
 pub struct Sent {
     body: Body,
     exchange: Exchange,
@@ -426,7 +244,7 @@ impl http_body::Body for Sent {
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, Buf::remaining);
                 this.exchange.bytes += bytes as u64;
-                // hyper does not ask for the end of a body whose length it knows.
+                // hyper does not poll for the end of a body whose length it knows.
                 this.exchange.is_whole =
                     this.body.is_end_stream() || this.exchange.length == Some(this.exchange.bytes);
             }
@@ -445,20 +263,22 @@ impl http_body::Body for Sent {
     }
 }
 
-/// A request and its response. Its end is a line in the log.
+/// A request and its response. It is logged when it is dropped.
 struct Exchange {
     connection: Arc<Connection>,
     id: HeaderValue,
     method: Method,
-    /// Without the query, which may have secrets in it.
+    /// Without the query, which may contain secrets.
     path: String,
     version: Version,
     began: Instant,
     /// `None` while there is no response.
     status: Option<StatusCode>,
-    /// How long the body will be, if the head says so.
+    /// The response's Content-Length.
     length: Option<u64>,
+    /// How much of the response's body was sent.
     bytes: u64,
+    /// Whether all of it was sent.
     is_whole: bool,
 }
 
@@ -495,7 +315,7 @@ impl Drop for Exchange {
             version = ?self.version,
             method = %self.method,
             path = self.path,
-            // 499, as other servers have it: the client was gone before there was an answer.
+            // 499 is what nginx logs if the client disconnects before there is a response.
             status = self.status.map_or(499, |status| status.as_u16()),
             bytes = self.bytes,
             is_whole = self.is_whole || (has_no_body && self.status.is_some()),

@@ -1,9 +1,8 @@
-//! Instances of a component: how they are made of a [`Program`], and what they see of the host.
+//! Instances of a component: how they are made from a [`Program`], and when they end.
 
 mod life;
 mod program;
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,30 +24,30 @@ use wasmtime_wasi_http::{
     Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
 
-use crate::call::{Asker, Call};
+use crate::call::Call;
 use crate::console::{Console, Output};
 use crate::cpu::{self, Slices};
-use crate::keyvalue::{self, Handles, KeyValue};
+use crate::handles::{Handles, InstanceHandles};
+use crate::keyvalue::KeyValue;
 use crate::redis::Outbound;
 use crate::sqlite::Databases;
 use crate::store::{Quirks, Store};
 use crate::variables::Variables;
+use crate::view::{Requests, View};
 
 pub use self::life::Life;
 pub use self::program::Program;
 
-/// When the host gives a request to an instance that has served others, and when it drops an instance.
-///
-/// The defaults are Spin's (4.1).
+/// When instances are reused, and when they are dropped. The defaults are those of Spin 4.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reuse {
-    /// How many requests an instance serves in its life.
+    /// How many requests an instance serves in total.
     pub requests: usize,
-    /// How many of them at the same time.
+    /// How many requests an instance serves at the same time.
     pub concurrent_requests: usize,
-    /// How long an instance without work is kept.
+    /// How long an idle instance is kept.
     pub idle: Duration,
-    /// How long a request may take, and the work that it leaves behind. `None`: as long as they like.
+    /// How long a request may take, and how long the work that it leaves behind may. `None`: no limit.
     pub request_timeout: Option<Duration>,
 }
 
@@ -63,24 +62,24 @@ impl Default for Reuse {
     }
 }
 
-/// What a host takes on at once, and what one of its instances may use.
+/// How many requests a host serves at the same time, and what an instance may use.
 ///
-/// The least of these and of a [`Platform`](crate::platform::Platform)'s limits counts.
+/// If a [`Platform`](crate::platform::Platform) has a lower limit, that one applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How many requests may be under way at the same time: from the head of each to the end of its response. A
-    /// [`Server`](crate::Server) rejects more with 503. The host sets aside address space for as many instances.
+    /// How many requests may be under way at the same time, each from its head to the end of its response. A
+    /// [`Server`](crate::Server) rejects further requests with 503. The host reserves address space for as many instances.
     pub concurrent_requests: usize,
-    /// How many bytes of memory an instance may have. It cannot get more; most guests end themselves then. `None`: as many
-    /// as there are.
+    /// The most memory that an instance may have, in bytes. A larger allocation fails, and most guests then trap. `None`: no
+    /// limit.
     pub memory: Option<usize>,
-    /// How long an instance may compute without a pause, in which other instances could. It is ended then, and its
-    /// requests are answered with 500. `None`: as long as it likes.
+    /// How long an instance may compute without waiting for anything. Then it traps, and its requests are answered with 500.
+    /// `None`: no limit.
     pub cpu: Option<Duration>,
 }
 
 impl Default for Limits {
-    /// 10,000 requests, any memory, 5 s.
+    /// 10,000 requests, no limit of memory, and 5 s.
     fn default() -> Self {
         Self {
             concurrent_requests: 10_000,
@@ -97,12 +96,12 @@ pub struct Guest {
     http: WasiHttpCtx,
     hooks: NoOutgoingRequests,
     keyvalue: KeyValue,
+    handles: Arc<InstanceHandles>,
     databases: Arc<Databases>,
     outbound: Arc<Outbound>,
     variables: Variables,
     limits: StoreLimits,
-    /// The requests that it serves, by the tasks that serve them.
-    requests: HashMap<GuestTaskId, Asker>,
+    requests: Requests,
 }
 
 impl WasiView for Guest {
@@ -124,7 +123,7 @@ impl WasiHttpView for Guest {
     }
 }
 
-/// Guests may not send requests, as on Spin where `allowed_outbound_hosts` is empty.
+/// Rejects outgoing requests, as Spin does if `allowed_outbound_hosts` is empty.
 struct NoOutgoingRequests;
 
 impl WasiHttpHooks for NoOutgoingRequests {
@@ -149,27 +148,29 @@ impl WasiHttpHooks for NoOutgoingRequests {
 }
 
 impl Guest {
-    fn keyvalue(&mut self) -> keyvalue::View<'_> {
-        keyvalue::View {
+    fn view(&mut self) -> View<'_> {
+        View {
             keyvalue: &mut self.keyvalue,
             databases: &self.databases,
             outbound: &self.outbound,
+            variables: &self.variables,
+            handles: &self.handles,
             table: &mut self.table,
             requests: &self.requests,
         }
     }
 }
 
-/// The runtime's clock, which a test may have paused: a guest's sleeps run on it, so its time must too.
+/// The clock of the tokio runtime, which a test may have paused. A guest's sleeps run on it, so its clocks must too.
 #[derive(Clone, Copy)]
 pub struct RuntimeClock {
     started: tokio::time::Instant,
-    /// What the calendar said when it started, as the time since 1970.
+    /// The guest's date when the clock started, as the time since 1970.
     epoch: Duration,
 }
 
 impl RuntimeClock {
-    /// A clock that starts now, at this time since 1970.
+    /// A clock that starts now, when the guest's date is `epoch`.
     pub fn start(epoch: Duration) -> Self {
         Self {
             started: tokio::time::Instant::now(),
@@ -199,12 +200,12 @@ impl HostWallClock for RuntimeClock {
     }
 }
 
-/// Who stages a host: a simulation, which gives each instance a store and a chance of its own.
+/// A simulation, which gives each instance a store and random numbers of its own.
 pub trait Director: Send + Sync {
-    /// An instance is about to be made. An error is the host's: there is no instance.
+    /// Called before an instance is made. If this returns an error, the instance is not made.
     fn make(&self, life: &Arc<Life>) -> Result<Staged, String>;
 
-    /// An instance begins to serve a request.
+    /// Called when an instance begins to serve a request.
     fn begin(&self, instance: u64, request: u64);
 }
 
@@ -212,11 +213,11 @@ pub trait Director: Send + Sync {
 pub struct Staged {
     pub store: Arc<dyn Store>,
     pub databases: Databases,
-    /// What the guest's random numbers come from.
+    /// The seed of the guest's random numbers.
     pub seed: u64,
 }
 
-/// Makes the instances of one host.
+/// Makes the instances of a host.
 pub struct Instances {
     pub program: Program,
     pub reuse: Reuse,
@@ -244,7 +245,7 @@ impl Instances {
         }
     }
 
-    /// The instances that there are.
+    /// The instances that have not ended.
     pub fn living(&self) -> Vec<Arc<Life>> {
         self.lives().iter().filter_map(Weak::upgrade).collect()
     }
@@ -254,7 +255,7 @@ impl Instances {
     }
 }
 
-/// Those of a host's instances that share requests. Each thread of a server has its own.
+/// The instances of a host that share requests. Each thread of a server has its own.
 pub struct OfThread(pub Arc<Instances>);
 
 impl HandlerState for OfThread {
@@ -310,13 +311,8 @@ impl Instances {
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
             hooks: NoOutgoingRequests,
-            keyvalue: KeyValue::new(
-                store,
-                self.quirks,
-                is_staged,
-                life.released.clone(),
-                self.handles.clone(),
-            ),
+            keyvalue: KeyValue::new(store, self.quirks),
+            handles: InstanceHandles::new(self.handles.clone()),
             databases,
             outbound: self.outbound.clone(),
             variables: self.variables.clone(),
@@ -326,11 +322,11 @@ impl Instances {
                 .map_or_else(StoreLimits::default, |most| {
                     StoreLimitsBuilder::new().memory_size(most).build()
                 }),
-            requests: HashMap::new(),
+            requests: Requests::new(is_staged, life.released.clone()),
         };
         let mut store = wasmtime::Store::new(self.program.engine(), guest);
         store.limiter(|guest| &mut guest.limits);
-        // A simulation has a time of its own, which the machine's must not disturb.
+        // The limit is in the machine's time, which must not influence a simulation.
         let slices = if is_staged {
             cpu::leave_alone(&mut store)
         } else {
@@ -361,7 +357,7 @@ impl Instances {
     }
 }
 
-/// Whether a worker was dropped with its runtime. To Wasmtime, that looks like a panic.
+/// Whether a worker was dropped with its runtime. Wasmtime reports that as a panic.
 fn is_end_of_runtime(error: &wasmtime::Error) -> bool {
     !std::thread::panicking() && error.to_string() == "worker panicked"
 }
@@ -369,7 +365,6 @@ fn is_end_of_runtime(error: &wasmtime::Error) -> bool {
 /// When an instance is dropped.
 pub struct Expiration {
     reuse: Reuse,
-    /// Whether it ends with its one request.
     is_wasi_0_2: bool,
     timer: Pin<Box<tokio::time::Sleep>>,
     /// What the instance is doing, and since when.
@@ -394,7 +389,7 @@ impl WorkerExpiration for Expiration {
             WorkerStatus::PostReturn if self.is_wasi_0_2 => Some(Duration::ZERO),
             WorkerStatus::Requests | WorkerStatus::PostReturn => self.reuse.request_timeout,
         };
-        // The worker goes by the machine's clock, the limit by the runtime's, which a test may have paused.
+        // The worker uses the machine's clock. The limit is in the runtime's time, which a test may have paused.
         let since = match self.state {
             Some((known, start, since)) if known == status && start == since_machine => since,
             _ => {
@@ -413,7 +408,7 @@ impl WorkerExpiration for Expiration {
     }
 }
 
-/// Which requests an instance takes.
+/// Decides which requests an instance takes.
 pub struct Worker {
     reuse: Reuse,
     console: Console,
@@ -448,7 +443,7 @@ impl WorkerState for Worker {
         call.begin(&self.life);
         let timeout = self.reuse.request_timeout;
         Box::pin(async move {
-            // It is under way for as long as the guest has not answered, whether anybody waits for that or not.
+            // The request counts as under way until the guest answers, even if no client waits.
             let _call = call;
             match timeout {
                 Some(timeout) => tokio::time::sleep(timeout).await,
@@ -463,7 +458,7 @@ impl WorkerState for Worker {
             && !self.life.is_killed()
             && !is_end_of_runtime(&error)
         {
-            // Each cause, with the guest's backtrace among them, but not the host's.
+            // The causes include the guest's backtrace. The error's own backtrace is the host's.
             for cause in error.chain() {
                 let instance = self.life.instance;
                 self.console

@@ -1,17 +1,15 @@
-//! [`Harness`]: a host in a test, in one line.
+//! [`Harness`]: a host in this process, without a socket.
 
 mod builder;
 
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{self, Poll};
 
 use bytes::Bytes;
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use http_body_util::{BodyExt, Empty, Full};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime_wasi_http::WasiBody;
@@ -27,12 +25,12 @@ use crate::server::{Server, listen};
 pub use self::builder::Builder;
 pub(crate) use self::builder::{Source, program};
 
-/// The authority of requests that name none.
+/// The authority of requests that do not name one.
 const AUTHORITY: Authority = Authority::from_static("localhost");
 
 /// A host with one component: requests in, responses out.
 ///
-/// Clones are the same host. Instances are made, reused and dropped as Spin does.
+/// Clones are the same host. It makes, reuses and drops instances like Spin.
 #[derive(Clone)]
 pub struct Harness {
     handler: ProxyHandler<OfThread>,
@@ -42,42 +40,40 @@ pub struct Harness {
     lines: Arc<Mutex<Vec<Line>>>,
 }
 
-/// What a [`Harness`] has in use at a moment.
+/// What a [`Harness`] uses at a moment.
 ///
-/// When all requests are over, what they left behind has ended and instances have been idle for long enough to be dropped, it
-/// is nothing: the first three are 0. What is not has leaked.
+/// The first three are 0 when all requests and the work that they left behind have ended, and idle instances are dropped.
+/// Otherwise, something has leaked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// The requests under way that came through a [`Server`], or through [`Routes`](crate::Routes).
+    /// The requests under way that came through a [`Server`] or through [`Routes`](crate::Routes).
     pub requests: usize,
-    /// The instances that there are.
+    /// The instances that have not ended.
     pub instances: usize,
-    /// The handles that the instances have open: stores, buckets, and compare-and-swaps.
+    /// The handles that instances have open: to stores, compare-and-swaps, databases and connections.
     pub handles: usize,
-    /// The most handles that one instance has had open at the same time, of all instances so far.
+    /// The most handles that a single instance has had open at the same time.
     pub most_handles: usize,
 }
 
 impl Harness {
-    /// Starts a host in this process, without a socket, on the component of the package under test and an empty
-    /// store in memory.
+    /// Starts a host for the component of the package under test, with an empty store in memory.
     ///
-    /// The component is built when it is first needed, once for all tests of a process.
+    /// The component is built once in a process, when it is first needed.
     ///
     /// # Errors
     ///
-    /// As [`Builder::start`].
+    /// Those of [`Builder::start`].
     pub async fn start() -> anyhow::Result<Self> {
         Self::builder().start().await
     }
 
-    /// A host that differs from [`Harness::start`].
+    /// Sets up a host that differs from that of [`Harness::start`].
     pub fn builder() -> Builder {
         Builder::new()
     }
 
-    /// The same host, for another thread: the instances that it makes serve only requests that are given to it or to clones
-    /// of it.
+    /// The same host for another thread. Its instances serve only requests that are given to this `Harness` or its clones.
     pub(crate) fn apart(&self) -> Self {
         let OfThread(instances) = self.handler.state();
         Self {
@@ -93,8 +89,8 @@ impl Harness {
 
     /// Sends a request and waits for the whole response.
     ///
-    /// A request that names no host goes to `localhost`. If the component fails, the response is the host's: a
-    /// problem document with status 500, 503 or 504.
+    /// A request that does not name a host is for `localhost`. If the component fails, the response is a problem document of
+    /// the host with status 500, 503 or 504.
     pub async fn send(&self, request: Request<impl Into<Bytes>>) -> Response<Bytes> {
         let request = request.map(|body| Full::new(body.into()));
         let (parts, body) = self.handle(request).await.into_parts();
@@ -108,21 +104,21 @@ impl Harness {
         }
     }
 
-    /// Sends `GET path` and waits for the whole response, as [`send`](Self::send).
+    /// Sends `GET path` and waits for the whole response, like [`send`](Self::send).
     ///
-    /// A `path` that is not a URL's, or does not begin with a slash, is answered with 400 and reaches no component.
+    /// A `path` that is not valid, or does not begin with a slash, is answered with 400 and does not reach the component.
     pub async fn get(&self, path: &str) -> Response<Bytes> {
         self.ask(Method::GET, path, Bytes::new()).await
     }
 
-    /// Sends `POST path` with this body and waits for the whole response. Otherwise as [`get`](Self::get).
+    /// Sends `POST path` with this body and waits for the whole response. Otherwise like [`get`](Self::get).
     pub async fn post(&self, path: &str, body: impl Into<Bytes>) -> Response<Bytes> {
         self.ask(Method::POST, path, body.into()).await
     }
 
     async fn ask(&self, method: Method, path: &str, body: Bytes) -> Response<Bytes> {
         match Request::builder().method(method).uri(path).body(body) {
-            // Without the slash, it would be the name of a host.
+            // Without the slash, it would be a host name.
             Ok(request) if path.starts_with('/') => self.send(request).await,
             _ => {
                 let detail = format!("{path:?} is not the path of a URL.");
@@ -141,7 +137,7 @@ impl Harness {
         Server::start(listener, self.clone())
     }
 
-    /// What the component has printed so far, unless [`Builder::console`] takes it.
+    /// The lines that the component has printed so far, unless [`Builder::console`] takes them.
     pub fn lines(&self) -> Vec<Line> {
         self.lines
             .lock()
@@ -149,7 +145,7 @@ impl Harness {
             .clone()
     }
 
-    /// The texts of those [`lines`](Self::lines) that were printed to this output.
+    /// The texts of the [`lines`](Self::lines) that were printed to this output.
     pub fn printed(&self, output: Output) -> Vec<String> {
         let lines = self.lines().into_iter();
         let ours = lines.filter(|line| line.output == output);
@@ -175,24 +171,24 @@ impl Harness {
         }
     }
 
-    /// Ends all instances at once, wherever they are, as a host does that runs out of memory. The requests that they
-    /// serve fail; the next one gets a new instance.
+    /// Ends all instances at once, as if the host ran out of memory. Their requests fail. The next request gets a new
+    /// instance.
     pub fn kill_instances(&self) {
         self.state().kill();
     }
 
-    /// The instances that there are.
+    /// The instances that have not ended.
     pub(crate) fn living(&self) -> Vec<Arc<Life>> {
         self.state().living()
     }
 
-    /// Gives a request to an instance. The response's body may still be on its way.
+    /// Gives a request to an instance. Returns when the response's head is there; its body may still be on its way.
     ///
     /// # Cancel safety
     ///
-    /// A future that is dropped cancels the request. The instance may have done it, or not. If it serves nobody else, it
-    /// is ended. Otherwise it goes on for them, and gets no more answers from the store for the request that was
-    /// cancelled: an error, when the others have theirs. What a request leaves behind after its response is not cancelled.
+    /// If the future is dropped, the request is cancelled. It may have been served, or not. If the instance serves no other
+    /// request, it is ended. Otherwise, calls of the store for the cancelled request wait until the other requests are
+    /// answered, and then return errors. Work that a request leaves behind after its response is not cancelled.
     pub async fn handle<B>(&self, request: Request<B>) -> Response<WasiBody>
     where
         B: Body<Data = Bytes, Error: Into<wasmtime_wasi_http::Error>> + Send + 'static,
@@ -200,8 +196,8 @@ impl Harness {
         self.handle_in(None, request).await
     }
 
-    /// The same, if fewer requests are under way than [`concurrent_requests`](crate::Limits::concurrent_requests) of the limits.
-    /// Otherwise, it is rejected with 503.
+    /// Handles a request like [`handle`](Self::handle). Rejects it with 503 if there are already as many under way as
+    /// [`concurrent_requests`](crate::Limits::concurrent_requests).
     pub(crate) async fn admit<B>(&self, request: Request<B>) -> Response<WasiBody>
     where
         B: Body<Data = Bytes, Error: Into<wasmtime_wasi_http::Error>> + Send + 'static,
@@ -211,7 +207,7 @@ impl Harness {
             Err(_) => {
                 let most = self.state().limits.concurrent_requests;
                 whole(unavailable(&format!(
-                    "This host has {most} requests under way, and takes no more at once (--max-concurrent-requests)."
+                    "The host serves {most} requests, which is the most at the same time (--max-concurrent-requests)."
                 )))
             }
         }
@@ -231,7 +227,12 @@ impl Harness {
         let response = match self.call(call.clone(), request).await {
             Ok(response) => response.map(|body| {
                 let sending = Sending::new(call);
-                Sent { body, sending }.boxed_unsync()
+                let body = body.map_err(move |error| {
+                    // The closure owns `sending`, which ends when the body is dropped.
+                    _ = &sending;
+                    error
+                });
+                body.boxed_unsync()
             }),
             Err(error) => {
                 self.say(&call, &error);
@@ -242,7 +243,7 @@ impl Harness {
         response
     }
 
-    /// Prints why an instance gave no response, if that is printed nowhere else.
+    /// Prints why an instance gave no response, unless something else prints that.
     fn say(&self, call: &Call, error: &wasmtime::Error) {
         let is_said = error.is::<TrapOrPanicError>()
             || error.is::<ExpirationError>()
@@ -257,7 +258,7 @@ impl Harness {
         }
     }
 
-    /// Gives the request of this number to an instance. An error says that the component gave no response.
+    /// Gives a request with this number to an instance. Returns an error if the component gives no response.
     pub(crate) async fn try_handle<B>(
         &self,
         number: u64,
@@ -284,39 +285,12 @@ impl Harness {
         let is_head = request.method() == Method::HEAD;
         let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
         let response = self.handler.handle(call, request).await?;
-        // HTTP has no place for the body of an answer to HEAD, whatever length its head tells.
+        // A response to HEAD has no body, even if its Content-Length is not 0.
         Ok(if is_head {
             response.map(|_| empty())
         } else {
             response
         })
-    }
-}
-
-/// The body of a response that is being sent.
-struct Sent {
-    body: WasiBody,
-    #[expect(dead_code, reason = "ends when it is dropped")]
-    sending: Sending,
-}
-
-impl Body for Sent {
-    type Data = Bytes;
-    type Error = wasmtime_wasi_http::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut task::Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 
@@ -326,14 +300,14 @@ impl std::fmt::Debug for Harness {
     }
 }
 
-/// Guests want a scheme and an authority, which HTTP/1.1 leaves out of the request line.
+/// Adds a scheme and an authority, which guests need and which HTTP/1.1 leaves out of the request line.
 fn absolute<B>(mut request: Request<B>) -> Result<Request<B>, &'static str> {
     let mut parts = request.uri().clone().into_parts();
     let host = match request.headers().get(header::HOST) {
         None => None,
         Some(host) => match Authority::try_from(host.as_bytes()) {
             Ok(host) => Some(host),
-            Err(_) => return Err("The Host header is not the name of a host."),
+            Err(_) => return Err("The Host header is not a host name."),
         },
     };
     parts.authority = Some(parts.authority.or(host).unwrap_or(AUTHORITY));
@@ -341,11 +315,12 @@ fn absolute<B>(mut request: Request<B>) -> Result<Request<B>, &'static str> {
     if parts.path_and_query.is_none() {
         parts.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
     }
-    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| "The request's target is no URI.")?;
+    *request.uri_mut() =
+        Uri::from_parts(parts).map_err(|_| "The request's target is not a URI.")?;
     Ok(request)
 }
 
-/// What a client sees if the component gave no response.
+/// The response to a client if the component gives none.
 fn failure(error: &wasmtime::Error) -> Response<String> {
     if error.is::<ExpirationError>() {
         problem(
@@ -362,7 +337,7 @@ fn failure(error: &wasmtime::Error) -> Response<String> {
     }
 }
 
-/// A refusal for now.
+/// A problem document with status 503 and `Retry-After`.
 fn unavailable(detail: &str) -> Response<String> {
     let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, detail);
     let headers = response.headers_mut();
@@ -370,7 +345,7 @@ fn unavailable(detail: &str) -> Response<String> {
     response
 }
 
-/// A problem document (RFC 9457) of the host's own.
+/// A problem document (RFC 9457) of the host.
 pub(crate) fn problem(status: StatusCode, detail: &str) -> Response<String> {
     let document = serde_json::json!({
         "type": "about:blank",

@@ -1,7 +1,6 @@
-//! Spin manifests, as far as this host needs them: how the component of an application is built, its variables, and the
-//! databases that it may open, or connect to.
+//! Spin manifests: how a component is built, its variables, and the databases that it may use.
 //!
-//! [`Builder::manifest`](crate::Builder::manifest) starts a host on one.
+//! [`Builder::manifest`](crate::Builder::manifest) sets up a host with one.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,8 +14,8 @@ use crate::outbound::Allowed;
 
 /// A manifest of version 2 with one component, which gets all HTTP requests.
 ///
-/// Its build command runs in a shell, in its `workdir`; relative paths are relative to the manifest. The routes of its
-/// triggers, and what it says of outgoing HTTP and of files, are passed over.
+/// The build command runs in a shell, in its `workdir`. Relative paths are relative to the manifest. The routes of triggers, and
+/// everything about outgoing HTTP and files, are ignored.
 #[derive(Clone, Debug)]
 pub struct Manifest {
     path: PathBuf,
@@ -24,7 +23,7 @@ pub struct Manifest {
     component: Component,
 }
 
-/// The version of a manifest, under the names that it has had, as a number or a text.
+/// The version of a manifest, a number or a text. Version 1 has another name for it.
 #[derive(Deserialize)]
 struct Version {
     #[serde(alias = "spin_version")]
@@ -60,16 +59,14 @@ struct Trigger {
 struct Component {
     source: PathBuf,
     build: Option<Build>,
-    /// The SQLite databases that it may open.
     #[serde(default)]
     sqlite_databases: Vec<String>,
-    /// Its environment variables.
     #[serde(default)]
     environment: BTreeMap<String, String>,
-    /// Where it may connect to, with the application's variables in it.
+    /// Templates with the application's variables.
     #[serde(default)]
     allowed_outbound_hosts: Vec<String>,
-    /// Texts with the application's variables in them, such as `https://{{ host }}/`.
+    /// Templates with the application's variables, such as `https://{{ host }}/`.
     #[serde(default)]
     variables: BTreeMap<String, String>,
 }
@@ -93,8 +90,8 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// If it cannot be read, is not a manifest of version 2, or asks for what this host cannot do: several components, a
-    /// component to download, another trigger than HTTP.
+    /// If the file cannot be read, is not a manifest of version 2, or needs something that this host does not have: several
+    /// components, a component to download, or another trigger than HTTP.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let read = || {
             let text = std::fs::read_to_string(path)?;
@@ -112,7 +109,7 @@ impl Manifest {
             .map_or_else(|| version.to_string(), str::to_owned);
         ensure!(
             version == "2",
-            "it is of version {version}, and this host reads version 2 only (`spin doctor` converts manifests of version 1)"
+            "its version is {version}, and this host reads version 2 only (`spin doctor` converts version 1)"
         );
         let document: Document = from_toml(text)?;
         let mut names = document
@@ -137,7 +134,7 @@ impl Manifest {
         })
     }
 
-    /// Whether it has a command that builds the component.
+    /// Whether it has a build command.
     pub fn has_build(&self) -> bool {
         self.component.build.is_some()
     }
@@ -157,14 +154,14 @@ impl Manifest {
         self.component.environment.clone()
     }
 
-    /// Builds the component with the manifest's command, if it has one, and returns the component's path.
+    /// Builds the component, if there is a build command, and returns its path.
     ///
     /// A command runs once in a process. Its output goes to standard error. If it names a Rust target (`--target`) that is
     /// missing, the target is installed with rustup.
     ///
     /// # Errors
     ///
-    /// If the command fails, or leaves no component behind.
+    /// If the command fails, or there is no component.
     pub fn build(&self) -> anyhow::Result<PathBuf> {
         let directory = self.path.parent().unwrap_or(Path::new(""));
         let directory = Path::new(".").join(directory);
@@ -187,13 +184,13 @@ impl Manifest {
         })
     }
 
-    /// The component's variables: its templates, filled in with the variables of the application. These have the values that
-    /// are `given`, or their defaults. A value for a variable that the application does not [declare](Self::declares) is
+    /// The component's variables: its templates, filled in with the application's variables. An application's variable has the
+    /// value in `given`, or its default. Values for variables that the application does not [declare](Self::declares) are
     /// ignored.
     ///
     /// # Errors
     ///
-    /// If a template names a variable that has neither, or that the application does not declare.
+    /// If a template names a variable that has no value, or that the application does not declare.
     pub fn variables(
         &self,
         given: &BTreeMap<String, String>,
@@ -204,7 +201,7 @@ impl Manifest {
         filled_in.collect()
     }
 
-    /// Where the component may connect to, with the same variables filled in.
+    /// The addresses to which the component may connect, with the application's variables filled in.
     pub(crate) fn outbound_hosts(
         &self,
         given: &BTreeMap<String, String>,
@@ -216,7 +213,7 @@ impl Manifest {
             .with_context(|| format!("cannot use the manifest {}", self.path.display()))
     }
 
-    /// The template, filled in with the variables of the application.
+    /// Fills in a template with the application's variables.
     fn fill_in(&self, template: &str, given: &BTreeMap<String, String>) -> anyhow::Result<String> {
         let value = |name: &str| {
             let declared = self.variables.get(name);
@@ -232,13 +229,13 @@ impl Manifest {
     }
 }
 
-/// What a text in TOML says. An error is one line, with the line of the text that it is about.
+/// Parses TOML. An error is one line, and quotes the line of the text in which it is.
 fn from_toml<T: DeserializeOwned>(text: &str) -> anyhow::Result<T> {
     toml::from_str(text).map_err(|error| {
         let before = error.span().and_then(|span| text.get(..span.start));
         let index = before.map_or(0, |before| before.matches('\n').count());
         match text.lines().nth(index) {
-            // What is missing is missing in the whole document, which begins with the first line.
+            // An error in the first line is about the whole document: something is missing.
             Some(line) if index > 0 => {
                 anyhow!("line {}, `{}`: {}", index + 1, line.trim(), error.message())
             }
@@ -247,7 +244,7 @@ fn from_toml<T: DeserializeOwned>(text: &str) -> anyhow::Result<T> {
     })
 }
 
-/// The template with the values of its variables in their places.
+/// Replaces the variables of a template with their values.
 fn fill_in(
     template: &str,
     value: impl Fn(&str) -> anyhow::Result<String>,
@@ -257,7 +254,7 @@ fn fill_in(
     while let Some((before, after)) = rest.split_once("{{") {
         let (name, after) = after
             .split_once("}}")
-            .with_context(|| format!("{template:?} has {{{{ and no }}}} after it"))?;
+            .with_context(|| format!("{template:?} has {{{{ without }}}}"))?;
         text += before;
         text += &value(name.trim())?;
         rest = after;
@@ -291,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_component_has_the_variables_that_its_templates_make_of_the_applications() {
+    fn templates_are_filled_in_with_the_applications_variables() {
         let manifest = parse(MANIFEST).unwrap();
         let given = BTreeMap::from([("token".into(), "t".into()), ("other".into(), "o".into())]);
         let variables = manifest.variables(&given).unwrap();
@@ -306,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn what_this_host_cannot_serve_is_an_error_that_says_what_it_is() {
+    fn what_this_host_cannot_serve_is_an_error_that_names_it() {
         for (from, to, says) in [
             ("spin_manifest_version = 2", "", "spin_manifest_version"),
             ("version = 2", "version = 1", "version 1"),

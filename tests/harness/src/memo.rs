@@ -1,10 +1,10 @@
-//! What is made once in a process.
+//! [`Memo`]: values that are made once in a process.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What was made for each key. Values for different keys are made at the same time; who asks for one that is being made waits
-/// for it.
+/// Values by key, each made once. Values of different keys can be made at the same time. A caller that needs a value that is
+/// being made waits for it.
 pub struct Memo<K, V>(Mutex<BTreeMap<K, Arc<Mutex<Option<V>>>>>);
 
 impl<K: Ord, V: Clone> Memo<K, V> {
@@ -12,7 +12,7 @@ impl<K: Ord, V: Clone> Memo<K, V> {
         Self(Mutex::new(BTreeMap::new()))
     }
 
-    /// The value for this key. If there is none yet, it is what `make` returns; an error is not kept.
+    /// The value of `key`. If there is none yet, `make` makes it. An error is not kept.
     pub fn get_or_make(
         &self,
         key: K,

@@ -1,4 +1,4 @@
-//! Where a component may connect to: `allowed_outbound_hosts` of a manifest, with Spin's rules.
+//! The addresses to which a component may connect: `allowed_outbound_hosts` of a manifest, with Spin's rules.
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -7,13 +7,13 @@ use anyhow::{Context, bail, ensure};
 use ipnet::IpNet;
 use url::{Host, Url};
 
-/// The addresses that a component may connect to.
+/// The addresses to which a component may connect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Allowed {
-    /// Every one.
+    /// All addresses.
     #[default]
     All,
-    /// Those of a list.
+    /// The addresses that match one of these.
     Hosts(Vec<Pattern>),
 }
 
@@ -21,21 +21,21 @@ impl Allowed {
     /// No address.
     pub const NONE: Self = Self::Hosts(Vec::new());
 
-    /// Those that a manifest grants, its templates filled in. One that is empty grants nothing.
+    /// Parses `allowed_outbound_hosts` after its templates are filled in. An empty entry grants nothing.
     ///
     /// # Errors
     ///
-    /// Where one is not `SCHEME://HOST[:PORT]`, as on Spin.
+    /// If an entry is not `SCHEME://HOST[:PORT]`, as on Spin.
     pub fn parse<'a>(hosts: impl IntoIterator<Item = &'a str>) -> anyhow::Result<Self> {
         let hosts = hosts.into_iter().map(str::trim);
         let patterns = hosts.filter(|host| !host.is_empty()).map(|host| {
             Pattern::parse(host)
-                .with_context(|| format!("allowed_outbound_hosts has {host:?} in it"))
+                .with_context(|| format!("cannot use {host:?} in allowed_outbound_hosts"))
         });
         Ok(Self::Hosts(patterns.collect::<anyhow::Result<_>>()?))
     }
 
-    /// Whether it has this URL. One without a scheme has this `scheme`.
+    /// Whether the component may connect to `url`. If that has no scheme, it is `scheme`.
     pub fn allows(&self, url: &str, scheme: &str) -> bool {
         let Self::Hosts(patterns) = self else {
             return true;
@@ -47,13 +47,13 @@ impl Allowed {
     }
 }
 
-/// An address of the list, or several of them.
+/// An entry of `allowed_outbound_hosts`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pattern {
-    /// `None`: any.
+    /// `None`: any scheme.
     scheme: Option<String>,
     host: Hosts,
-    /// `None`: any.
+    /// `None`: any port.
     ports: Option<Range<u32>>,
 }
 
@@ -64,19 +64,19 @@ enum Hosts {
     Below(String),
     One(Host),
     Network(IpNet),
-    /// The application itself, which no connection to a Redis leads to.
+    /// The application itself, which is never a Redis.
     Own,
 }
 
 impl Pattern {
     fn parse(text: &str) -> anyhow::Result<Self> {
         let Some((scheme, rest)) = text.split_once("://") else {
-            bail!("expected SCHEME://HOST[:PORT], and * for any");
+            bail!("expected SCHEME://HOST[:PORT], with * for any");
         };
         let scheme = match scheme {
             "*" => None,
             scheme if scheme.chars().all(char::is_alphabetic) => Some(scheme.to_owned()),
-            _ => bail!("the scheme {scheme:?} has more than letters in it"),
+            _ => bail!("the scheme {scheme:?} may have letters only"),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         // The colons of an IPv6 address are in brackets.
@@ -92,8 +92,11 @@ impl Pattern {
     }
 
     fn allows(&self, url: &Url) -> bool {
-        let is_scheme = self.scheme.as_deref().is_none_or(|it| it == url.scheme());
-        let port = url.port().or_else(|| known_port(url.scheme()));
+        let is_scheme = self
+            .scheme
+            .as_ref()
+            .is_none_or(|scheme| scheme == url.scheme());
+        let port = url.port().or_else(|| default_port(url.scheme()));
         let is_port = match (&self.ports, port) {
             (None, _) => true,
             (Some(ports), Some(port)) => ports.contains(&port.into()),
@@ -116,11 +119,14 @@ impl Hosts {
         }
         ensure!(!text.contains('/'), "it has a path");
         if let Some(domain) = text.strip_prefix("*.") {
-            ensure!(!domain.contains('*'), "{text:?} is no host");
+            ensure!(!domain.contains('*'), "{text:?} is not a host");
             return Ok(Self::Below(format!(".{domain}")));
         }
-        ensure!(!text.contains('*'), "only a whole subdomain can be any");
-        let host = Host::parse(text).with_context(|| format!("{text:?} is no host"))?;
+        ensure!(
+            !text.contains('*'),
+            "* can stand only for a whole host, or for its subdomains"
+        );
+        let host = Host::parse(text).with_context(|| format!("{text:?} is not a host"))?;
         Ok(Self::One(host))
     }
 
@@ -146,11 +152,11 @@ fn ports(text: &str, scheme: Option<&str>) -> anyhow::Result<Option<Range<u32>>>
     }
     let number = |text: &str| {
         let number = text.parse::<u16>();
-        number.with_context(|| format!("the port {text:?} is no number"))
+        number.with_context(|| format!("the port {text:?} is not a number"))
     };
     if text.is_empty() {
-        let known = scheme.and_then(known_port);
-        let port = known.context("it has no port, and its scheme has no known one")?;
+        let known = scheme.and_then(default_port);
+        let port = known.context("it has no port, and its scheme has no default port")?;
         return Ok(Some(port.into()..u32::from(port) + 1));
     }
     let ports = match text.split_once("..") {
@@ -163,8 +169,8 @@ fn ports(text: &str, scheme: Option<&str>) -> anyhow::Result<Option<Range<u32>>>
     Ok(Some(ports))
 }
 
-/// The port that a URL of this scheme has without naming one.
-fn known_port(scheme: &str) -> Option<u16> {
+/// The default port of a scheme.
+fn default_port(scheme: &str) -> Option<u16> {
     match scheme {
         "redis" => Some(6379),
         "http" => Some(80),
@@ -224,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_an_error_that_repeats_it() {
+    fn an_invalid_address_is_an_error_that_repeats_it() {
         for wrong in [
             "localhost",
             "*",

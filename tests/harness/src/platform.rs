@@ -1,6 +1,6 @@
-//! What a host has, and how much of it: Spin, and the clouds that run its components.
+//! Platforms: the interfaces and limits of Spin, and of the clouds that run its components.
 //!
-//! [`Builder::platform`](crate::Builder::platform) starts a host that imitates one.
+//! [`Builder::platform`](crate::Builder::platform) sets up a host that imitates one.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,23 +8,23 @@ use std::time::Duration;
 
 use crate::store::Quotas;
 
-/// An interface that not every host has, and that a [`Platform`] can lack.
+/// An interface that a [`Platform`] may lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Interface {
     /// `wasi:keyvalue/atomics`: compare-and-swap and counters.
     Atomics,
     /// `wasi:keyvalue/batch`.
     Batch,
-    /// Connections to a Redis: `spin:redis`, and `fermyon:spin/redis`.
+    /// Connections to a Redis: `spin:redis` and `fermyon:spin/redis`.
     Redis,
-    /// SQLite databases: `spin:sqlite`, and `fermyon:spin/sqlite`.
+    /// SQLite databases: `spin:sqlite` and `fermyon:spin/sqlite`.
     Sqlite,
-    /// Everything of WASI 0.3, and Spin's interfaces that need it.
+    /// All interfaces of WASI 0.3, and Spin's interfaces that need it.
     Wasi03,
 }
 
 impl Interface {
-    /// Every interface, with its name on the command line (`--without`).
+    /// All variants, with their names on the command line (`--without`).
     pub const ALL: [(&str, Self); 5] = [
         ("atomics", Self::Atomics),
         ("batch", Self::Batch),
@@ -33,7 +33,7 @@ impl Interface {
         ("wasi-0.3", Self::Wasi03),
     ];
 
-    /// Whether `import` is of this interface.
+    /// Whether `import` belongs to this interface.
     fn has(self, import: &str) -> bool {
         match self {
             Self::Atomics => import.starts_with("wasi:keyvalue/atomics@"),
@@ -44,7 +44,7 @@ impl Interface {
             Self::Sqlite => {
                 import.starts_with("spin:sqlite/") || import.starts_with("fermyon:spin/sqlite@")
             }
-            // Spin's packages of major version 3 are asynchronous: they came with WASI 0.3.
+            // Major version 3 of Spin's packages is asynchronous, and came with WASI 0.3.
             Self::Wasi03 => {
                 let (package, version) = import.split_once('@').unwrap_or((import, ""));
                 (package.starts_with("wasi:") && version.starts_with("0.3."))
@@ -72,14 +72,14 @@ impl FromStr for Interface {
     }
 }
 
-/// A host: what it lacks of what this one has, and its limits.
+/// A platform: which interfaces of this host it lacks, and its limits.
 ///
-/// The limits are those of July 2026, from [Akamai's quotas] and [Fermyon Cloud's FAQ] (its Starter plan). What a cloud counts by
-/// the month, such as requests, or by the hour, such as Fermyon Cloud's 500 outgoing requests, is not imitated.
+/// The limits are those of July 2026, from [Akamai's quotas] and [Fermyon Cloud's FAQ] (its Starter plan). Limits by the month,
+/// such as requests, or by the hour, such as Fermyon Cloud's 500 outgoing requests, are not imitated.
 ///
 /// # Examples
 ///
-/// A host without compare-and-swap, and no other limits:
+/// A platform without compare-and-swap, and without limits:
 ///
 /// ```
 /// use loopless_host::platform::{Interface, Platform};
@@ -94,18 +94,18 @@ impl FromStr for Interface {
 /// [Fermyon Cloud's FAQ]: https://developer.fermyon.com/cloud/faq
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Platform {
-    /// What it is called, in errors.
+    /// The name in error messages.
     pub name: &'static str,
-    /// What it does not have. A component that imports one of these does not start.
+    /// The interfaces that it does not have. A component that imports one of them does not start.
     pub lacks: Vec<Interface>,
-    /// How long a request may take, and the work that it leaves behind. `None`: as long as they like.
+    /// How long a request may take, and how long the work that it leaves behind may. `None`: no limit.
     pub request_timeout: Option<Duration>,
-    /// How much memory an instance may have, in bytes. `None`: as much as the machine has.
+    /// The most memory that an instance may have, in bytes. `None`: no limit.
     pub memory: Option<usize>,
     /// How much of the store an application may use.
     pub quotas: Quotas,
-    /// How many bytes an SQLite database may take: what [`Connection::limit`](crate::sqlite::Connection::limit) is told.
-    /// `None`: as many as the disk has.
+    /// The largest size of an SQLite database, in bytes. `None`: no limit. The host does not apply it: pass it to
+    /// [`Connection::limit`](crate::sqlite::Connection::limit).
     pub database_bytes: Option<u64>,
 }
 
@@ -122,7 +122,7 @@ impl fmt::Display for Platform {
 }
 
 impl Platform {
-    /// Spin 4.1: all that this host has, and no limits of its own.
+    /// Spin 4.1: all interfaces of this host, and no limits.
     pub fn spin() -> Self {
         Self {
             name: "this host",
@@ -134,8 +134,8 @@ impl Platform {
         }
     }
 
-    /// Akamai Functions: no compare-and-swap and no SQLite. 30 s a request, 128 MiB an instance, and 1,000 reads and 50 writes of the
-    /// store a second.
+    /// Akamai Functions: no compare-and-swap and no SQLite; 30 s for a request, 128 MiB for an instance, and 1,000 reads and 50
+    /// writes of the store per second.
     pub fn akamai_functions() -> Self {
         Self {
             name: "Akamai Functions",
@@ -153,8 +153,8 @@ impl Platform {
         }
     }
 
-    /// Fermyon Cloud: WASI 0.2, no compare-and-swap and no batches. 30 s a request, 1,024 keys of at most 255 bytes, and
-    /// 1 GB of SQLite.
+    /// Fermyon Cloud: WASI 0.2, no compare-and-swap and no batches; 30 s for a request, 1,024 keys of at most 255 bytes, and
+    /// 1 GiB for SQLite.
     pub fn fermyon_cloud() -> Self {
         Self {
             name: "Fermyon Cloud",
@@ -171,11 +171,11 @@ impl Platform {
         }
     }
 
-    /// Whether it has all of these imports of a component.
+    /// Checks that the platform has all these imports of a component.
     ///
     /// # Errors
     ///
-    /// One that names what is missing.
+    /// If it lacks one. The error names it.
     pub(crate) fn check<'a>(
         &self,
         mut imports: impl Iterator<Item = &'a str>,
@@ -191,7 +191,7 @@ impl Platform {
     }
 }
 
-/// The error for a component that imports what a [`Platform`] does not have.
+/// The error for a component that imports something that a [`Platform`] does not have.
 ///
 /// It is among the causes of the error that [`Builder::start`](crate::Builder::start) returns.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -199,6 +199,6 @@ impl Platform {
 pub struct Lacking {
     /// The import, such as `wasi:keyvalue/atomics@0.2.0-draft2`.
     pub import: String,
-    /// What the platform is called.
+    /// The platform's name.
     pub platform: &'static str,
 }

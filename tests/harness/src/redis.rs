@@ -1,36 +1,38 @@
-//! Redis for guests, which `spin:redis` and its predecessor of Spin 2 and 3 connect to.
+//! Redis for guests, which connect with `spin:redis` or its predecessor in `fermyon:spin@2.0.0`.
 //!
-//! A guest names an address, and reaches whatever Redis is there, if its manifest's `allowed_outbound_hosts` grants that.
-//! [`Builder::redis`](crate::Builder::redis) puts another [`Server`] in the place of all of them.
+//! A guest reaches the Redis at the address that it names, if `allowed_outbound_hosts` in its manifest grants it. With
+//! [`Builder::redis`](crate::Builder::redis), it reaches a [`Server`] of the test instead, whatever address it names.
 
 pub(crate) mod host;
 
 use std::fmt;
 use std::sync::Arc;
 
-use ::redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo};
-use ::redis::{RedisError, aio::MultiplexedConnection};
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, ParsingError, RedisError,
+};
 use async_trait::async_trait;
 
 use crate::outbound::Allowed;
-use crate::store::Operation;
+use crate::store::{self, Operation};
 
-/// The value of a reply of Redis.
+/// A reply of Redis.
 pub use ::redis::Value;
 
-/// Why a guest gets no connection, or no answer.
+/// Why a guest gets no connection, or no reply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// That is not an address, or the guest may not connect to it.
-    #[error("the address is not one of a Redis that may be connected to")]
+    /// The address is not valid, or the guest may not connect to it.
+    #[error("the address is not valid, or may not be connected to")]
     InvalidAddress,
     /// The host opens no more connections.
     #[error("too many connections")]
     TooManyConnections,
-    /// A value is not of the type that the command is for.
-    #[error("the value has another type")]
+    /// The value is not of the type that the command needs.
+    #[error("the value is of another type")]
     Type,
-    /// Anything else, in words.
+    /// Any other error.
     #[error("{0}")]
     Other(String),
 }
@@ -41,14 +43,26 @@ impl From<RedisError> for Error {
     }
 }
 
-/// Where guests' connections lead.
+impl From<ParsingError> for Error {
+    fn from(error: ParsingError) -> Self {
+        Self::Other(error.to_string())
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        Self::Other(error.0)
+    }
+}
+
+/// What guests connect to.
 #[async_trait]
 pub trait Server: fmt::Debug + Send + Sync + 'static {
-    /// A guest connects to `url`, which it may.
+    /// Connects a guest to `url`. The manifest has granted it.
     async fn connect(&self, url: &str) -> Result<Arc<dyn Connection>, Error>;
 }
 
-/// Keep one, give the host the other.
+/// A test can keep a clone of what it gives the host.
 #[async_trait]
 impl<S: Server + ?Sized> Server for Arc<S> {
     async fn connect(&self, url: &str) -> Result<Arc<dyn Connection>, Error> {
@@ -56,16 +70,16 @@ impl<S: Server + ?Sized> Server for Arc<S> {
     }
 }
 
-/// A guest's connection. It is closed when it is dropped.
+/// A guest's connection, which is closed when it is dropped.
 #[async_trait]
 pub trait Connection: Send + Sync + 'static {
-    /// Executes one command.
+    /// Executes a command.
     async fn execute(&self, command: &str, arguments: Vec<Vec<u8>>) -> Result<Value, Error>;
 }
 
-/// The network: whatever Redis is at the address.
+/// Connects to the Redis at the address, over the network.
 ///
-/// As in Spin 4.1, a connection that broke stays broken, and nothing limits how long it takes to connect or to answer.
+/// As in Spin 4.1, a broken connection stays broken, and there is no timeout for connecting or for a reply.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Network;
 
@@ -97,9 +111,7 @@ impl Connection for MultiplexedConnection {
     }
 }
 
-/// What a command does to the strings of a database, and to which key: empty, if to none.
-///
-/// For who observes such a database, and fails its operations. A script is taken to swap the value of its first key.
+/// What a command does to a Redis that is used as a store of keys and values. A script counts as a swap.
 pub(crate) fn operation(command: &str) -> Operation {
     match command.to_ascii_uppercase().as_str() {
         "GET" => Operation::Get,
@@ -112,7 +124,7 @@ pub(crate) fn operation(command: &str) -> Operation {
     }
 }
 
-/// What an application may connect to, and where that leads.
+/// What an application may connect to, and what it is connected to.
 #[derive(Clone, Debug)]
 pub(crate) struct Outbound {
     pub allowed: Allowed,

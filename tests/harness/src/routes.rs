@@ -1,4 +1,4 @@
-//! Several components behind one address.
+//! [`Routes`]: several components behind one address.
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
@@ -6,13 +6,13 @@ use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 
 use crate::harness::{Harness, whole};
 
-/// Which host answers a request: by the beginning of its path.
+/// Gives each request to a host, by the beginning of its path.
 ///
-/// A [`Harness`] alone is all the routes there are: `harness.into()`.
+/// For a single [`Harness`], use `harness.into()`.
 #[derive(Clone, Debug)]
 pub struct Routes {
     root: Harness,
-    /// By their prefixes, which begin with a slash and do not end with one. The longest come first.
+    /// Prefixes, which begin with a slash and do not end with one, and their hosts. The longest prefix comes first.
     mounts: Vec<(String, Harness)>,
 }
 
@@ -26,10 +26,10 @@ impl From<Harness> for Routes {
 }
 
 impl Routes {
-    /// Gives what lies below `prefix` to another host. Of two prefixes, the longer one counts.
+    /// Gives the paths below `prefix` to another host. If several prefixes match, the longest one applies.
     ///
-    /// The component sees paths without the prefix: below `/shop`, a request for `/shop/cart?full` is one for `/cart?full`.
-    /// What it serves should use relative URLs. For these, `/shop` itself is redirected to `/shop/` (308).
+    /// The component sees paths without the prefix: with `/shop`, a request for `/shop/cart?full` becomes `/cart?full`. Its pages
+    /// should use relative URLs. To make these work, `/shop` itself is redirected to `/shop/` (308).
     pub fn mount(mut self, prefix: &str, host: Harness) -> Self {
         let prefix = format!("/{}", prefix.trim_matches('/'));
         self.mounts.push((prefix, host));
@@ -38,7 +38,7 @@ impl Routes {
         self
     }
 
-    /// The same routes to the same hosts, for another thread: see [`Harness::apart`].
+    /// The same routes for another thread: see [`Harness::apart`].
     pub(crate) fn apart(&self) -> Self {
         let mounts = self.mounts.iter();
         Self {
@@ -49,8 +49,8 @@ impl Routes {
         }
     }
 
-    /// Gives a request to the host whose it is, unless that has as many under way as it takes at once: then, the answer
-    /// is 503. Otherwise as [`Harness::handle`], cancel safety included.
+    /// Gives a request to its host. Rejects it with 503 if that host already serves as many requests as it may. Otherwise like
+    /// [`Harness::handle`], also in cancel safety.
     pub async fn handle<B>(&self, mut request: Request<B>) -> Response<crate::Body>
     where
         B: http_body::Body<Data = Bytes, Error: Into<wasmtime_wasi_http::Error>> + Send + 'static,

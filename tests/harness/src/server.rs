@@ -1,4 +1,4 @@
-//! HTTP in front of a [`Harness`](crate::Harness), or of several: hyper, HTTP/1.1 and HTTP/2 without TLS.
+//! [`Server`]: HTTP/1.1 and HTTP/2 without TLS, for one or several [`Harness`](crate::Harness)es.
 
 use std::convert::Infallible;
 use std::io;
@@ -21,17 +21,17 @@ use tokio::task::JoinHandle;
 use crate::Routes;
 use crate::front::{self, Bounds, Connection, Stream};
 
-/// The largest head of an HTTP/1.1 request, in bytes. hyper bounds HTTP/2's at 16 KiB.
+/// The largest head of an HTTP/1.1 request, in bytes. hyper limits that of HTTP/2 to 16 KiB.
 const LARGEST_HEAD: usize = 64 << 10;
 
-/// How long requests may go on after a shutdown has begun.
+/// How long requests may take to finish after a shutdown begins.
 pub const GRACE: Duration = Duration::from_secs(5);
 
-/// A listening socket that hands requests to [`Routes`], until it is shut down or dropped.
+/// A listening socket that gives requests to [`Routes`], until it is shut down or dropped.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
-    /// Each connection has a clone.
+    /// Each connection holds a clone.
     open: Arc<()>,
     stop: oneshot::Sender<()>,
     running: JoinHandle<bool>,
@@ -39,28 +39,28 @@ pub struct Server {
 
 /// Threads for a [`Server`], each with a runtime of its own.
 ///
-/// A connection stays on the thread that it was given to, and so do the instances that serve its requests: no request wakes
-/// another thread. A `GET` costs a quarter less processor time than on a runtime whose threads share their work. In exchange, one
-/// connection has one processor, whatever it asks for at the same time.
+/// A connection and the instances that serve its requests stay on one thread, so no request wakes another thread. A `GET` costs a
+/// quarter less processor time than on a runtime whose threads share work. In exchange, all requests of a connection share one
+/// processor.
 ///
-/// Dropping this ends all that runs on the threads, and what requests have left behind in instances.
+/// Dropping this ends the threads and everything that runs on them, including the work that requests have left behind.
 #[derive(Debug)]
 pub struct Threads(Vec<Thread>);
 
 #[derive(Debug)]
 struct Thread {
     runtime: Handle,
-    /// `None` while it is being dropped. Dropped, it ends the thread.
+    /// Ends the thread when it is dropped. `None` while the `Thread` is being dropped.
     stop: Option<oneshot::Sender<()>>,
     running: Option<thread::JoinHandle<()>>,
 }
 
 impl Threads {
-    /// Starts so many threads.
+    /// Starts this many threads.
     ///
     /// # Errors
     ///
-    /// If the operating system gives no thread.
+    /// If the operating system cannot start a thread.
     pub fn start(number: NonZeroUsize) -> io::Result<Self> {
         let threads = (1..=number.get()).map(|number| {
             let runtime = Builder::new_current_thread().enable_all().build()?;
@@ -86,30 +86,30 @@ impl Drop for Thread {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(running) = self.running.take() {
-            // It has said what it panicked with.
+            // If the thread panicked, it has printed why.
             _ = running.join();
         }
     }
 }
 
-/// Takes an address to listen on. Clients may connect from now on; they are served when a [`Server`] is started.
+/// Binds a socket to an address. Clients can connect from now on. They are served when a [`Server`] is started.
 ///
 /// # Errors
 ///
-/// If the address cannot be had: taken, or not this machine's.
+/// If the address is in use, or is not this machine's.
 pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .map_err(|error| match error.kind() {
             io::ErrorKind::AddrInUse => anyhow::anyhow!(
-                "cannot listen on {address}: the port is taken; stop what uses it, or choose another with --listen"
+                "cannot listen on {address}: the port is in use; stop the program that uses it, or choose another with --listen"
             ),
             _ => anyhow::anyhow!("cannot listen on {address}: {error}"),
         })
 }
 
 impl Server {
-    /// Serves what `routes` answer: one [`Harness`](crate::Harness), or several. Clients keep within the usual [`Bounds`].
+    /// Serves `routes`, which may be a single [`Harness`](crate::Harness), with the default [`Bounds`].
     ///
     /// # Errors
     ///
@@ -118,11 +118,11 @@ impl Server {
         Self::start_within(Bounds::default(), listener, routes)
     }
 
-    /// The same, within these bounds.
+    /// Serves `routes` within these bounds.
     ///
     /// # Errors
     ///
-    /// As [`start`](Self::start).
+    /// Those of [`start`](Self::start).
     pub fn start_within(
         bounds: Bounds,
         listener: TcpListener,
@@ -132,11 +132,11 @@ impl Server {
         Self::start_with(workers, bounds, listener)
     }
 
-    /// The same, with each connection on one of these threads: on the one that has the fewest.
+    /// Serves `routes` within these bounds, each connection on the one of these threads that has the fewest.
     ///
     /// # Errors
     ///
-    /// As [`start`](Self::start).
+    /// Those of [`start`](Self::start).
     pub fn start_on(
         threads: &Threads,
         bounds: Bounds,
@@ -166,7 +166,7 @@ impl Server {
         })
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -176,15 +176,13 @@ impl Server {
         format!("http://{}{path}", self.address)
     }
 
-    /// How many connections are served now.
+    /// How many connections are open.
     pub fn connections(&self) -> usize {
-        // This one's own, and the one that is cloned for connections to come.
+        // Without `self.open`, and the one that is cloned for new connections.
         Arc::strong_count(&self.open).saturating_sub(2)
     }
 
-    /// Takes no more requests and lets those that run finish, for at most [`GRACE`].
-    ///
-    /// Returns whether all of them finished.
+    /// Stops taking requests, and waits at most [`GRACE`] for those under way. Returns whether all of them finished.
     pub async fn shut_down(self) -> bool {
         _ = self.stop.send(());
         self.running.await.unwrap_or(false)
@@ -195,7 +193,7 @@ impl Server {
 struct Worker {
     runtime: Handle,
     routes: Routes,
-    /// Each of its connections has a clone.
+    /// Each of its connections holds a clone.
     connections: Arc<()>,
 }
 
@@ -208,7 +206,7 @@ impl Worker {
         }
     }
 
-    /// Moves a connection from the runtime that has accepted it to this one.
+    /// Moves a connection to this runtime, from the one that has accepted it.
     fn takes(&self, tcp: TcpStream) -> io::Result<TcpStream> {
         let tcp = tcp.into_std()?;
         let _here = self.runtime.enter();
@@ -227,7 +225,7 @@ async fn serve(
     let mut http = auto::Builder::new(TokioExecutor::new());
     http.http1()
         .timer(TokioTimer::new())
-        // The connection itself watches over that, for both versions and from its first byte.
+        // `Connection::until_idle` does this, for both versions and from the connection's start.
         .header_read_timeout(None)
         .max_buf_size(LARGEST_HEAD);
     http.http2().timer(TokioTimer::new());
@@ -241,7 +239,7 @@ async fn serve(
             let most = bounds.connections;
             SAID.call_once(|| {
                 tracing::warn!(
-                    "{most} connections: further ones wait until one ends (--max-connections)"
+                    "{most} connections are open: further ones wait until one ends (--max-connections)"
                 );
             });
         }
@@ -261,12 +259,12 @@ async fn serve(
         let (tcp, peer) = match moved {
             Ok(moved) => moved,
             Err(_) => {
-                // A connection that broke off at once, or no file descriptor left: others may still do well.
+                // The client is gone, or there are no file descriptors left. The next connection may succeed.
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             }
         };
-        // Without this, a response that follows its head a moment later waits 40 ms for an acknowledgement.
+        // Without this, a body that is sent a moment after its head waits up to 40 ms for an acknowledgement.
         _ = tcp.set_nodelay(true);
         let connection = Connection::new(peer, bounds);
         let service = service_fn({
@@ -287,9 +285,9 @@ async fn serve(
         worker.runtime.spawn(async move {
             let _held = held;
             tokio::select! {
-                // A client that goes away or speaks no HTTP is its own affair.
+                // An error is the client's: it has disconnected, or does not speak HTTP.
                 _ = serving => {}
-                () = connection.is_idle() => {}
+                () = connection.until_idle() => {}
             }
         });
     }

@@ -1,16 +1,15 @@
 //! Simulation: a component on many hosts and one store, in one thread, from one seed.
 //!
-//! A [`Simulation`] runs a scenario, which is an async function of a [`World`]. In the world, time is virtual: it jumps
-//! when everybody sleeps, so that an hour of waiting takes as long as the work in it. All that is left to chance comes
-//! from the seed: how long each call of the store takes and whether it fails ([`Faults`]), when instances die, what the
-//! scenario itself picks ([`World::chance`] and its like), and the guests' random numbers. So one seed is one run, to
-//! the byte of its trace; another seed is another order of things.
+//! A [`Simulation`] runs a scenario, which is an async function of a [`World`]. Time is virtual in a world: it jumps when all
+//! tasks sleep, so an hour of waiting takes only as long as the work in it. All randomness comes from the seed: how long each
+//! call of the store takes and whether it fails ([`Faults`]), when instances die, what the scenario picks ([`World::chance`] and
+//! similar methods), and the guests' random numbers. So a seed always gives the same run and, byte for byte, the same trace.
 //!
-//! The world's parts:
-//! - [`Database`]: the store, and an SQLite database. It remembers each [`Call`], so that a test can compare what clients saw with what was. It can
-//!   [hang](Database::hang) for a time or forever, [go back](Database::go_back) to an earlier state or to nothing, and
+//! A world has:
+//! - a [`Database`]: the store, and an SQLite database. It records each [`Call`], so that a test can compare what clients saw
+//!   with what happened. It can [hang](Database::hang), [go back](Database::go_back) to an earlier state or to nothing, and
 //!   [count twice](Faults::doubled).
-//! - [`Host`]: runs the component on the database, as a [`Harness`](crate::Harness) does. It can crash and start again.
+//! - [`Host`]s, which run the component on the database, like a [`Harness`](crate::Harness). They can crash and restart.
 //!
 //! ```no_run
 //! # fn main() -> anyhow::Result<()> {
@@ -30,7 +29,7 @@
 //! # }
 //! ```
 //!
-//! [FoundationDB] made this way of testing known.
+//! [FoundationDB] made this kind of testing known.
 //!
 //! [FoundationDB]: https://apple.github.io/foundationdb/testing.html
 
@@ -55,10 +54,10 @@ use crate::platform::Platform;
 pub use database::{Call, Database, Faults, Outcome};
 pub use host::{Acceptance, Exchange, Host, Lost, Settings};
 
-/// When the calendar of every world begins: 2026-01-01, as the time since 1970.
+/// The date at which every world begins, as the time since 1970: 2026-01-01.
 const EPOCH: Duration = Duration::from_secs(1_767_225_600);
 
-/// A component that can be run in any number of worlds, one after the other or in many threads at once.
+/// A component that runs in any number of worlds, one after another or in several threads.
 #[derive(Clone)]
 pub struct Simulation {
     program: Program,
@@ -75,7 +74,7 @@ impl Simulation {
     ///
     /// # Errors
     ///
-    /// If the component does not load, or imports what the host does not have.
+    /// If the component does not load, or imports something that the host does not have.
     pub fn load(component: impl Into<PathBuf>) -> anyhow::Result<Self> {
         let source = Source::Component(component.into());
         let program = program(source, &Platform::default(), &Limits::default())?;
@@ -86,16 +85,16 @@ impl Simulation {
     ///
     /// # Errors
     ///
-    /// If there can be no runtime for it.
+    /// If the runtime cannot be created.
     pub fn run<T>(&self, seed: u64, scenario: impl AsyncFnOnce(World) -> T) -> std::io::Result<T> {
         self.run_in(seed, None, scenario)
     }
 
-    /// The same, with its trace: who did what, when, line by line.
+    /// Runs a scenario like [`run`](Self::run), and returns its trace too: a line for everything that happened.
     ///
     /// # Errors
     ///
-    /// As [`run`](Self::run).
+    /// Those of [`run`](Self::run).
     pub fn trace<T>(
         &self,
         seed: u64,
@@ -129,23 +128,23 @@ impl Simulation {
                 requests: AtomicU64::new(0),
             }));
             let result = scenario(world.clone()).await;
-            // What goes down with the world does so in no order.
+            // The order in which the rest of the world is dropped is not deterministic.
             world.0.is_over.store(true, Ordering::Relaxed);
             result
         }))
     }
 }
 
-/// A point in a world's time. Moments are ordered as things happened, also within one instant of the clock.
+/// A moment in a world. Moments are ordered, even those at the same virtual time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment {
-    /// The place in the order of all that happened.
+    /// The moment's position in the order of all moments.
     pub order: u64,
-    /// The time since the world began.
+    /// The virtual time since the world began.
     pub at: Duration,
 }
 
-/// What a scenario happens in. Clones are the same world.
+/// The world in which a scenario runs. Clones are the same world.
 #[derive(Clone)]
 pub struct World(Arc<Inner>);
 
@@ -167,12 +166,12 @@ impl fmt::Debug for World {
 }
 
 impl World {
-    /// The seed that all chance comes from.
+    /// The seed of all randomness in the world.
     pub fn seed(&self) -> u64 {
         self.0.seed
     }
 
-    /// This moment. No two calls get the same.
+    /// The current moment. No two calls return the same one.
     pub fn moment(&self) -> Moment {
         Moment {
             order: self.0.moments.fetch_add(1, Ordering::Relaxed),
@@ -192,29 +191,29 @@ impl World {
         probability > 0.0 && self.random().random_bool(probability.min(1.0))
     }
 
-    /// A number in this range.
+    /// A random number in this range.
     pub fn number(&self, range: RangeInclusive<u64>) -> u64 {
         self.random().random_range(range)
     }
 
-    /// A time in this range, in whole milliseconds.
+    /// A random duration in this range, in whole milliseconds.
     pub fn time(&self, range: RangeInclusive<Duration>) -> Duration {
         let milliseconds = |time: &Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let (start, end) = (milliseconds(range.start()), milliseconds(range.end()));
         Duration::from_millis(self.number(start..=end))
     }
 
-    /// One of these.
+    /// A random element of `choices`.
     ///
     /// # Panics
     ///
-    /// If there is none.
+    /// If `choices` is empty.
     pub fn pick<'a, T>(&self, choices: &'a [T]) -> &'a T {
         let index = self.random().random_range(0..choices.len());
         &choices[index]
     }
 
-    /// Adds a line to the trace: who, and what. `what` is asked only where there is a trace.
+    /// Adds a line to the trace: who did what. `what` is called only if there is a trace.
     pub fn tell(&self, who: impl Display, what: impl FnOnce() -> String) {
         if let Some(story) = &self.0.story
             && !self.0.is_over.load(Ordering::Relaxed)
@@ -232,7 +231,7 @@ impl World {
         }
     }
 
-    /// Starts a host called `name`, on this database.
+    /// Starts a host called `name` on this database.
     ///
     /// # Errors
     ///
@@ -255,7 +254,7 @@ impl World {
     }
 }
 
-/// Nothing in a world is left half done by a panic: what is behind these locks changes in single steps.
+/// Locks a mutex of a world. What these hold changes in single steps, so a panic leaves it consistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

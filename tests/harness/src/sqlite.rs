@@ -1,6 +1,6 @@
-//! SQLite databases for guests, which `spin:sqlite` and its predecessor of Spin 2 and 3 open.
+//! SQLite databases for guests, which open them with `spin:sqlite` or its predecessor in `fermyon:spin@2.0.0`.
 //!
-//! [`Builder::database`](crate::Builder::database) gives a host one.
+//! [`Builder::database`](crate::Builder::database) gives one to a host.
 
 mod connection;
 pub(crate) mod host;
@@ -21,25 +21,25 @@ use crate::store::{Error, Operation};
 /// The label of the database that every host has.
 pub const DEFAULT: &str = "default";
 
-/// An SQLite database, as the host sees it. All guests that open it share it.
+/// An SQLite database of a host. All guests that open it share it.
 #[async_trait]
 pub trait Database: fmt::Debug + Send + Sync + 'static {
-    /// A guest opens the database. Called for each handle that it opens.
+    /// Called for each handle that a guest opens.
     async fn open(&self) -> Result<(), Error> {
         Ok(())
     }
 
-    /// Executes one statement.
+    /// Executes a statement.
     async fn execute(&self, statement: &str, parameters: Vec<Value>) -> Answer;
 
-    /// How many rows the last statement has changed that changed any, whoever's it was.
+    /// How many rows the last INSERT, UPDATE or DELETE changed, of all guests.
     fn changes(&self) -> u64;
 
-    /// The row that was inserted last, by whomever.
+    /// The ID of the row that was inserted last, by any guest.
     fn last_insert_rowid(&self) -> i64;
 }
 
-/// Keep one, give the host the other.
+/// A test can keep a clone of what it gives the host.
 #[async_trait]
 impl<D: Database + ?Sized> Database for Arc<D> {
     async fn open(&self) -> Result<(), Error> {
@@ -59,17 +59,17 @@ impl<D: Database + ?Sized> Database for Arc<D> {
     }
 }
 
-/// What comes of a statement.
+/// The result of a statement.
 ///
-/// An error comes last, after the rows that there were before it: a statement that cannot be prepared has no rows, and then an
-/// error. So it is in Spin 4.1: who does not look at [`end`](Self::end) sees an empty answer.
+/// As in Spin 4.1, an error comes after the rows that precede it. A statement that cannot be prepared has no rows, so a caller
+/// that does not check [`end`](Self::end) takes it for an empty result.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     /// The names of the columns.
     pub columns: Vec<String>,
     /// The rows, each with a value for each column.
     pub rows: Vec<Vec<Value>>,
-    /// Whether that was all.
+    /// Whether these are all rows, or an error came after them.
     pub end: Result<(), Error>,
 }
 
@@ -84,9 +84,9 @@ impl From<Error> for Answer {
     }
 }
 
-/// What a statement does to a table of keys and values, and to which key: empty, if to none.
+/// What a statement does to a database that is used as a store of keys and values, and to which key.
 ///
-/// The key is the statement's first parameter that is a text. For who observes such a table, and fails its operations.
+/// The key is the first parameter that is a text. It is empty if there is none.
 pub(crate) fn operation<'a>(statement: &str, parameters: &'a [Value]) -> (Operation, &'a str) {
     let key = parameters.iter().find_map(|parameter| match parameter {
         Value::Text(text) => Some(text.as_str()),
@@ -100,7 +100,7 @@ pub(crate) fn operation<'a>(statement: &str, parameters: &'a [Value]) -> (Operat
         "INSERT" => Operation::Set,
         "UPDATE" => Operation::Swap,
         "DELETE" => Operation::Delete,
-        // Such as one that makes a table.
+        // For example, CREATE TABLE.
         _ => Operation::Open,
     };
     (operation, key.unwrap_or_default())
@@ -114,11 +114,18 @@ pub(crate) struct Databases {
     known: BTreeMap<String, Arc<dyn Database>>,
 }
 
-/// Why a database cannot be opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Closed {
+/// Why a guest cannot open a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum OpenError {
     NotGranted,
     Unknown,
+    Failed(Error),
+}
+
+impl From<Error> for OpenError {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
 }
 
 impl Databases {
@@ -126,31 +133,31 @@ impl Databases {
         self.known.insert(label.into(), database);
     }
 
-    /// Lets the component open these only.
+    /// Lets the component open only these databases.
     ///
     /// # Errors
     ///
-    /// If the host does not have one of them, as on Spin.
+    /// If the host does not have one of them. Spin does not start either then.
     pub fn grant(&mut self, labels: impl IntoIterator<Item = String>) -> anyhow::Result<()> {
         let granted: BTreeSet<_> = labels.into_iter().collect();
         for label in &granted {
             ensure!(
                 label == DEFAULT || self.known.contains_key(label),
-                "the manifest grants the SQLite database {label:?}, which this host does not have: give it one with --database {label}=PATH"
+                "the manifest grants the SQLite database {label:?}, which this host does not have: add it with --database {label}=PATH"
             );
         }
         self.granted = Some(granted);
         Ok(())
     }
 
-    /// One that the component may open, called `default`.
+    /// A single database, labelled `default`, which the component may open.
     pub fn one(database: Arc<dyn Database>) -> Self {
         let mut databases = Self::default();
         databases.add(DEFAULT, database);
         databases
     }
 
-    /// Sees to it that there is one called `default`.
+    /// Adds an empty database labelled `default`, unless there is one.
     pub fn complete(&mut self) -> anyhow::Result<()> {
         if !self.known.contains_key(DEFAULT) {
             self.add(DEFAULT, Arc::new(Connection::memory()?));
@@ -158,11 +165,14 @@ impl Databases {
         Ok(())
     }
 
-    fn get(&self, label: &str) -> Result<Arc<dyn Database>, Closed> {
+    /// Opens a database for the guest.
+    async fn open(&self, label: &str) -> Result<Arc<dyn Database>, OpenError> {
         let is_granted = |granted: &BTreeSet<_>| granted.contains(label);
         if !self.granted.as_ref().is_none_or(is_granted) {
-            return Err(Closed::NotGranted);
+            return Err(OpenError::NotGranted);
         }
-        self.known.get(label).cloned().ok_or(Closed::Unknown)
+        let database = self.known.get(label).ok_or(OpenError::Unknown)?;
+        database.open().await?;
+        Ok(database.clone())
     }
 }

@@ -1,4 +1,4 @@
-//! Key-value stores for guests: one trait, three backends, and the quirks of Spin's.
+//! Key-value stores for guests: the trait [`Store`], its backends, and the quirks of Spin's.
 
 mod limited;
 mod memory;
@@ -17,54 +17,52 @@ pub use observed::{Backup, Observed, Operation};
 pub use redis::Redis;
 pub use sqlite::Sqlite;
 
-/// A key-value store, as the host sees it. Every operation is atomic.
-///
-/// Shared by all instances of a host; two hosts may share what lies beneath it.
+/// A key-value store of a host, which all its instances share. Every operation is atomic.
 #[async_trait]
 pub trait Store: fmt::Debug + Send + Sync + 'static {
-    /// A guest opens the store. Called for each handle that it opens.
+    /// Called for each handle that a guest opens.
     async fn open(&self) -> Result<(), Error> {
         Ok(())
     }
 
-    /// The value of `key`.
+    /// The value of `key`, or `None` if it has none.
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Error>;
 
-    /// Gives `key` this value, whatever it had.
+    /// Sets the value of `key`.
     async fn set(&self, key: &str, value: &[u8]) -> Result<(), Error>;
 
-    /// Forgets `key`.
+    /// Deletes `key`, if it is there.
     async fn delete(&self, key: &str) -> Result<(), Error>;
 
-    /// All keys, in order.
+    /// All keys, sorted.
     async fn keys(&self) -> Result<Vec<String>, Error>;
 
-    /// Gives `key` the value `new` if it has the value `old` now (`None`: if it has none). Returns whether it did.
+    /// Sets the value of `key` to `new` if it is `old`. `None` is no value. Returns whether it did.
     async fn swap(&self, key: &str, old: Option<&[u8]>, new: &[u8]) -> Result<bool, Error>;
 
-    /// Adds `delta` to the number under `key`, which is 0 if there is no value. Returns the sum.
+    /// Adds `delta` to the number that is the value of `key`, or to 0 if there is no value. Returns the sum.
     async fn increment(&self, key: &str, delta: i64, numbers: Numbers) -> Result<i64, Error>;
 
-    /// How this backend writes numbers when it is itself.
+    /// How this backend writes numbers, unless a [`Quirks`] says otherwise.
     fn numbers(&self) -> Numbers;
 }
 
-/// A store that could not do what it was asked.
+/// Why an operation of a store failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Error(pub String);
 
-/// How `increment` writes a number into the store.
+/// How `increment` writes a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Numbers {
-    /// Decimal text, as Redis does.
+    /// As decimal text, like Redis.
     Text,
-    /// Eight bytes, the lowest first, as Spin's SQLite store does.
+    /// As eight bytes in little-endian order, like Spin's SQLite store.
     Bytes,
 }
 
 impl Numbers {
-    /// The value of a key after `delta` was added to its number, with that number.
+    /// Adds `delta` to the number that `value` is. Returns the sum, and how it is written.
     pub(crate) fn add(self, value: Option<&[u8]>, delta: i64) -> Result<(i64, Vec<u8>), Error> {
         let number = match (value, self) {
             (None, _) => 0,
@@ -88,34 +86,33 @@ impl Numbers {
     }
 }
 
-/// Which host's `wasi:keyvalue/atomics` a guest meets.
+/// Whose `wasi:keyvalue/atomics` a guest gets: an exact one, or one with the faults of Spin's.
 ///
-/// Seen on Spin 4.1 (its `key-value-spin` and `key-value-redis` crates). Both of its hosts also keep the slot of a
-/// compare-and-swap handle that was swapped: after 256 swaps, an instance gets no new handle.
+/// The faults are those of Spin 4.1 (its crates `key-value-spin` and `key-value-redis`). Both also leak the slot of each
+/// compare-and-swap handle that is swapped: after 256 swaps, an instance gets no new handle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Quirks {
-    /// Swaps are exact and their answers true.
+    /// Swaps are exact, and so are their answers.
     #[default]
     Exact,
-    /// A swap from no value is a blind write, numbers are eight bytes, and `increment` panics at any other length.
+    /// A swap from no value is a blind write. Numbers are eight bytes, and `increment` panics on a value of another length.
     SpinSqlite,
-    /// Every swap answers that it failed, also one that was applied. Numbers are decimal text.
+    /// Every swap answers that it failed, even if it was applied. Numbers are decimal text.
     SpinRedis,
 }
 
 impl Quirks {
-    /// Every kind, with the name that the command line has for it.
+    /// All variants, with their names on the command line.
     pub const ALL: [(&str, Self); 3] = [
         ("exact", Self::Exact),
         ("spin-sqlite", Self::SpinSqlite),
         ("spin-redis", Self::SpinRedis),
     ];
-}
 
-impl Quirks {
-    /// Swaps `key` to `new` as this host does, where `seen` is what the handle has seen: `None` if it never looked.
+    /// Swaps the value of `key` to `new` as this host does. `seen` is what the guest has read through the handle: `None` if it
+    /// has not read.
     ///
-    /// Returns what the host answers, be it true or not.
+    /// Returns the host's answer, which may be false.
     ///
     /// # Errors
     ///
@@ -141,7 +138,7 @@ impl Quirks {
         Ok(is_applied && self != Self::SpinRedis)
     }
 
-    /// How this host writes the numbers of `store`.
+    /// How this host writes numbers to `store`.
     pub fn numbers(self, store: &dyn Store) -> Numbers {
         match self {
             Self::Exact => store.numbers(),

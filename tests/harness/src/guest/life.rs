@@ -1,4 +1,4 @@
-//! [`Life`]: when an instance ends, and why.
+//! [`Life`]: what ends an instance before its time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,29 +7,28 @@ use std::task::{Context, Poll, Waker};
 use tokio_util::sync::CancellationToken;
 use wasmtime_wasi_http::handler::WorkerStatus;
 
-/// The life of one instance, which anybody may end.
+/// The life of one instance. It counts the instance's calls, and ends the instance if nobody waits for any of them.
 #[derive(Debug)]
 pub struct Life {
-    /// The instance's number: 1 is the first that its host made.
+    /// The instance's number, from 1 in the order in which its host made them.
     pub instance: u64,
-    /// Whether somebody has ended it.
     killed: Arc<AtomicBool>,
-    /// Cancelled when calls of the store that were held back for abandoned requests get their answer, an error.
+    /// Cancelled to let the store calls of abandoned requests return, with an error.
     pub(super) released: CancellationToken,
     state: Mutex<LifeState>,
 }
 
 #[derive(Debug, Default)]
 struct LifeState {
-    /// Who has to be told of changes.
+    /// Wakes the instance's worker.
     waker: Option<Waker>,
-    /// How many calls it has taken since it last had nothing to do.
+    /// How many calls the instance has taken since it was last idle.
     calls: usize,
     /// How many of them are answered.
     answered: usize,
-    /// How many of them nobody wants answered any more.
+    /// How many of them are abandoned: nobody waits for the answer.
     abandoned: usize,
-    /// How many of its responses are being sent.
+    /// How many responses are being sent.
     bodies: usize,
 }
 
@@ -51,28 +50,28 @@ impl Life {
         })
     }
 
-    /// Ends the instance, wherever it is. The requests that it serves fail.
+    /// Ends the instance at its next pause. Its requests fail.
     pub fn kill(&self) {
         self.killed.store(true, Ordering::Relaxed);
         self.state().wake();
     }
 
-    /// Whether it was [killed](Self::kill), or ended because nobody wanted what it did.
+    /// Whether it was [killed](Self::kill), or ended because all its calls were abandoned.
     pub fn is_killed(&self) -> bool {
         self.killed.load(Ordering::Relaxed)
     }
 
-    /// The same, for somebody who asks when the instance is gone.
+    /// The flag behind [`is_killed`](Self::is_killed), which outlives the instance.
     pub fn killed(&self) -> Arc<AtomicBool> {
         self.killed.clone()
     }
 
-    /// It has taken a call.
+    /// The instance has taken a call.
     pub fn takes(&self) {
         self.state().calls += 1;
     }
 
-    /// Somebody has got the answer to a call of it.
+    /// A call of the instance is answered.
     pub fn answers(&self) {
         let mut state = self.state();
         state.answered += 1;
@@ -81,25 +80,25 @@ impl Life {
         }
     }
 
-    /// Nobody wants this call of its answered any more.
+    /// A call of the instance is abandoned.
     pub fn abandons(&self) {
         let mut state = self.state();
         state.abandoned += 1;
         state.wake();
     }
 
-    /// Whether somebody has abandoned a call that may not have ended yet. It takes no more then: those would wait for the
-    /// same event as the abandoned ones, perhaps, and the errors of these would delay them.
+    /// Whether there is an abandoned call that may not have ended. The instance then takes no more calls: these could share
+    /// reads of the store with the abandoned ones, and be delayed by their errors.
     pub fn has_abandoned(&self) -> bool {
         self.state().abandoned > 0
     }
 
-    /// A response of it begins to be sent.
+    /// The host begins to send a response of the instance.
     pub fn begins_body(&self) {
         self.state().bodies += 1;
     }
 
-    /// A response of it was sent, or given up.
+    /// A response of the instance was sent, or broke off.
     pub fn ends_body(&self) {
         let mut state = self.state();
         state.bodies -= 1;
@@ -108,12 +107,11 @@ impl Life {
         }
     }
 
-    /// Whether it is over, when its worker is in this status.
+    /// Ready if the instance has to end. `status` is its worker's.
     ///
-    /// Wasmtime 48 has no way to cancel a guest's task (its issue 11833). What can be done is to end the instance, where
-    /// none but abandoned calls can have anything left to do in it; and otherwise, when all others have their answers, to
-    /// let the abandoned ones go on, with errors from the store, to the end of their own patience. (They are not made to
-    /// expire: a guest whose answer nobody takes would never end.)
+    /// Wasmtime 48 cannot cancel a guest's task (its issue 11833). So if all calls are abandoned, the instance ends. If some
+    /// are, the others are answered first. Then the store calls of the abandoned ones return errors, so that their tasks end by
+    /// themselves. (Expiration would not end them: a guest whose response nobody takes never ends.)
     pub(super) fn poll(&self, cx: &Context<'_>, status: WorkerStatus) -> Poll<()> {
         let mut state = self.state();
         state.waker = Some(cx.waker().clone());

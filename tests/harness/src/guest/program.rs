@@ -1,4 +1,4 @@
-//! [`Program`]: a component that instances can be made of.
+//! [`Program`]: a compiled component, from which instances are made.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,24 +12,23 @@ use wasmtime_wasi_http::p3::bindings::ServicePre as Wasi03;
 
 use super::{Guest, Reuse};
 use crate::platform::Platform;
-use crate::{bindings, component, cpu, keyvalue, variables};
+use crate::{bindings, component, cpu, view};
 
-/// A component, compiled and linked: instances can be made of it.
+/// A compiled and linked component, from which instances are made.
 #[derive(Clone)]
 pub struct Program(pub(super) Arc<ProxyPre<Guest>>);
 
 impl Program {
-    /// Compiles the component at `path`, and checks that this host has all that it imports, as far as the `platform`
-    /// has it. There will be room for so many `instances` at the same time.
+    /// Compiles the component at `path`, and checks that this host and the `platform` have all its imports. Reserves address
+    /// space for `instances` that serve requests at the same time.
     pub fn load(path: &Path, platform: &Platform, instances: usize) -> anyhow::Result<Self> {
         let mut config = Config::new();
         config.wasm_component_model_async(true);
         config.epoch_interruption(true);
-        // Wasmtime's own cache of this user: compiling takes seconds in a debug build of this host. If there is
-        // no place for a cache, it is only slower.
+        // Wasmtime's cache in the user's home directory: a debug build of this host compiles for seconds. Without a
+        // cache, it is only slower.
         config.cache(Cache::from_file(None).ok());
-        // Memories are kept and used again: an instance costs microseconds. Not every machine lets a process reserve
-        // that much address space.
+        // Pooled memories make a new instance cheap. Not every machine lets a process reserve that much address space.
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances)?));
         let engine = Engine::new(&config).or_else(|_| {
             config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
@@ -52,7 +51,7 @@ impl Program {
             ProxyPre::P2(Wasi02::new(program)?)
         } else {
             anyhow::bail!(
-                "it exports neither wasi:http/handler (WASI 0.3) nor wasi:http/incoming-handler (WASI 0.2): it is no HTTP component"
+                "it is not an HTTP component: it exports neither wasi:http/handler (WASI 0.3) nor wasi:http/incoming-handler (WASI 0.2)"
             );
         };
         Ok(Self(Arc::new(program)))
@@ -66,13 +65,13 @@ impl Program {
         }
     }
 
-    /// Whether its instances serve one request each, and nothing goes on after it.
+    /// Whether it is a component of WASI 0.2: each instance serves one request, and ends with it.
     pub(super) fn is_wasi_0_2(&self) -> bool {
         let Self(program) = self;
         matches!(**program, ProxyPre::P2(_))
     }
 
-    /// When its instances are reused, if the host's operator wants `reuse`.
+    /// `reuse`, except that instances of WASI 0.2 are not reused.
     pub(super) fn reuse(&self, reuse: Reuse) -> Reuse {
         if !self.is_wasi_0_2() {
             return reuse;
@@ -85,11 +84,11 @@ impl Program {
     }
 }
 
-/// Room for so many instances of a component that serve requests at the same time.
+/// Room for this many instances that serve requests at the same time.
 fn pool(instances: usize) -> anyhow::Result<PoolingAllocationConfig> {
-    /// Some serve none and are there: those that wait for the next one, or for what others left behind.
+    /// Room for instances that serve no request: idle ones, and those that work on after their responses.
     const IDLE: u32 = 1000;
-    /// A component has a few modules: its own, and those that join it to its imports. They share one memory.
+    /// A component has a few modules: its own, and adapters between it and its imports. They share one memory.
     const MODULES: u32 = 5;
 
     let instances = u32::try_from(instances).context("too many instances")?;
@@ -104,53 +103,13 @@ fn pool(instances: usize) -> anyhow::Result<PoolingAllocationConfig> {
     Ok(pool)
 }
 
-/// All that this host has.
+/// All the interfaces that this host has.
 fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::<Guest>::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi::p3::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
-    bindings::spin::key_value::key_value::add_to_linker::<_, keyvalue::Data>(
-        &mut linker,
-        Guest::keyvalue,
-    )?;
-    bindings::fermyon::spin::key_value::add_to_linker::<_, keyvalue::Data>(
-        &mut linker,
-        Guest::keyvalue,
-    )?;
-    bindings::spin::redis::redis::add_to_linker::<_, keyvalue::Data>(&mut linker, Guest::keyvalue)?;
-    bindings::fermyon::spin::redis::add_to_linker::<_, keyvalue::Data>(
-        &mut linker,
-        Guest::keyvalue,
-    )?;
-    bindings::spin::sqlite::sqlite::add_to_linker::<_, keyvalue::Data>(
-        &mut linker,
-        Guest::keyvalue,
-    )?;
-    bindings::fermyon::spin::sqlite::add_to_linker::<_, keyvalue::Data>(
-        &mut linker,
-        Guest::keyvalue,
-    )?;
-    bindings::wasi::keyvalue::store::add_to_linker::<_, keyvalue::Data>(
-        &mut linker,
-        Guest::keyvalue,
-    )?;
-    bindings::wasi::keyvalue::batch::add_to_linker::<_, keyvalue::Data>(
-        &mut linker,
-        Guest::keyvalue,
-    )?;
-    bindings::wasi::keyvalue::atomics::add_to_linker::<_, keyvalue::Data>(
-        &mut linker,
-        Guest::keyvalue,
-    )?;
-    bindings::spin::variables::variables::add_to_linker::<_, variables::Data>(
-        &mut linker,
-        |guest| &mut guest.variables,
-    )?;
-    bindings::fermyon::spin::variables::add_to_linker::<_, variables::Data>(
-        &mut linker,
-        |guest| &mut guest.variables,
-    )?;
+    bindings::Interfaces::add_to_linker::<_, view::Data>(&mut linker, Guest::view)?;
     Ok(linker)
 }

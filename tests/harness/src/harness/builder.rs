@@ -23,7 +23,7 @@ use crate::sqlite::{self, Databases};
 use crate::store::{Limited, Memory, Quirks, Quotas, Store};
 use crate::variables::Variables;
 
-/// How a [`Harness`] is set up. See [`Harness::builder`].
+/// Sets up a [`Harness`]. See [`Harness::builder`].
 pub struct Builder {
     source: Source,
     store: Arc<dyn Store>,
@@ -50,7 +50,7 @@ impl std::fmt::Debug for Builder {
 /// Where the component comes from.
 #[derive(Debug)]
 pub(crate) enum Source {
-    /// The package under test, which cargo names in `CARGO_MANIFEST_DIR`.
+    /// The package under test, whose directory cargo sets in `CARGO_MANIFEST_DIR`.
     UnderTest,
     Package(PathBuf),
     Component(PathBuf),
@@ -58,7 +58,7 @@ pub(crate) enum Source {
 }
 
 impl Builder {
-    /// A host like Spin, of the package under test, with an empty store in memory.
+    /// A host like Spin, for the package under test, with an empty store in memory.
     pub(super) fn new() -> Self {
         Self {
             source: Source::UnderTest,
@@ -78,84 +78,84 @@ impl Builder {
         }
     }
 
-    /// The component to run, built already. Without this, it is the package under test, which cargo names in
+    /// Runs a component that is already built. The default is the package under test, whose directory cargo sets in
     /// `CARGO_MANIFEST_DIR`.
     pub fn component(mut self, path: impl Into<PathBuf>) -> Self {
         self.source = Source::Component(path.into());
         self
     }
 
-    /// The directory of the cargo package to build and run, instead of the package under test. cargo runs a test in the
-    /// directory of its own package.
+    /// Builds and runs the cargo package in `directory`, instead of the package under test. cargo runs a test in the directory
+    /// of its package.
     pub fn package(mut self, directory: impl Into<PathBuf>) -> Self {
         self.source = Source::Package(directory.into());
         self
     }
 
-    /// A Spin manifest (version 2), whose component is built with the manifest's own command, and gets the variables that
-    /// the manifest gives it. [`variable`](Self::variable) sets variables of its application then, as `spin up` does.
+    /// Builds and runs the component of a Spin manifest (version 2), with the manifest's build command and variables.
+    /// [`variable`](Self::variable) then sets variables of the application, like `spin up --variable`.
     pub fn manifest(mut self, path: impl Into<PathBuf>) -> Self {
         self.source = Source::Manifest(path.into());
         self
     }
 
-    /// The host to be like. Without this, Spin.
+    /// Imitates a platform. The default is Spin.
     ///
-    /// Its request timeout is the host's, unless [`reuse`](Self::reuse) has a shorter one.
+    /// Its request timeout applies, unless that of [`reuse`](Self::reuse) is shorter.
     pub fn platform(mut self, platform: Platform) -> Self {
         self.platform = platform;
         self
     }
 
-    /// The store called `default`. Without this, an empty one in memory.
+    /// Sets the key-value store labelled `default`. The default is an empty one in memory.
     pub fn store(mut self, store: impl Store) -> Self {
         self.store = Arc::new(store);
         self
     }
 
-    /// The SQLite database with this label. Without any, there is an empty one in memory, called `default`.
+    /// Adds an SQLite database. If there is none labelled `default`, the host adds an empty one in memory.
     ///
-    /// The component of a [`manifest`](Self::manifest) may open those that its `sqlite_databases` names. Another one may
-    /// open all.
+    /// The component of a [`manifest`](Self::manifest) may open the databases that its `sqlite_databases` names. Any other
+    /// component may open all.
     pub fn database(mut self, label: impl Into<String>, database: impl sqlite::Database) -> Self {
         self.databases.add(label, Arc::new(database));
         self
     }
 
-    /// Where all of the component's connections to a Redis lead. Without this, to the Redis that it names.
+    /// Connects the component to this server, whichever Redis it names. The default is the Redis that it names.
     ///
-    /// The component of a [`manifest`](Self::manifest) may connect to what its `allowed_outbound_hosts` grants. Another one may
-    /// connect to all.
+    /// The component of a [`manifest`](Self::manifest) may connect to the addresses that its `allowed_outbound_hosts` grants. Any
+    /// other component may connect to all.
     pub fn redis(mut self, server: impl redis::Server) -> Self {
         self.outbound.server = Arc::new(server);
         self
     }
 
-    /// Whose `wasi:keyvalue` the component meets. Without this, an exact one.
+    /// Sets whose `wasi:keyvalue/atomics` the component gets. The default is an exact one.
     pub fn quirks(mut self, quirks: Quirks) -> Self {
         self.quirks = quirks;
         self
     }
 
-    /// When instances are reused and dropped. Without this, as Spin does.
+    /// Sets when instances are reused and dropped. The default is Spin's.
     pub fn reuse(mut self, reuse: Reuse) -> Self {
         self.reuse = reuse;
         self
     }
 
-    /// What the host takes on at once, and what its instances may use.
+    /// Sets how many requests the host serves at the same time, and what its instances may use.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Gives a Spin variable its value.
+    /// Sets the value of a Spin variable.
     pub fn variable(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.variables.insert(name.into(), value.into());
         self
     }
 
-    /// Where the component's lines go. Without this, to [`Harness::lines`].
+    /// Sets where the component's lines go. The default is [`Harness::lines`].
     pub fn console(mut self, console: Console) -> Self {
         self.console = Some(console);
         self
@@ -165,7 +165,7 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// If the component does not build, does not load, or imports what this host does not have.
+    /// If the component does not build, does not load, or imports something that this host does not have.
     pub async fn start(mut self) -> anyhow::Result<Harness> {
         let source = std::mem::replace(&mut self.source, Source::UnderTest);
         let (platform, limits) = (self.platform.clone(), self.limits);
@@ -187,8 +187,8 @@ impl Builder {
         self.start_program(program)
     }
 
-    /// Lets a simulation stage the host. Its calendar starts at `epoch`, as the time since 1970, and its instances are
-    /// numbered from those on that were there before.
+    /// Lets a simulation direct the host. Its date starts at `epoch`, as the time since 1970. Its instances are numbered after
+    /// the `instances` that were there before.
     pub(crate) fn staged(
         mut self,
         director: Arc<dyn Director>,
@@ -196,14 +196,14 @@ impl Builder {
         instances: u64,
     ) -> Self {
         self.director = Some(director);
-        // Nothing of a simulation is outside of it.
+        // A simulation has no network.
         self.outbound.allowed = Allowed::NONE;
         self.epoch = Some(epoch);
         self.instances = instances;
         self
     }
 
-    /// Starts the host on a program that is loaded already.
+    /// Starts the host on a loaded program.
     pub(crate) fn start_program(self, program: Program) -> anyhow::Result<Harness> {
         let now = match self.epoch {
             Some(epoch) => epoch,
@@ -264,7 +264,7 @@ impl Builder {
     }
 }
 
-/// The program from this source, for this host. Built and compiled once in a process.
+/// The program from this source, for this platform. It is built and compiled once in a process.
 pub(crate) fn program(
     source: Source,
     platform: &Platform,
@@ -279,7 +279,7 @@ pub(crate) fn program(
         Source::Manifest(path) => Manifest::read(&path)?.build()?,
         Source::UnderTest => {
             let package = std::env::var_os("CARGO_MANIFEST_DIR")
-                .context("no component was named, and no cargo is running a test")?;
+                .context("no component is named, and CARGO_MANIFEST_DIR, which cargo sets for tests, is not set")?;
             component::build(Path::new(&package))?
         }
     };

@@ -2,28 +2,31 @@
 
 use wasmtime::component::Resource;
 
-use super::{Cas, Handle, KeyValue, LABEL, View};
+use super::{Cas, CasHandle, KeyValue, LABEL, StoreHandle};
 use crate::bindings::wasi::keyvalue::{atomics, batch, store as wasi};
 use crate::store::{Error, Quirks};
+use crate::view::View;
 
-/// How many compare-and-swap handles Spin has room for in an instance.
+/// The most compare-and-swap handles that Spin keeps for an instance.
 const SPIN_CAS_SLOTS: usize = 256;
 
-fn wasi_error(error: Error) -> wasi::Error {
-    wasi::Error::Other(error.0)
+impl From<Error> for wasi::Error {
+    fn from(error: Error) -> Self {
+        Self::Other(error.0)
+    }
 }
 
 impl batch::Host for View<'_> {
     async fn get_many(
         &mut self,
-        _: Resource<Handle>,
+        _: Resource<StoreHandle>,
         keys: Vec<String>,
     ) -> wasmtime::Result<Result<Vec<(String, Option<Vec<u8>>)>, wasi::Error>> {
         let mut values = Vec::new();
         for key in keys {
             match self.keyvalue.store.get(&key).await {
                 Ok(value) => values.push((key, value)),
-                Err(error) => return Ok(Err(wasi_error(error))),
+                Err(error) => return Ok(Err(error.into())),
             }
         }
         Ok(Ok(values))
@@ -31,12 +34,12 @@ impl batch::Host for View<'_> {
 
     async fn set_many(
         &mut self,
-        _: Resource<Handle>,
+        _: Resource<StoreHandle>,
         pairs: Vec<(String, Vec<u8>)>,
     ) -> wasmtime::Result<Result<(), wasi::Error>> {
         for (key, value) in pairs {
             if let Err(error) = self.keyvalue.store.set(&key, &value).await {
-                return Ok(Err(wasi_error(error)));
+                return Ok(Err(error.into()));
             }
         }
         Ok(Ok(()))
@@ -44,12 +47,12 @@ impl batch::Host for View<'_> {
 
     async fn delete_many(
         &mut self,
-        _: Resource<Handle>,
+        _: Resource<StoreHandle>,
         keys: Vec<String>,
     ) -> wasmtime::Result<Result<(), wasi::Error>> {
         for key in keys {
             if let Err(error) = self.keyvalue.store.delete(&key).await {
-                return Ok(Err(wasi_error(error)));
+                return Ok(Err(error.into()));
             }
         }
         Ok(Ok(()))
@@ -60,60 +63,58 @@ impl wasi::Host for View<'_> {
     async fn open(
         &mut self,
         identifier: String,
-    ) -> wasmtime::Result<Result<Resource<Handle>, wasi::Error>> {
+    ) -> wasmtime::Result<Result<Resource<StoreHandle>, wasi::Error>> {
         if identifier != LABEL {
             return Ok(Err(wasi::Error::AccessDenied));
         }
-        if let Err(error) = self.keyvalue.store.open().await {
-            return Ok(Err(wasi_error(error)));
-        }
-        Ok(Ok(self.table.push(self.keyvalue.handle())?))
+        let opened = self.keyvalue.store.open().await;
+        self.push_opened(opened)
     }
 }
 
 impl wasi::HostBucket for View<'_> {
     async fn get(
         &mut self,
-        _: Resource<Handle>,
+        _: Resource<StoreHandle>,
         key: String,
     ) -> wasmtime::Result<Result<Option<Vec<u8>>, wasi::Error>> {
-        Ok(self.keyvalue.store.get(&key).await.map_err(wasi_error))
+        Ok(self.keyvalue.store.get(&key).await.map_err(Into::into))
     }
 
     async fn set(
         &mut self,
-        _: Resource<Handle>,
+        _: Resource<StoreHandle>,
         key: String,
         value: Vec<u8>,
     ) -> wasmtime::Result<Result<(), wasi::Error>> {
         let set = self.keyvalue.store.set(&key, &value).await;
-        Ok(set.map_err(wasi_error))
+        Ok(set.map_err(Into::into))
     }
 
     async fn delete(
         &mut self,
-        _: Resource<Handle>,
+        _: Resource<StoreHandle>,
         key: String,
     ) -> wasmtime::Result<Result<(), wasi::Error>> {
-        Ok(self.keyvalue.store.delete(&key).await.map_err(wasi_error))
+        Ok(self.keyvalue.store.delete(&key).await.map_err(Into::into))
     }
 
     async fn exists(
         &mut self,
-        _: Resource<Handle>,
+        _: Resource<StoreHandle>,
         key: String,
     ) -> wasmtime::Result<Result<bool, wasi::Error>> {
         let value = self.keyvalue.store.get(&key).await;
-        Ok(value.map(|value| value.is_some()).map_err(wasi_error))
+        Ok(value.map(|value| value.is_some()).map_err(Into::into))
     }
 
     async fn list_keys(
         &mut self,
-        _: Resource<Handle>,
+        _: Resource<StoreHandle>,
         cursor: Option<String>,
     ) -> wasmtime::Result<Result<wasi::KeyResponse, wasi::Error>> {
         if cursor.is_some() {
-            // As Spin answers: a list is always whole.
+            // Spin's answer: a list is always complete.
             return Ok(Err(wasi::Error::Other(
                 "list_keys: cursor not supported".into(),
             )));
@@ -121,17 +122,19 @@ impl wasi::HostBucket for View<'_> {
         let keys = self.keyvalue.store.keys().await;
         Ok(keys
             .map(|keys| wasi::KeyResponse { keys, cursor: None })
-            .map_err(wasi_error))
+            .map_err(Into::into))
     }
 
-    async fn drop(&mut self, handle: Resource<Handle>) -> wasmtime::Result<()> {
-        self.table.delete(handle)?;
-        Ok(())
+    async fn drop(&mut self, handle: Resource<StoreHandle>) -> wasmtime::Result<()> {
+        self.close(handle)
     }
 }
 
 impl View<'_> {
-    fn push_cas(&mut self, key: String) -> wasmtime::Result<Result<Resource<Cas>, wasi::Error>> {
+    fn push_cas(
+        &mut self,
+        key: String,
+    ) -> wasmtime::Result<Result<Resource<CasHandle>, wasi::Error>> {
         let is_spin = self.keyvalue.quirks != Quirks::Exact;
         if is_spin && self.keyvalue.cas_slots >= SPIN_CAS_SLOTS {
             return Ok(Err(wasi::Error::Other(
@@ -139,37 +142,33 @@ impl View<'_> {
             )));
         }
         self.keyvalue.cas_slots += 1;
-        Ok(Ok(self.table.push(Cas {
-            key,
-            seen: None,
-            _opened: self.keyvalue.handles.open(),
-        })?))
+        Ok(Ok(self.push(Cas { key, seen: None })?))
     }
 }
 
 impl atomics::HostCas for View<'_> {
     async fn new(
         &mut self,
-        _: Resource<Handle>,
+        _: Resource<StoreHandle>,
         key: String,
-    ) -> wasmtime::Result<Result<Resource<Cas>, wasi::Error>> {
+    ) -> wasmtime::Result<Result<Resource<CasHandle>, wasi::Error>> {
         self.push_cas(key)
     }
 
     async fn current(
         &mut self,
-        cas: Resource<Cas>,
+        cas: Resource<CasHandle>,
     ) -> wasmtime::Result<Result<Option<Vec<u8>>, wasi::Error>> {
-        let key = self.table.get(&cas)?.key.clone();
+        let key = self.table.get(&cas)?.inner.key.clone();
         let current = self.keyvalue.store.get(&key).await;
         if let Ok(value) = &current {
-            self.table.get_mut(&cas)?.seen = Some(value.clone());
+            self.table.get_mut(&cas)?.inner.seen = Some(value.clone());
         }
-        Ok(current.map_err(wasi_error))
+        Ok(current.map_err(Into::into))
     }
 
-    async fn drop(&mut self, cas: Resource<Cas>) -> wasmtime::Result<()> {
-        self.table.delete(cas)?;
+    async fn drop(&mut self, cas: Resource<CasHandle>) -> wasmtime::Result<()> {
+        self.close(cas)?;
         self.keyvalue.cas_slots -= 1;
         Ok(())
     }
@@ -178,7 +177,7 @@ impl atomics::HostCas for View<'_> {
 impl atomics::Host for View<'_> {
     async fn increment(
         &mut self,
-        _: Resource<Handle>,
+        _: Resource<StoreHandle>,
         key: String,
         delta: i64,
     ) -> wasmtime::Result<Result<i64, wasi::Error>> {
@@ -191,12 +190,12 @@ impl atomics::Host for View<'_> {
         }
         let numbers = quirks.numbers(&**store);
         let sum = store.increment(&key, delta, numbers).await;
-        Ok(sum.map_err(wasi_error))
+        Ok(sum.map_err(Into::into))
     }
 
     async fn swap(
         &mut self,
-        cas: Resource<Cas>,
+        cas: Resource<CasHandle>,
         value: Vec<u8>,
     ) -> wasmtime::Result<Result<(), atomics::CasError>> {
         let cas = self.table.delete(cas)?;
@@ -204,11 +203,12 @@ impl atomics::Host for View<'_> {
             self.keyvalue.cas_slots -= 1;
         }
         let KeyValue { store, quirks, .. } = &*self.keyvalue;
-        let seen = cas.seen.as_ref().map(Option::as_deref);
-        match quirks.swap(&**store, &cas.key, seen, &value).await {
+        let Cas { key, seen } = &cas.inner;
+        let seen = seen.as_ref().map(Option::as_deref);
+        match quirks.swap(&**store, key, seen, &value).await {
             Ok(true) => Ok(Ok(())),
-            // A failed swap comes with a handle for the next try, which knows the current value.
-            Ok(false) => match self.push_cas(cas.key)? {
+            // A failed swap returns a handle for the next attempt, which has seen the current value.
+            Ok(false) => match self.push_cas(cas.inner.key)? {
                 Ok(next) => {
                     let again = Resource::new_borrow(next.rep());
                     Ok(Err(match atomics::HostCas::current(self, again).await? {
@@ -218,7 +218,7 @@ impl atomics::Host for View<'_> {
                 }
                 Err(error) => Ok(Err(atomics::CasError::StoreError(error))),
             },
-            Err(error) => Ok(Err(atomics::CasError::StoreError(wasi_error(error)))),
+            Err(error) => Ok(Err(atomics::CasError::StoreError(error.into()))),
         }
     }
 }

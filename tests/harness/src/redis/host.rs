@@ -1,45 +1,20 @@
-//! `spin:redis@3.0.0`, and the same of Spin 2 and 3, over [`Connection`]s.
+//! `spin:redis@3.0.0`, and its predecessor in `fermyon:spin@2.0.0`, over [`Connection`]s.
 
-use std::fmt;
 use std::sync::Arc;
 
+use ::redis::{FromRedisValue, from_redis_value};
 use wasmtime::component::{Accessor, Resource};
 
 use super::{Connection, Error, Value};
 use crate::bindings::fermyon::spin::redis as two;
 use crate::bindings::spin::redis::redis as three;
-use crate::keyvalue::{Data, Opened, View, ask};
+use crate::handles::Handle;
+use crate::view::{Data, View, ask};
 
-/// An open connection, in either interface.
-pub struct Handle {
-    connection: Arc<dyn Connection>,
-    _opened: Opened,
-}
+/// A handle to a connection, in both interfaces.
+pub type ConnectionHandle = Handle<Arc<dyn Connection>>;
 
-impl fmt::Debug for Handle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Handle")
-    }
-}
-
-impl View<'_> {
-    fn push_connection(
-        &mut self,
-        connection: Arc<dyn Connection>,
-    ) -> wasmtime::Result<Resource<Handle>> {
-        let handle = Handle {
-            connection,
-            _opened: self.keyvalue.open(),
-        };
-        Ok(self.table.push(handle)?)
-    }
-
-    fn connection(&self, handle: &Resource<Handle>) -> wasmtime::Result<Arc<dyn Connection>> {
-        Ok(self.table.get(handle)?.connection.clone())
-    }
-}
-
-/// One command, with its arguments.
+/// A command with its arguments.
 struct Command(String, Vec<Vec<u8>>);
 
 impl Command {
@@ -47,7 +22,7 @@ impl Command {
         Self(name.into(), arguments.into_iter().collect())
     }
 
-    /// One about a key, and what else belongs to it.
+    /// A command whose first argument is a key.
     fn about(name: &str, key: String, rest: impl IntoIterator<Item = Vec<u8>>) -> Self {
         let arguments = std::iter::once(key.into_bytes()).chain(rest);
         Self::new(name, arguments)
@@ -62,31 +37,12 @@ fn bytes(texts: Vec<String>) -> impl Iterator<Item = Vec<u8>> {
     texts.into_iter().map(String::into_bytes)
 }
 
-/// What a reply is, where it can only be of one type.
-trait Answer: Sized {
-    fn of(value: Value) -> Result<Self, Error>;
+/// A reply as the type that the interface returns.
+fn converted<T: FromRedisValue, E: From<Error>>(reply: Result<Value, Error>) -> Result<T, E> {
+    Ok(from_redis_value(reply?).map_err(Error::from)?)
 }
 
-impl Answer for () {
-    fn of(_: Value) -> Result<Self, Error> {
-        Ok(())
-    }
-}
-
-/// The rest is as the client of Redis converts it.
-macro_rules! converted {
-    ($($answer:ty),+) => {
-        $(impl Answer for $answer {
-            fn of(value: Value) -> Result<Self, Error> {
-                ::redis::from_redis_value(value).map_err(|error| Error::Other(error.to_string()))
-            }
-        })+
-    };
-}
-
-converted!(Option<Vec<u8>>, i64, u32, Vec<String>);
-
-/// Both interfaces have these types, with the same names.
+/// Conversions for the types of both interfaces, which have the same names.
 macro_rules! conversions {
     ($interface:ident) => {
         impl From<Error> for $interface::Error {
@@ -109,30 +65,27 @@ macro_rules! conversions {
             }
         }
 
-        /// The parts of the answer in one list. Those of nested lists follow each other, as in Spin.
-        impl Answer for Vec<$interface::RedisResult> {
-            fn of(value: Value) -> Result<Self, Error> {
-                use $interface::RedisResult;
-
-                let part = match value {
+        impl $interface::RedisResult {
+            /// The parts of a reply. Nested lists are flattened, as in Spin.
+            fn parts(reply: Value) -> Result<Vec<Self>, Error> {
+                Ok(vec![match reply {
                     Value::Array(values) | Value::Set(values) => {
-                        let parts = values.into_iter().map(Self::of);
-                        let parts: Vec<Self> = parts.collect::<Result<_, _>>()?;
+                        let parts = values.into_iter().map(Self::parts);
+                        let parts: Vec<_> = parts.collect::<Result<_, _>>()?;
                         return Ok(parts.into_iter().flatten().collect());
                     }
-                    Value::Nil => RedisResult::Nil,
-                    Value::Int(integer) => RedisResult::Int64(integer),
-                    Value::Boolean(is_true) => RedisResult::Int64(is_true.into()),
-                    Value::BulkString(bytes) => RedisResult::Binary(bytes),
-                    Value::Double(number) => RedisResult::Binary(number.to_string().into_bytes()),
-                    Value::SimpleString(status) => RedisResult::Status(status),
-                    Value::Okay => RedisResult::Status("OK".into()),
+                    Value::Nil => Self::Nil,
+                    Value::Int(integer) => Self::Int64(integer),
+                    Value::Boolean(is_true) => Self::Int64(is_true.into()),
+                    Value::BulkString(bytes) => Self::Binary(bytes),
+                    Value::Double(number) => Self::Binary(number.to_string().into_bytes()),
+                    Value::SimpleString(status) => Self::Status(status),
+                    Value::Okay => Self::Status("OK".into()),
                     other => {
-                        let what = format!("an answer of this type is not supported: {other:?}");
+                        let what = format!("a reply of this type is not supported: {other:?}");
                         return Err(Error::Other(what));
                     }
-                };
-                Ok(vec![part])
+                }])
             }
         }
     };
@@ -144,14 +97,13 @@ conversions!(three);
 impl two::Host for View<'_> {}
 
 impl View<'_> {
-    async fn execute<T: Answer>(
+    async fn execute<T: FromRedisValue>(
         &mut self,
-        handle: Resource<Handle>,
+        handle: Resource<ConnectionHandle>,
         command: Command,
     ) -> wasmtime::Result<Result<T, two::Error>> {
-        let answer = command.on(self.connection(&handle)?);
-        let answer = self.name_request(answer).await.and_then(T::of);
-        Ok(answer.map_err(Into::into))
+        let reply = command.on(self.inner(&handle)?);
+        Ok(converted(self.name_request(reply).await))
     }
 }
 
@@ -159,18 +111,16 @@ impl two::HostConnection for View<'_> {
     async fn open(
         &mut self,
         address: String,
-    ) -> wasmtime::Result<Result<Resource<Handle>, two::Error>> {
+    ) -> wasmtime::Result<Result<Resource<ConnectionHandle>, two::Error>> {
         let outbound = self.outbound.clone();
         let opened = self.name_request(async move { outbound.connect(&address).await });
-        match opened.await {
-            Ok(connection) => Ok(Ok(self.push_connection(connection)?)),
-            Err(error) => Ok(Err(error.into())),
-        }
+        let opened = opened.await;
+        self.push_opened(opened)
     }
 
     async fn publish(
         &mut self,
-        handle: Resource<Handle>,
+        handle: Resource<ConnectionHandle>,
         channel: String,
         payload: Vec<u8>,
     ) -> wasmtime::Result<Result<(), two::Error>> {
@@ -180,7 +130,7 @@ impl two::HostConnection for View<'_> {
 
     async fn get(
         &mut self,
-        handle: Resource<Handle>,
+        handle: Resource<ConnectionHandle>,
         key: String,
     ) -> wasmtime::Result<Result<Option<Vec<u8>>, two::Error>> {
         self.execute(handle, Command::about("GET", key, [])).await
@@ -188,7 +138,7 @@ impl two::HostConnection for View<'_> {
 
     async fn set(
         &mut self,
-        handle: Resource<Handle>,
+        handle: Resource<ConnectionHandle>,
         key: String,
         value: Vec<u8>,
     ) -> wasmtime::Result<Result<(), two::Error>> {
@@ -198,7 +148,7 @@ impl two::HostConnection for View<'_> {
 
     async fn incr(
         &mut self,
-        handle: Resource<Handle>,
+        handle: Resource<ConnectionHandle>,
         key: String,
     ) -> wasmtime::Result<Result<i64, two::Error>> {
         self.execute(handle, Command::about("INCR", key, [])).await
@@ -206,7 +156,7 @@ impl two::HostConnection for View<'_> {
 
     async fn del(
         &mut self,
-        handle: Resource<Handle>,
+        handle: Resource<ConnectionHandle>,
         keys: Vec<String>,
     ) -> wasmtime::Result<Result<u32, two::Error>> {
         self.execute(handle, Command::new("DEL", bytes(keys))).await
@@ -214,7 +164,7 @@ impl two::HostConnection for View<'_> {
 
     async fn sadd(
         &mut self,
-        handle: Resource<Handle>,
+        handle: Resource<ConnectionHandle>,
         key: String,
         values: Vec<String>,
     ) -> wasmtime::Result<Result<u32, two::Error>> {
@@ -224,7 +174,7 @@ impl two::HostConnection for View<'_> {
 
     async fn smembers(
         &mut self,
-        handle: Resource<Handle>,
+        handle: Resource<ConnectionHandle>,
         key: String,
     ) -> wasmtime::Result<Result<Vec<String>, two::Error>> {
         let command = Command::about("SMEMBERS", key, []);
@@ -233,7 +183,7 @@ impl two::HostConnection for View<'_> {
 
     async fn srem(
         &mut self,
-        handle: Resource<Handle>,
+        handle: Resource<ConnectionHandle>,
         key: String,
         values: Vec<String>,
     ) -> wasmtime::Result<Result<u32, two::Error>> {
@@ -243,63 +193,51 @@ impl two::HostConnection for View<'_> {
 
     async fn execute(
         &mut self,
-        handle: Resource<Handle>,
+        handle: Resource<ConnectionHandle>,
         command: String,
         arguments: Vec<two::RedisParameter>,
     ) -> wasmtime::Result<Result<Vec<two::RedisResult>, two::Error>> {
         let command = Command::new(&command, arguments.into_iter().map(Into::into));
-        View::execute(self, handle, command).await
+        let value = View::execute(self, handle, command).await?;
+        Ok(value.and_then(|value| Ok(two::RedisResult::parts(value)?)))
     }
 
-    async fn drop(&mut self, handle: Resource<Handle>) -> wasmtime::Result<()> {
-        self.table.delete(handle)?;
-        Ok(())
+    async fn drop(&mut self, handle: Resource<ConnectionHandle>) -> wasmtime::Result<()> {
+        self.close(handle)
     }
 }
 
 impl three::Host for View<'_> {}
 
 impl three::HostConnection for View<'_> {
-    async fn drop(&mut self, handle: Resource<Handle>) -> wasmtime::Result<()> {
-        self.table.delete(handle)?;
-        Ok(())
+    async fn drop(&mut self, handle: Resource<ConnectionHandle>) -> wasmtime::Result<()> {
+        self.close(handle)
     }
 }
 
-async fn execute<T: Send, A: Answer>(
+async fn execute<T: Send, A: FromRedisValue>(
     accessor: &Accessor<T, Data>,
-    handle: Resource<Handle>,
+    handle: Resource<ConnectionHandle>,
     command: Command,
 ) -> wasmtime::Result<Result<A, three::Error>> {
-    let connection = accessor.with(|mut access| access.get().connection(&handle))?;
-    let answer = ask(
-        accessor,
-        |_| async move { Ok(command.on(connection).await) },
-    )
-    .await?;
-    let answer = answer.unwrap_or_else(|error| Err(Error::Other(error.0)));
-    Ok(answer.and_then(A::of).map_err(Into::into))
+    let connection = accessor.with(|mut access| access.get().inner(&handle))?;
+    Ok(converted(ask(accessor, |_| command.on(connection)).await?))
 }
 
 impl<T: Send> three::HostConnectionWithStore<T> for Data {
     async fn open(
         accessor: &Accessor<T, Self>,
         address: String,
-    ) -> wasmtime::Result<Result<Resource<Handle>, three::Error>> {
+    ) -> wasmtime::Result<Result<Resource<ConnectionHandle>, three::Error>> {
         let outbound = accessor.with(|mut access| access.get().outbound.clone());
-        let open = async move { Ok(outbound.connect(&address).await) };
+        let open = async move { outbound.connect(&address).await };
         let opened = ask(accessor, |_| open).await?;
-        match opened.unwrap_or_else(|error| Err(Error::Other(error.0))) {
-            Ok(connection) => {
-                accessor.with(|mut access| Ok(Ok(access.get().push_connection(connection)?)))
-            }
-            Err(error) => Ok(Err(error.into())),
-        }
+        accessor.with(|mut access| access.get().push_opened(opened))
     }
 
     async fn publish(
         accessor: &Accessor<T, Self>,
-        handle: Resource<Handle>,
+        handle: Resource<ConnectionHandle>,
         channel: String,
         payload: Vec<u8>,
     ) -> wasmtime::Result<Result<(), three::Error>> {
@@ -309,7 +247,7 @@ impl<T: Send> three::HostConnectionWithStore<T> for Data {
 
     async fn get(
         accessor: &Accessor<T, Self>,
-        handle: Resource<Handle>,
+        handle: Resource<ConnectionHandle>,
         key: String,
     ) -> wasmtime::Result<Result<Option<Vec<u8>>, three::Error>> {
         execute(accessor, handle, Command::about("GET", key, [])).await
@@ -317,7 +255,7 @@ impl<T: Send> three::HostConnectionWithStore<T> for Data {
 
     async fn set(
         accessor: &Accessor<T, Self>,
-        handle: Resource<Handle>,
+        handle: Resource<ConnectionHandle>,
         key: String,
         value: Vec<u8>,
     ) -> wasmtime::Result<Result<(), three::Error>> {
@@ -326,7 +264,7 @@ impl<T: Send> three::HostConnectionWithStore<T> for Data {
 
     async fn incr(
         accessor: &Accessor<T, Self>,
-        handle: Resource<Handle>,
+        handle: Resource<ConnectionHandle>,
         key: String,
     ) -> wasmtime::Result<Result<i64, three::Error>> {
         execute(accessor, handle, Command::about("INCR", key, [])).await
@@ -334,7 +272,7 @@ impl<T: Send> three::HostConnectionWithStore<T> for Data {
 
     async fn del(
         accessor: &Accessor<T, Self>,
-        handle: Resource<Handle>,
+        handle: Resource<ConnectionHandle>,
         keys: Vec<String>,
     ) -> wasmtime::Result<Result<u32, three::Error>> {
         execute(accessor, handle, Command::new("DEL", bytes(keys))).await
@@ -342,7 +280,7 @@ impl<T: Send> three::HostConnectionWithStore<T> for Data {
 
     async fn sadd(
         accessor: &Accessor<T, Self>,
-        handle: Resource<Handle>,
+        handle: Resource<ConnectionHandle>,
         key: String,
         values: Vec<String>,
     ) -> wasmtime::Result<Result<u32, three::Error>> {
@@ -352,7 +290,7 @@ impl<T: Send> three::HostConnectionWithStore<T> for Data {
 
     async fn smembers(
         accessor: &Accessor<T, Self>,
-        handle: Resource<Handle>,
+        handle: Resource<ConnectionHandle>,
         key: String,
     ) -> wasmtime::Result<Result<Vec<String>, three::Error>> {
         execute(accessor, handle, Command::about("SMEMBERS", key, [])).await
@@ -360,7 +298,7 @@ impl<T: Send> three::HostConnectionWithStore<T> for Data {
 
     async fn srem(
         accessor: &Accessor<T, Self>,
-        handle: Resource<Handle>,
+        handle: Resource<ConnectionHandle>,
         key: String,
         values: Vec<String>,
     ) -> wasmtime::Result<Result<u32, three::Error>> {
@@ -370,11 +308,12 @@ impl<T: Send> three::HostConnectionWithStore<T> for Data {
 
     async fn execute(
         accessor: &Accessor<T, Self>,
-        handle: Resource<Handle>,
+        handle: Resource<ConnectionHandle>,
         command: String,
         arguments: Vec<three::RedisParameter>,
     ) -> wasmtime::Result<Result<Vec<three::RedisResult>, three::Error>> {
         let command = Command::new(&command, arguments.into_iter().map(Into::into));
-        execute(accessor, handle, command).await
+        let value = execute(accessor, handle, command).await?;
+        Ok(value.and_then(|value| Ok(three::RedisResult::parts(value)?)))
     }
 }

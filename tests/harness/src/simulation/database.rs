@@ -17,28 +17,27 @@ use crate::store::Operation;
 
 pub(super) use connection::Connection;
 
-/// What may happen to the calls of a [`Database`]. Probabilities are from 0 to 1, and of a single call.
+/// What may happen to a call of a [`Database`]. Probabilities are from 0 to 1, for each call.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Faults {
-    /// How long a call takes at most on its way to the store, and its answer on the way back.
+    /// The longest time for a call to reach the store, and for its answer to return.
     pub latency: Duration,
-    /// How probable it is that one of the two ways takes at most [`slow_latency`](Self::slow_latency) instead.
+    /// The probability that one of the two takes up to [`slow_latency`](Self::slow_latency) instead.
     pub slow: f64,
-    /// What that is.
+    /// The longest time for a slow call to reach the store, or for its answer to return.
     pub slow_latency: Duration,
-    /// How probable it is that a call fails without having done anything.
+    /// The probability that a call fails and does nothing.
     pub failing: f64,
-    /// How probable it is that a call is done, but fails for who asked, because the answer is lost.
+    /// The probability that a call is done, but its answer is lost: the caller gets an error.
     pub lost_answers: f64,
-    /// How probable it is that an increment is done twice, because a client below the component asks again after a lost
-    /// answer.
+    /// The probability that an increment is done twice, as if a client library retries after a lost answer.
     pub doubled: f64,
-    /// How probable it is that the instance dies just before a call is done, or just after.
+    /// The probability that the instance dies just before or just after a call is done.
     pub deaths: f64,
 }
 
 impl Default for Faults {
-    /// None, and calls that take no time.
+    /// No faults, and calls that take no time.
     fn default() -> Self {
         Self {
             latency: Duration::ZERO,
@@ -53,7 +52,7 @@ impl Default for Faults {
 }
 
 impl Faults {
-    /// The longest time that a call and its answer take together.
+    /// The longest time from a call to its answer.
     pub fn longest(&self) -> Duration {
         let slow = if self.slow > 0.0 {
             self.slow_latency
@@ -64,90 +63,89 @@ impl Faults {
     }
 }
 
-/// One call of an instance.
+/// A call of an instance.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// The name of the instance's host.
     pub host: Arc<str>,
     /// The instance's number on its host.
     pub instance: u64,
-    /// The request that it works for. Unknown of calls that stop the instance's other requests.
+    /// The request for which the instance made the call. Not known for calls that block the whole instance.
     pub request: Option<u64>,
-    /// What was asked.
+    /// The operation.
     pub operation: Operation,
-    /// Of which key. Empty where it is of none.
+    /// The key, or empty if the operation has none.
     pub key: String,
-    /// When the instance asked.
+    /// When the instance made the call.
     pub asked: Moment,
-    /// When the store did it, if it did.
+    /// When the store applied it, if it did.
     pub applied: Option<Moment>,
-    /// When the instance had the answer, if it got one.
+    /// When the instance got the answer, if it did.
     pub answered: Option<Moment>,
-    /// What the instance was told, or is going to be told.
+    /// The outcome for the instance, even if the answer is still on its way.
     pub outcome: Outcome,
-    /// What the key got, if anything.
+    /// The value that was written, if any.
     pub wrote: Option<Vec<u8>>,
 }
 
-/// What a call leads to.
+/// The outcome of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The value that a read saw.
+    /// A read returned this value.
     Read(Option<Vec<u8>>),
-    /// Something else was done.
+    /// Another operation was done.
     Done,
-    /// The instance sees an error.
+    /// The instance got an error.
     Failed,
-    /// The instance dies of it.
+    /// The instance died.
     Died,
 }
 
-/// The store that all hosts of a world share. Every call is done in one step; clones are the same database.
+/// The store that all hosts of a world share. Every call is atomic. Clones are the same database.
 ///
-/// It is a key-value store, and besides an SQLite database called `default`, which goes through the same. Of its tables, the
-/// first column has the keys and the second the values. A statement is a call: of the key that is the first text among its
-/// parameters.
+/// It is a key-value store, and also an SQLite database labelled `default`, with the same faults. The first column of its
+/// tables has the keys, and the second the values. A statement is a call. Its key is the first parameter that is a text.
 ///
-/// A host may read a replica that lags behind ([`Settings::lag`](super::Settings::lag)): its instances see what the
-/// database held that long ago, but at least what they have written themselves. Writes go to the database itself.
+/// A host may read a replica that lags behind ([`Settings::lag`](super::Settings::lag)): its instances see what the database
+/// held that long ago, and also what they have written themselves. Writes go to the database.
 #[derive(Clone)]
 pub struct Database(Arc<Inner>);
 
 struct Inner {
     world: World,
     state: Mutex<State>,
-    /// Tells the calls that hang when they go on, in the order in which they came.
+    /// Wakes the hanging calls, in the order in which they arrived.
     goes_on: Notify,
 }
 
-/// The values that a key has had, and since when. `None`: it was deleted.
+/// The values that a key has had, each with its moment. `None`: the key was deleted.
 type Values = Vec<(Moment, Option<Vec<u8>>)>;
 
 struct State {
     faults: Faults,
     outage: Option<String>,
-    /// When the database hung. Without an end, it still does.
+    /// When the database hung, from when to when. Without an end, it still hangs.
     silences: Vec<(Moment, Option<Moment>)>,
-    /// Each key's values, the first one first. A deleted key has none.
+    /// Each key's values, oldest first.
     history: BTreeMap<String, Values>,
-    /// When a key got a value because the database went back.
+    /// When the database set a key because it went back.
     reverted: Vec<Moment>,
     calls: Vec<Call>,
-    /// Writes that nobody waits for any more, and that are made when the database goes on.
+    /// Writes that are done when the database goes on, though nobody waits for them.
     given_up: Vec<GivenUp>,
     tables: Tables,
 }
 
-/// What a write does to its key, when it is made: `Some(None)` deletes it.
+/// Does a write later. Returns the key's new value, if it gets one: `Some(None)` deletes it.
 type Late = Box<dyn FnOnce(&State) -> Option<Option<Vec<u8>>> + Send>;
 
-/// A write that reached the database while it hung, and whose instance has given up.
+/// A write that reached the database while it hung, and that its instance has given up.
 struct GivenUp {
     who: String,
     what: String,
     key: String,
     write: Late,
-    /// The call's place among the calls.
+    /// The index of its call.
     index: usize,
 }
 
@@ -160,8 +158,8 @@ impl State {
         self.history.get(key)?.last()?.1.as_ref()
     }
 
-    /// The value as of the moment `until`, or a later one that is not newer than `own`. Without `until`, nothing has
-    /// come there yet.
+    /// What a replica holds that has the values up to the time `until`, and those up to the position `own` in the order of
+    /// moments. Without `until`, it has only the latter.
     fn as_of(&self, key: &str, until: Option<Duration>, own: Option<u64>) -> Option<&Vec<u8>> {
         let values = self.history.get(key)?;
         let seen = |moment: &Moment| {
@@ -180,7 +178,7 @@ impl fmt::Debug for Database {
 }
 
 impl Database {
-    /// An empty one.
+    /// An empty database.
     pub fn new(world: &World, faults: Faults) -> Self {
         Self(Arc::new(Inner {
             world: world.clone(),
@@ -198,18 +196,18 @@ impl Database {
         }))
     }
 
-    /// What may happen to calls from now on.
+    /// Changes the faults of calls from now on.
     pub fn set_faults(&self, faults: Faults) {
         lock(&self.0.state).faults = faults;
     }
 
-    /// From now on, every call fails with this message and does nothing; with `None`, no longer.
+    /// From now on, every call fails with this message and does nothing. `None` ends this.
     pub fn set_outage(&self, outage: Option<&str>) {
         lock(&self.0.state).outage = outage.map(str::to_owned);
     }
 
-    /// From now on, calls that reach the database get no answer. They are done when it goes on. Of those whose instance has
-    /// given up by then, chance decides which are done: it is not known of any of them.
+    /// From now on, calls that reach the database wait until it goes on, and are done then. If an instance gives up a write
+    /// before that, it is random whether the write is done.
     pub fn hang(&self) {
         let moment = self.0.world.moment();
         let mut state = lock(&self.0.state);
@@ -218,7 +216,7 @@ impl Database {
         }
     }
 
-    /// Ends what [`hang`](Self::hang) began.
+    /// Ends what [`hang`](Self::hang) started.
     pub fn go_on(&self) {
         let mut given_up = {
             let mut state = lock(&self.0.state);
@@ -227,7 +225,7 @@ impl Database {
             }
             std::mem::take(&mut state.given_up)
         };
-        // In the order in which they were asked: instances end in any order.
+        // In the order of the calls: instances end in any order.
         given_up.sort_by_key(|write| write.index);
         for write in given_up {
             let GivenUp {
@@ -252,13 +250,13 @@ impl Database {
         self.0.goes_on.notify_waiters();
     }
 
-    /// When the database hung, from its first moment to its last. Without an end, it still does.
+    /// When the database hung, from when to when. Without an end, it still hangs.
     pub fn silences(&self) -> Vec<(Moment, Option<Moment>)> {
         lock(&self.0.state).silences.clone()
     }
 
-    /// Goes back to what it held at this time, as after a failover that has lost writes, or from a backup. At the world's
-    /// beginning, that was nothing.
+    /// Goes back to what it held at this time, as after a failover that loses writes, or when a backup is restored. At time
+    /// zero, it held nothing.
     pub fn go_back(&self, to: Duration) {
         let mut state = lock(&self.0.state);
         let keys: Vec<_> = state.history.keys().cloned().collect();
@@ -274,29 +272,28 @@ impl Database {
         state.tables.forget_younger_than(to);
     }
 
-    /// The moments of those values in a [history](Self::history) that are there because the database
-    /// [went back](Self::go_back).
+    /// The moments in a [history](Self::history) at which the database [went back](Self::go_back).
     pub fn reverted(&self) -> Vec<Moment> {
         lock(&self.0.state).reverted.clone()
     }
 
-    /// The value of a key, now and without any fault.
+    /// The value of a key. Faults do not affect this.
     pub fn value(&self, key: &str) -> Option<Vec<u8>> {
         lock(&self.0.state).current(key).cloned()
     }
 
-    /// Gives a key a value, now and without any fault.
+    /// Sets the value of a key. Faults do not affect this.
     pub fn put(&self, key: &str, value: impl Into<Vec<u8>>) {
         self.write(key, Some(value.into()));
     }
 
-    /// Every value that a key has had, and since when. `None`: it was deleted.
+    /// Every value that a key has had, each with its moment. `None`: the key was deleted.
     pub fn history(&self, key: &str) -> Vec<(Moment, Option<Vec<u8>>)> {
         let state = lock(&self.0.state);
         state.history.get(key).cloned().unwrap_or_default()
     }
 
-    /// All calls of instances so far, in the order in which they were asked.
+    /// All calls of instances so far, in order.
     pub fn calls(&self) -> Vec<Call> {
         lock(&self.0.state).calls.clone()
     }

@@ -21,19 +21,19 @@ use crate::store::Quirks;
 /// How a host is set up.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// Whose `wasi:keyvalue` the component meets.
+    /// Whose `wasi:keyvalue/atomics` the component gets.
     pub quirks: Quirks,
     /// When instances are reused and dropped.
     pub reuse: Reuse,
-    /// The Spin variables.
+    /// The values of Spin variables.
     pub variables: BTreeMap<String, String>,
-    /// How far the replica that this host reads lags behind the database. Zero: it reads the database itself.
+    /// How far the replica that this host reads lags behind the database. If zero, it reads the database.
     pub lag: Duration,
-    /// How far this host's calendar is ahead of the world's.
+    /// How far this host's date is ahead of the world's.
     pub calendar_ahead: Duration,
 }
 
-/// A host. Clones are the same one.
+/// A host. Clones are the same host.
 #[derive(Clone)]
 pub struct Host(Arc<Inner>);
 
@@ -43,45 +43,45 @@ struct Inner {
     database: Database,
     settings: Settings,
     running: Mutex<Option<Running>>,
-    /// How many instances it made in the lives that are over.
+    /// How many instances it made before it last crashed.
     instances: AtomicU64,
     log: Arc<Log>,
 }
 
-/// One life of a host.
+/// A host that is up.
 struct Running {
     harness: Harness,
     stage: Arc<Stage>,
-    /// Tells those who wait for a response, in the order in which they came. (tokio's `watch` leaves that to chance.)
+    /// Wakes the clients that wait for a response, in the order in which they came. (The order of tokio's `watch` is random.)
     crashed: Arc<Notify>,
 }
 
-/// What is kept of all lives of a host.
+/// What a host records across crashes.
 #[derive(Default)]
 struct Log {
     accepted: Mutex<HashMap<u64, Acceptance>>,
     lines: Mutex<Vec<(Moment, Line)>>,
 }
 
-/// That an instance took a request.
+/// When an instance took a request, and which one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Acceptance {
-    /// When.
+    /// When the instance took the request.
     pub moment: Moment,
     /// The instance's number on its host.
     pub instance: u64,
 }
 
-/// A request, and what came of it.
+/// A request and its result.
 #[derive(Clone, Debug)]
 pub struct Exchange {
-    /// The request's number: 1 is the world's first.
+    /// The request's number, from 1 in the order of the world's requests.
     pub request: u64,
     /// When it was sent.
     pub sent: Moment,
-    /// When the whole response was there, or the connection was lost.
+    /// When the response was complete, or the connection was lost.
     pub ended: Moment,
-    /// The response.
+    /// The response, or why there is none.
     pub result: Result<Response<Bytes>, Lost>,
 }
 
@@ -98,7 +98,7 @@ impl Exchange {
             .unwrap_or_default()
     }
 
-    /// The response's body as JSON. Null if it is none.
+    /// The response's body as JSON. Null if it is not JSON.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(self.text()).unwrap_or_default()
     }
@@ -107,10 +107,10 @@ impl Exchange {
 /// Why a client has no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Lost {
-    /// The host was down: it never got the request.
+    /// The host was down and never got the request.
     #[error("connection refused")]
     Refused,
-    /// The instance or the host died. What was asked may have happened, or not.
+    /// The instance or the host died. The request may have been served, or not.
     #[error("connection lost")]
     Broken,
 }
@@ -185,12 +185,12 @@ impl Host {
         &self.0.name
     }
 
-    /// How it is set up.
+    /// The host's settings.
     pub fn settings(&self) -> &Settings {
         &self.0.settings
     }
 
-    /// Starts the host, if it is down. It has no instances then.
+    /// Starts the host if it is down.
     ///
     /// # Errors
     ///
@@ -244,7 +244,7 @@ impl Host {
         Ok(())
     }
 
-    /// Crashes the host, if it is up: all instances are gone at once, and all requests with them.
+    /// Crashes the host if it is up. All its instances and requests are lost.
     pub fn crash(&self) {
         let inner = &*self.0;
         let Some(running) = lock(&inner.running).take() else {
@@ -258,7 +258,7 @@ impl Host {
         running.crashed.notify_waiters();
     }
 
-    /// Ends one instance of this host. Chance decides which. Returns whether there was one.
+    /// Ends a random instance of this host. Returns whether there was one.
     pub fn kill_an_instance(&self) -> bool {
         let inner = &*self.0;
         let living = match &*lock(&inner.running) {
@@ -275,7 +275,7 @@ impl Host {
         true
     }
 
-    /// Sends a request, in the name of `client`, and waits for the whole response.
+    /// Sends a request as `client`, and waits for the whole response.
     pub async fn send(
         &self,
         client: impl fmt::Display,
@@ -334,25 +334,25 @@ impl Host {
             Ok(Response::from_parts(parts, body.to_bytes()))
         };
         tokio::select! {
-            // In this order, so that one seed is one run.
+            // The order is fixed, so that a seed always gives the same run.
             biased;
             response = response => response,
             () = crashed => Err(Lost::Broken),
         }
     }
 
-    /// When this host gave a request to an instance, and to which.
+    /// When this host gave a request to an instance, and to which one.
     pub fn acceptance(&self, request: u64) -> Option<Acceptance> {
         lock(&self.0.log.accepted).get(&request).copied()
     }
 
-    /// What the component has printed, in all lives of this host, and when. What made an instance trap is among it.
+    /// The lines that the component has printed on this host, across crashes, and when. Traps are among them.
     pub fn lines(&self) -> Vec<(Moment, Line)> {
         lock(&self.0.log.lines).clone()
     }
 }
 
-/// A body as a trace shows it: the beginning, on one line.
+/// A body as a trace shows it: its beginning, on one line.
 fn one_line(body: &[u8]) -> String {
     const MOST: usize = 200;
     let text = String::from_utf8_lossy(body);

@@ -1,42 +1,40 @@
 //! The tables of a simulated SQLite database.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::time::Duration;
+
+use rusqlite::Connection;
 
 use crate::sqlite::{self, Answer, Value};
 use crate::store::Error;
 
-/// An SQLite database in memory. Of each table, the first column has the keys and the second the values.
+/// An SQLite database in memory. The first column of each table has the keys, and the second the values.
 #[derive(Default)]
 pub(super) struct Tables {
-    /// Made when it is first used: most worlds have none.
-    connection: RefCell<Option<rusqlite::Connection>>,
-    /// The tables that there are, or were.
+    /// Opened when it is first used: most worlds do not use it.
+    connection: OnceCell<Connection>,
+    /// The tables that exist, or existed.
     made: RefCell<Vec<Table>>,
 }
 
-/// A table.
 struct Table {
     name: String,
-    /// The statement that makes it.
+    /// The statement that creates it.
     statement: String,
-    /// When it was made last.
+    /// When it was last created.
     since: Duration,
     is_there: bool,
 }
 
 impl Tables {
-    /// Executes a statement at this time.
+    /// Executes a statement at the time `now`.
     pub fn execute(&self, statement: &str, parameters: &[Value], now: Duration) -> Answer {
-        let mut connection = self.connection.borrow_mut();
-        if connection.is_none() {
-            match rusqlite::Connection::open_in_memory() {
-                Ok(opened) => *connection = Some(opened),
+        let connection = match self.connection.get() {
+            Some(connection) => connection,
+            None => match Connection::open_in_memory() {
+                Ok(opened) => self.connection.get_or_init(|| opened),
                 Err(error) => return Error(error.to_string()).into(),
-            }
-        }
-        let Some(connection) = &*connection else {
-            return Error("there is no database".into()).into();
+            },
         };
         let answer = sqlite::execute(connection, statement, parameters.to_vec());
         let mut made = self.made.borrow_mut();
@@ -58,8 +56,7 @@ impl Tables {
 
     /// The value of a key, as text or as bytes.
     pub fn value(&self, key: &str) -> Option<Vec<u8>> {
-        let connection = self.connection.borrow();
-        let connection = connection.as_ref()?;
+        let connection = self.connection.get()?;
         self.made.borrow().iter().find_map(|Table { name, .. }| {
             let keys = column(connection, name, 0)?;
             let select = format!("SELECT * FROM \"{name}\" WHERE {keys} = ?1");
@@ -74,10 +71,9 @@ impl Tables {
         })
     }
 
-    /// Gives a key a value that it has had before, or deletes it.
+    /// Sets a key to a value that it has had before, or deletes it.
     pub fn put(&self, key: &str, value: Option<&[u8]>) {
-        let connection = self.connection.borrow();
-        let Some(connection) = &*connection else {
+        let Some(connection) = self.connection.get() else {
             return;
         };
         for table in &mut *self.made.borrow_mut() {
@@ -100,10 +96,9 @@ impl Tables {
         }
     }
 
-    /// Drops the empty tables that were not there at this time.
+    /// Drops the empty tables that did not exist at this time.
     pub fn forget_younger_than(&self, time: Duration) {
-        let connection = self.connection.borrow();
-        let Some(connection) = &*connection else {
+        let Some(connection) = self.connection.get() else {
             return;
         };
         for table in &mut *self.made.borrow_mut() {
@@ -117,25 +112,20 @@ impl Tables {
         }
     }
 
-    /// What `changes()` of the one connection answers.
+    /// `changes()` of the connection.
     pub fn changes(&self) -> u64 {
-        self.connection
-            .borrow()
-            .as_ref()
-            .map_or(0, rusqlite::Connection::changes)
+        self.connection.get().map_or(0, Connection::changes)
     }
 
-    /// What `last_insert_rowid()` of the one connection answers.
+    /// `last_insert_rowid()` of the connection.
     pub fn last_insert_rowid(&self) -> i64 {
-        self.connection
-            .borrow()
-            .as_ref()
-            .map_or(0, rusqlite::Connection::last_insert_rowid)
+        let connection = self.connection.get();
+        connection.map_or(0, Connection::last_insert_rowid)
     }
 }
 
-/// All tables: their names, and the statements that make them.
-fn tables(connection: &rusqlite::Connection) -> impl Iterator<Item = (String, String)> {
+/// The name of each table, and the statement that creates it.
+fn tables(connection: &Connection) -> impl Iterator<Item = (String, String)> {
     let select = "SELECT name, sql FROM sqlite_schema WHERE type = 'table'";
     let rows = sqlite::execute(connection, select, Vec::new()).rows;
     rows.into_iter()
@@ -145,14 +135,14 @@ fn tables(connection: &rusqlite::Connection) -> impl Iterator<Item = (String, St
         })
 }
 
-/// The name of a table's column, quoted.
-fn column(connection: &rusqlite::Connection, table: &str, index: usize) -> Option<String> {
+/// The quoted name of a table's column.
+fn column(connection: &Connection, table: &str, index: usize) -> Option<String> {
     let statement = format!("SELECT * FROM \"{table}\" LIMIT 0");
     let columns = sqlite::execute(connection, &statement, Vec::new()).columns;
     Some(format!("\"{}\"", columns.get(index)?))
 }
 
-/// A value as SQLite had it: numbers are numbers there.
+/// A value as SQLite stores it: text that is a number becomes an integer.
 fn stored(value: &[u8]) -> Value {
     let text = std::str::from_utf8(value).ok();
     let number: Option<i64> = text.and_then(|text| text.parse().ok());

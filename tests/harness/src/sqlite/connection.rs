@@ -12,10 +12,10 @@ use rusqlite::{Row, params_from_iter};
 use super::{Answer, Database};
 use crate::store::Error;
 
-/// A database behind one connection, in a file or in memory, as Spin 4.1 has it (its `sqlite-inproc` crate).
+/// A database in a file or in memory, behind one connection, as in Spin 4.1 (its crate `sqlite-inproc`).
 ///
-/// One connection serves all requests of all instances. So each statement is atomic, but a `BEGIN` takes in the statements of
-/// others, and `changes` may answer for one of them. Guests may attach no files.
+/// The connection serves all requests of all instances. So each statement is atomic, but a transaction that a guest begins
+/// includes statements of other requests, and `changes` may report another request's statement. Guests cannot attach files.
 pub struct Connection {
     /// `None`: in memory.
     path: Option<PathBuf>,
@@ -35,17 +35,17 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// Where SQLite has no memory.
+    /// If SQLite has no memory.
     pub fn memory() -> anyhow::Result<Self> {
         Ok(Self::new(None, rusqlite::Connection::open_in_memory()?))
     }
 
-    /// Opens a file, and makes it and its directory where they are missing. Other processes may share it: a statement waits
-    /// up to 5 s for theirs.
+    /// Opens a file. Creates it and its directory if they are missing. Other processes may share it: a statement waits up to
+    /// 5 s for theirs.
     ///
     /// # Errors
     ///
-    /// An error that names the file, where that is not possible.
+    /// If that fails. The error names the file.
     pub fn open(path: impl AsRef<Path>) -> anyhow::Result<Self> {
         let path = path.as_ref();
         let open = || {
@@ -53,7 +53,7 @@ impl Connection {
                 std::fs::create_dir_all(directory)?;
             }
             let connection = rusqlite::Connection::open(path)?;
-            // A file that is not a database is found out now, and not by a guest.
+            // Fails if the file is not a database.
             connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
             anyhow::Ok(connection)
         };
@@ -75,7 +75,8 @@ impl Connection {
         }
     }
 
-    /// How long a statement waits for those of other processes, instead of 5 s. After that, the database is locked.
+    /// Sets how long a statement waits for those of other processes, instead of 5 s. After that, it fails: the database is
+    /// locked.
     ///
     /// # Errors
     ///
@@ -85,7 +86,7 @@ impl Connection {
         Ok(self)
     }
 
-    /// How many bytes the database may take. After that, it is full.
+    /// Limits the size of the database, in bytes. Beyond that, writes fail: the database is full.
     ///
     /// # Errors
     ///
@@ -95,7 +96,7 @@ impl Connection {
             let connection = lock(&self.connection);
             let page: u64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
             let pages = (bytes / page).max(1);
-            // It answers with the limit.
+            // This PRAGMA returns the limit as a row.
             connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
         }
         Ok(self)
@@ -137,7 +138,7 @@ fn values(row: &Row<'_>, columns: usize) -> rusqlite::Result<Vec<Value>> {
     (0..columns).map(|column| row.get(column)).collect()
 }
 
-/// A statement is done or not, also where somebody panics.
+/// Locks the connection. Statements are atomic, so a panic leaves it consistent.
 fn lock(connection: &Mutex<rusqlite::Connection>) -> MutexGuard<'_, rusqlite::Connection> {
     connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -146,7 +147,7 @@ fn lock(connection: &Mutex<rusqlite::Connection>) -> MutexGuard<'_, rusqlite::Co
 impl Database for Connection {
     async fn execute(&self, statement: &str, parameters: Vec<Value>) -> Answer {
         if self.path.is_none() {
-            // Nobody to wait for, and less to do than to hand it to another thread.
+            // This does not wait for a disk or another process, and is cheaper than another thread.
             return execute(&lock(&self.connection), statement, parameters);
         }
         let (connection, statement) = (self.connection.clone(), statement.to_owned());

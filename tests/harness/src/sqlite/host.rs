@@ -1,37 +1,20 @@
-//! `spin:sqlite@3.1.0`, and the same of Spin 2 and 3, over [`Database`]s.
+//! `spin:sqlite@3.1.0`, and its predecessor in `fermyon:spin@2.0.0`, over [`Database`]s.
 
 use std::sync::Arc;
 
 use wasmtime::component::{Accessor, FutureReader, Resource, StreamReader};
 
-use super::{Answer, Closed, Database, Value};
+use super::{Answer, Database, OpenError, Value};
 use crate::bindings::fermyon::spin::sqlite as two;
 use crate::bindings::spin::sqlite::sqlite as three;
-use crate::keyvalue::{Data, Opened, View, ask};
+use crate::handles::Handle;
 use crate::store::Error;
+use crate::view::{Data, View, ask};
 
-/// An open database, in either interface.
-#[derive(Debug)]
-pub struct Handle {
-    database: Arc<dyn Database>,
-    _opened: Opened,
-}
+/// A handle to a database, in both interfaces.
+pub type DatabaseHandle = Handle<Arc<dyn Database>>;
 
-impl View<'_> {
-    fn push(&mut self, database: Arc<dyn Database>) -> wasmtime::Result<Resource<Handle>> {
-        let handle = Handle {
-            database,
-            _opened: self.keyvalue.open(),
-        };
-        Ok(self.table.push(handle)?)
-    }
-
-    fn database(&self, handle: &Resource<Handle>) -> wasmtime::Result<Arc<dyn Database>> {
-        Ok(self.table.get(handle)?.database.clone())
-    }
-}
-
-/// Both interfaces have these types, with the same names.
+/// Conversions for the types of both interfaces, which have the same names.
 macro_rules! conversions {
     ($interface:ident) => {
         impl From<$interface::Value> for Value {
@@ -65,11 +48,12 @@ macro_rules! conversions {
             }
         }
 
-        impl From<Closed> for $interface::Error {
-            fn from(closed: Closed) -> Self {
-                match closed {
-                    Closed::NotGranted => Self::AccessDenied,
-                    Closed::Unknown => Self::NoSuchDatabase,
+        impl From<OpenError> for $interface::Error {
+            fn from(error: OpenError) -> Self {
+                match error {
+                    OpenError::NotGranted => Self::AccessDenied,
+                    OpenError::Unknown => Self::NoSuchDatabase,
+                    OpenError::Failed(error) => error.into(),
                 }
             }
         }
@@ -101,35 +85,26 @@ impl two::HostConnection for View<'_> {
     async fn open(
         &mut self,
         label: String,
-    ) -> wasmtime::Result<Result<Resource<Handle>, two::Error>> {
-        let database = match self.databases.get(&label) {
-            Ok(database) => database,
-            Err(closed) => return Ok(Err(closed.into())),
-        };
-        let opening = database.clone();
-        let opened = self.name_request(async move { opening.open().await });
-        if let Err(error) = opened.await {
-            return Ok(Err(error.into()));
-        }
-        Ok(Ok(self.push(database)?))
+    ) -> wasmtime::Result<Result<Resource<DatabaseHandle>, two::Error>> {
+        let opened = self.name_request(self.databases.open(&label)).await;
+        self.push_opened(opened)
     }
 
     async fn execute(
         &mut self,
-        handle: Resource<Handle>,
+        handle: Resource<DatabaseHandle>,
         statement: String,
         parameters: Vec<two::Value>,
     ) -> wasmtime::Result<Result<two::QueryResult, two::Error>> {
-        let database = self.database(&handle)?;
+        let database = self.inner(&handle)?;
         let parameters = parameters.into_iter().map(Into::into).collect();
         let answer =
             self.name_request(async move { database.execute(&statement, parameters).await });
         Ok(answer.await.into())
     }
 
-    async fn drop(&mut self, handle: Resource<Handle>) -> wasmtime::Result<()> {
-        self.table.delete(handle)?;
-        Ok(())
+    async fn drop(&mut self, handle: Resource<DatabaseHandle>) -> wasmtime::Result<()> {
+        self.close(handle)
     }
 }
 
@@ -139,39 +114,35 @@ impl three::HostConnection for View<'_> {
     async fn open(
         &mut self,
         label: String,
-    ) -> wasmtime::Result<Result<Resource<Handle>, three::Error>> {
-        let database = match self.databases.get(&label) {
-            Ok(database) => database,
-            Err(closed) => return Ok(Err(closed.into())),
-        };
-        if let Err(error) = database.open().await {
-            return Ok(Err(error.into()));
-        }
-        Ok(Ok(self.push(database)?))
+    ) -> wasmtime::Result<Result<Resource<DatabaseHandle>, three::Error>> {
+        let opened = self.databases.open(&label).await;
+        self.push_opened(opened)
     }
 
     async fn execute(
         &mut self,
-        handle: Resource<Handle>,
+        handle: Resource<DatabaseHandle>,
         statement: String,
         parameters: Vec<three::Value>,
     ) -> wasmtime::Result<Result<three::QueryResult, three::Error>> {
-        let database = self.database(&handle)?;
+        let database = self.inner(&handle)?;
         let parameters = parameters.into_iter().map(Into::into).collect();
         Ok(database.execute(&statement, parameters).await.into())
     }
 
-    async fn last_insert_rowid(&mut self, handle: Resource<Handle>) -> wasmtime::Result<i64> {
-        Ok(self.database(&handle)?.last_insert_rowid())
+    async fn last_insert_rowid(
+        &mut self,
+        handle: Resource<DatabaseHandle>,
+    ) -> wasmtime::Result<i64> {
+        Ok(self.inner(&handle)?.last_insert_rowid())
     }
 
-    async fn changes(&mut self, handle: Resource<Handle>) -> wasmtime::Result<u64> {
-        Ok(self.database(&handle)?.changes())
+    async fn changes(&mut self, handle: Resource<DatabaseHandle>) -> wasmtime::Result<u64> {
+        Ok(self.inner(&handle)?.changes())
     }
 
-    async fn drop(&mut self, handle: Resource<Handle>) -> wasmtime::Result<()> {
-        self.table.delete(handle)?;
-        Ok(())
+    async fn drop(&mut self, handle: Resource<DatabaseHandle>) -> wasmtime::Result<()> {
+        self.close(handle)
     }
 }
 
@@ -179,22 +150,15 @@ impl<T: Send> three::HostConnectionWithStore<T> for Data {
     async fn open_async(
         accessor: &Accessor<T, Self>,
         label: String,
-    ) -> wasmtime::Result<Result<Resource<Handle>, three::Error>> {
-        let database = accessor.with(|mut access| access.get().databases.get(&label));
-        let database = match database {
-            Ok(database) => database,
-            Err(closed) => return Ok(Err(closed.into())),
-        };
-        let opening = database.clone();
-        if let Err(error) = ask(accessor, |_| async move { opening.open().await }).await? {
-            return Ok(Err(error.into()));
-        }
-        accessor.with(|mut access| Ok(Ok(access.get().push(database)?)))
+    ) -> wasmtime::Result<Result<Resource<DatabaseHandle>, three::Error>> {
+        let databases = accessor.with(|mut access| access.get().databases.clone());
+        let opened = ask(accessor, |_| databases.open(&label)).await?;
+        accessor.with(|mut access| access.get().push_opened(opened))
     }
 
     async fn execute_async(
         accessor: &Accessor<T, Self>,
-        handle: Resource<Handle>,
+        handle: Resource<DatabaseHandle>,
         statement: String,
         parameters: Vec<three::Value>,
     ) -> wasmtime::Result<
@@ -207,9 +171,9 @@ impl<T: Send> three::HostConnectionWithStore<T> for Data {
             three::Error,
         >,
     > {
-        let database = accessor.with(|mut access| access.get().database(&handle))?;
+        let database = accessor.with(|mut access| access.get().inner(&handle))?;
         let parameters = parameters.into_iter().map(Into::into).collect();
-        let execute = async move { Ok(database.execute(&statement, parameters).await) };
+        let execute = async move { Ok::<_, Error>(database.execute(&statement, parameters).await) };
         let answer = ask(accessor, |_| execute).await?;
         let Answer { columns, rows, end } = answer.unwrap_or_else(Answer::from);
         let rows: Vec<three::RowResult> = rows.into_iter().map(Into::into).collect();
@@ -223,15 +187,15 @@ impl<T: Send> three::HostConnectionWithStore<T> for Data {
 
     async fn last_insert_rowid_async(
         accessor: &Accessor<T, Self>,
-        handle: Resource<Handle>,
+        handle: Resource<DatabaseHandle>,
     ) -> wasmtime::Result<i64> {
-        accessor.with(|mut access| Ok(access.get().database(&handle)?.last_insert_rowid()))
+        accessor.with(|mut access| Ok(access.get().inner(&handle)?.last_insert_rowid()))
     }
 
     async fn changes_async(
         accessor: &Accessor<T, Self>,
-        handle: Resource<Handle>,
+        handle: Resource<DatabaseHandle>,
     ) -> wasmtime::Result<u64> {
-        accessor.with(|mut access| Ok(access.get().database(&handle)?.changes()))
+        accessor.with(|mut access| Ok(access.get().inner(&handle)?.changes()))
     }
 }

@@ -5,7 +5,7 @@ use tokio::time::{Duration, Instant};
 
 use super::{Error, Numbers, Store};
 
-/// How much of a store an application may use. `None`: as much as it likes. The default has no limits.
+/// How much of a store an application may use. `None` is no limit, and the default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quotas {
     /// How many keys there may be.
@@ -14,19 +14,18 @@ pub struct Quotas {
     pub key_bytes: Option<usize>,
     /// How long a value may be, in bytes.
     pub value_bytes: Option<usize>,
-    /// How often the store may be read in a second. A listing of the keys is one read.
+    /// How many reads there may be in a second. Listing the keys is one read.
     pub reads_per_second: Option<u32>,
-    /// How often it may be written in a second. Deletions, swaps and increments are writes, even if they change nothing.
+    /// How many writes there may be in a second. Deletions, swaps and increments are writes, even if they change nothing.
     pub writes_per_second: Option<u32>,
 }
 
-/// A store with [`Quotas`]: an operation that goes beyond one does nothing, and returns an error that names the quota.
+/// A store with [`Quotas`]. An operation that exceeds a quota does nothing, and returns an error that names the quota.
 ///
-/// Rates are counted in seconds of tokio's clock, not over a sliding window: a new second begins with the first operation
-/// after the last one is over. Operations that are rejected count too. Where two writers make a key at the same time, there
-/// may be one more than `keys`.
+/// Rates are counted in fixed windows of one second of tokio's clock: the first operation after a window begins the next one.
+/// Rejected operations count too. If two writers create keys at the same time, there may be one key too many.
 ///
-/// [`Builder::platform`](crate::Builder::platform) wraps the host's store in one. A test can wrap its own.
+/// [`Builder::platform`](crate::Builder::platform) wraps the host's store in this. A test can wrap its own.
 #[derive(Clone, Debug)]
 pub struct Limited {
     inner: Arc<dyn Store>,
@@ -34,7 +33,7 @@ pub struct Limited {
     rates: Arc<Mutex<Rates>>,
 }
 
-/// What was asked for in the current second.
+/// The operations in the current second.
 #[derive(Debug)]
 struct Rates {
     since: Instant,
@@ -43,7 +42,7 @@ struct Rates {
 }
 
 impl Limited {
-    /// `inner`, within these quotas. Clones share them.
+    /// `inner` with these quotas. Clones share them.
     pub fn new(inner: Arc<dyn Store>, quotas: Quotas) -> Self {
         Self {
             inner,
@@ -87,7 +86,7 @@ impl Limited {
         })
     }
 
-    /// A write of this key, and of this value if there is one.
+    /// Checks a write of `key`. `value` is `None` for a deletion.
     async fn writes(&self, key: &str, value: Option<&[u8]>) -> Result<(), Error> {
         self.count("writes", self.quotas.writes_per_second, |rates| {
             &mut rates.writes
@@ -103,7 +102,7 @@ impl Limited {
             && self.inner.get(key).await?.is_none()
             && self.inner.keys().await?.len() >= most
         {
-            return Err(Error(format!("there are {most} keys, and may be no more")));
+            return Err(Error(format!("there are {most} keys, which is the most")));
         }
         Ok(())
     }
@@ -159,12 +158,12 @@ mod tests {
         Limited::new(Arc::new(Memory::default()), quotas)
     }
 
-    fn refused<T>(what: &str) -> Result<T, Error> {
+    fn rejected<T>(what: &str) -> Result<T, Error> {
         Err(Error(what.into()))
     }
 
     #[tokio::test]
-    async fn what_is_too_long_or_too_much_is_refused_and_not_stored() {
+    async fn what_exceeds_a_quota_is_rejected_and_not_stored() {
         let store = limited(Quotas {
             keys: Some(2),
             key_bytes: Some(3),
@@ -172,13 +171,13 @@ mod tests {
             ..Quotas::default()
         });
         let long = store.set("long", b"").await;
-        assert_eq!(long, refused("the key is longer than 3 bytes"));
+        assert_eq!(long, rejected("the key is longer than 3 bytes"));
         let large = store.set("a", b"12345").await;
-        assert_eq!(large, refused("the value is longer than 4 bytes"));
+        assert_eq!(large, rejected("the value is longer than 4 bytes"));
         store.set("a", b"1234").await.unwrap();
         store.increment("b", 1, Numbers::Text).await.unwrap();
         let many = store.set("c", b"").await;
-        assert_eq!(many, refused("there are 2 keys, and may be no more"));
+        assert_eq!(many, rejected("there are 2 keys, which is the most"));
         assert_eq!(store.keys().await, Ok(vec!["a".into(), "b".into()]));
         store.set("a", b"2").await.unwrap();
         store.delete("a").await.unwrap();
@@ -186,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn rates_are_those_of_each_second() {
+    async fn rates_are_counted_in_each_second() {
         let store = limited(Quotas {
             reads_per_second: Some(2),
             writes_per_second: Some(1),
@@ -198,10 +197,10 @@ mod tests {
             store.set("a", b"").await.unwrap();
             assert_eq!(
                 store.get("a").await,
-                refused("more than 2 reads in a second")
+                rejected("more than 2 reads in a second")
             );
             let written = store.delete("a").await;
-            assert_eq!(written, refused("more than 1 writes in a second"));
+            assert_eq!(written, rejected("more than 1 writes in a second"));
             tokio::time::advance(Duration::from_secs(1)).await;
         }
     }

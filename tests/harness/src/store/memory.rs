@@ -10,7 +10,7 @@ use super::{Error, Numbers, Store};
 pub struct Memory(Mutex<BTreeMap<String, Vec<u8>>>);
 
 impl Memory {
-    /// Each operation is one step on the map: a panic elsewhere cannot have left it half done.
+    /// Each operation changes the map in one step, so a panic leaves it consistent.
     fn map(&self) -> MutexGuard<'_, BTreeMap<String, Vec<u8>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -11,9 +11,9 @@ use super::{Error, Numbers, Store};
 use crate::redis;
 use crate::sqlite::{self, Answer, Database, Value};
 
-/// What a store can be asked.
+/// An operation of a [`Store`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "named as the methods of `Store`")]
+#[expect(missing_docs, reason = "named like the methods of `Store`")]
 pub enum Operation {
     Open,
     Get,
@@ -24,20 +24,19 @@ pub enum Operation {
     Increment,
 }
 
-/// A store that counts what it is asked, and that fails, is slow, hangs, or loses what it held when it is told to.
+/// A store that counts its operations, and that fails, is slow, hangs or loses data on demand.
 ///
-/// Clones are the same store: keep one, give the host the other.
+/// Clones are the same store: keep one, and give the host the other.
 #[derive(Clone, Debug)]
 pub struct Observed {
     inner: Arc<dyn Store>,
     state: Arc<Mutex<State>>,
-    /// Whether it hangs.
     hanging: watch::Sender<bool>,
-    /// Every call holds it for reading, and whoever restores the store for writing: no call sees half of a restore.
+    /// Locked for reading by each operation, and for writing by a restore: no operation sees half of a restore.
     turn: Arc<RwLock<()>>,
 }
 
-/// What an [`Observed`] store held at one moment.
+/// The contents of an [`Observed`] store at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Backup(BTreeMap<String, Vec<u8>>);
 
@@ -47,11 +46,11 @@ struct State {
     failures: Vec<Failure>,
     chance: Option<Chance>,
     is_counting_twice: bool,
-    /// How long each of these takes.
+    /// How long each operation takes in addition.
     pauses: HashMap<Operation, Duration>,
 }
 
-/// Failures by chance.
+/// Random failures.
 #[derive(Debug)]
 struct Chance {
     message: String,
@@ -59,24 +58,24 @@ struct Chance {
     random: StdRng,
 }
 
-/// What becomes of a call.
+/// What happens to an operation.
 enum Fate {
     Answered,
     /// It is not done, and fails with this message.
-    Refused(String),
+    Failed(String),
     /// It is done, and fails with this message.
     Lost(String),
 }
 
-/// Something that a test wants to fail.
+/// A failure that a test has asked for.
 #[derive(Debug)]
 struct Failure {
     message: String,
-    /// `None`: whatever is asked.
+    /// `None`: any operation.
     operation: Option<Operation>,
-    /// How often still. `None`: until it recovers.
+    /// How many more times. `None`: until the store recovers.
     times: Option<u64>,
-    /// Whether it is done all the same, and only its answer is lost.
+    /// Whether the operation is done and only its answer is lost.
     is_done: bool,
 }
 
@@ -91,8 +90,8 @@ impl Observed {
         }
     }
 
-    /// An SQLite database that is observed with this store: its statements are operations of a table of keys and values. One
-    /// that selects what belongs to a key is a `Get`, an update is a `Swap`, and so on; what is none of these is an `Open`.
+    /// An SQLite database that is observed together with this store. Its statements count as operations on a table of keys and
+    /// values: a SELECT for a key is a `Get`, an UPDATE is a `Swap`, and so on. Any other statement is an `Open`.
     pub fn database(&self, inner: impl Database) -> impl Database {
         ObservedDatabase {
             inner: Arc::new(inner),
@@ -100,8 +99,8 @@ impl Observed {
         }
     }
 
-    /// A Redis that is observed with this store: its commands are operations of a store of keys and values. `GET` is a `Get`,
-    /// `INCRBY` an `Increment`, a script is a `Swap`, and so on; what is none of these is an `Open`, and so is a new connection.
+    /// A Redis that is observed together with this store. Its commands count as operations: GET is a `Get`, INCRBY is an
+    /// `Increment`, a script is a `Swap`, and so on. Any other command is an `Open`, and so is a new connection.
     pub fn redis(&self, inner: impl redis::Server) -> impl redis::Server {
         ObservedRedis {
             inner: Arc::new(inner),
@@ -109,38 +108,38 @@ impl Observed {
         }
     }
 
-    /// How often `operation` was asked for, failures included.
+    /// How often `operation` was called, failures included.
     pub fn count(&self, operation: Operation) -> u64 {
         self.state().counts.get(&operation).copied().unwrap_or(0)
     }
 
-    /// From now on, everything fails with this message and does nothing.
+    /// From now on, every operation fails with this message and does nothing.
     pub fn fail(&self, message: &str) {
         self.add(message, None, None, false);
     }
 
-    /// From now on, `operation` fails with this message and does nothing. The others do as before.
+    /// From now on, `operation` fails with this message and does nothing. Other operations are not affected.
     pub fn fail_at(&self, operation: Operation, message: &str) {
         self.add(message, Some(operation), None, false);
     }
 
-    /// The next `times` that `operation` is asked for, it fails with this message and does nothing.
+    /// The next `times` calls of `operation` fail with this message and do nothing.
     pub fn fail_next(&self, times: u64, operation: Operation, message: &str) {
         self.add(message, Some(operation), Some(times), false);
     }
 
-    /// From now on, `operation` is done, and its answer is lost: it fails with this message.
+    /// From now on, `operation` is done, but its answer is lost: it fails with this message.
     pub fn lose_answers(&self, operation: Operation, message: &str) {
         self.add(message, Some(operation), None, true);
     }
 
-    /// From now on, `operation` takes this long.
+    /// From now on, `operation` takes this much longer.
     pub fn slow_down(&self, operation: Operation, pause: Duration) {
         self.state().pauses.insert(operation, pause);
     }
 
-    /// From now on, this share of all that is asked, from 0 to 1, fails with this message. Half of what fails is done all the
-    /// same, and only its answer is lost. `seed` says which calls these are.
+    /// From now on, this share of all operations, from 0 to 1, fails with this message. Of half of these, only the answer is
+    /// lost: the operation is done. `seed` decides which operations fail.
     pub fn fail_some(&self, share: f64, seed: u64, message: &str) {
         self.state().chance = Some(Chance {
             message: message.into(),
@@ -149,18 +148,17 @@ impl Observed {
         });
     }
 
-    /// From now on, there is no answer. What is asked meanwhile is done when the store recovers, if anybody still waits
-    /// for it.
+    /// From now on, operations wait until the store recovers. An operation whose caller gives up before that is not done.
     pub fn hang(&self) {
         self.hanging.send_replace(true);
     }
 
-    /// From now on, every increment is done twice, as when a client below this one asks again after a lost answer.
+    /// From now on, every increment is done twice, as if a client library retries after a lost answer.
     pub fn count_twice(&self) {
         self.state().is_counting_twice = true;
     }
 
-    /// All is well again.
+    /// Ends all faults.
     pub fn recover(&self) {
         let mut state = self.state();
         state.failures.clear();
@@ -170,22 +168,22 @@ impl Observed {
         self.hanging.send_replace(false);
     }
 
-    /// What it holds now. This is not counted and meets no fault.
+    /// The contents of the store. Faults do not affect this, and it is not counted.
     ///
     /// # Errors
     ///
-    /// Those of the store inside.
+    /// Those of the observed store.
     pub async fn backup(&self) -> Result<Backup, Error> {
         let _turn = self.turn.write().await;
         self.read_all().await
     }
 
-    /// Goes back to what it held then: a backup that is restored, or a failover that loses the writes since. What is asked
-    /// meanwhile waits. This is not counted and meets no fault.
+    /// Restores the contents of a backup, as an operator does, or as a failover that loses writes. Operations wait meanwhile.
+    /// Faults do not affect this, and it is not counted.
     ///
     /// # Errors
     ///
-    /// Those of the store inside. It may have gone back in part.
+    /// Those of the observed store. Part of the contents may be restored.
     pub async fn restore(&self, Backup(then): &Backup) -> Result<(), Error> {
         let _turn = self.turn.write().await;
         let Backup(now) = self.read_all().await?;
@@ -198,16 +196,15 @@ impl Observed {
         Ok(())
     }
 
-    /// Loses all that it holds, as Redis with `FLUSHALL`. Otherwise as [`restore`](Self::restore).
+    /// Deletes all keys, like FLUSHALL of Redis. Otherwise like [`restore`](Self::restore).
     ///
     /// # Errors
     ///
-    /// As [`restore`](Self::restore).
+    /// Those of [`restore`](Self::restore).
     pub async fn wipe(&self) -> Result<(), Error> {
         self.restore(&Backup::default()).await
     }
 
-    /// The values of all keys.
     async fn read_all(&self) -> Result<Backup, Error> {
         let mut all = BTreeMap::new();
         for key in self.inner.keys().await? {
@@ -231,35 +228,41 @@ impl Observed {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the store, as far as it does not fail: `call` is what it then does.
-    async fn ask<T>(
+    /// Counts an operation and applies the faults to it. `call` does it.
+    async fn ask<T, E: From<Error>, F: Future<Output = Result<T, E>> + Send>(
         &self,
         operation: Operation,
-        call: impl Future<Output = Result<T, Error>> + Send,
-    ) -> Result<T, Error> {
+        call: impl Fn() -> F + Send + Sync,
+    ) -> Result<T, E> {
         *self.state().counts.entry(operation).or_default() += 1;
-        // The sender is this store's own: there is always one.
+        // The sender is in `self`, so there is no error.
         _ = self.hanging.subscribe().wait_for(|hangs| !hangs).await;
         let pause = self.state().pauses.get(&operation).copied();
         if let Some(pause) = pause {
             tokio::time::sleep(pause).await;
         }
         let _turn = self.turn.read().await;
-        let fate = self.state().fate(operation);
+        let (fate, is_counting_twice) = {
+            let mut state = self.state();
+            (state.fate(operation), state.is_counting_twice)
+        };
+        if let Fate::Failed(message) = fate {
+            return Err(Error(message).into());
+        }
+        if operation == Operation::Increment && is_counting_twice {
+            call().await?;
+        }
+        let answer = call().await?;
         match fate {
-            Fate::Answered => call.await,
-            Fate::Refused(message) => Err(Error(message)),
-            Fate::Lost(message) => {
-                call.await?;
-                Err(Error(message))
-            }
+            Fate::Lost(message) => Err(Error(message).into()),
+            _ => Ok(answer),
         }
     }
 }
 
 impl State {
     fn fate(&mut self, operation: Operation) -> Fate {
-        // The latest wish counts. One that has come true often enough is over.
+        // The latest failure that is not used up applies.
         let failing = self.failures.iter_mut().rev().find(|failure| {
             failure.times != Some(0) && failure.operation.is_none_or(|only| only == operation)
         });
@@ -269,7 +272,7 @@ impl State {
             return if failure.is_done {
                 Fate::Lost(message)
             } else {
-                Fate::Refused(message)
+                Fate::Failed(message)
             };
         }
         let Some(chance) = &mut self.chance else {
@@ -282,7 +285,7 @@ impl State {
         if chance.random.random_bool(0.5) {
             Fate::Lost(message)
         } else {
-            Fate::Refused(message)
+            Fate::Failed(message)
         }
     }
 }
@@ -290,37 +293,33 @@ impl State {
 #[async_trait]
 impl Store for Observed {
     async fn open(&self) -> Result<(), Error> {
-        self.ask(Operation::Open, self.inner.open()).await
+        self.ask(Operation::Open, || self.inner.open()).await
     }
 
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
-        self.ask(Operation::Get, self.inner.get(key)).await
+        self.ask(Operation::Get, || self.inner.get(key)).await
     }
 
     async fn set(&self, key: &str, value: &[u8]) -> Result<(), Error> {
-        self.ask(Operation::Set, self.inner.set(key, value)).await
+        self.ask(Operation::Set, || self.inner.set(key, value))
+            .await
     }
 
     async fn delete(&self, key: &str) -> Result<(), Error> {
-        self.ask(Operation::Delete, self.inner.delete(key)).await
+        self.ask(Operation::Delete, || self.inner.delete(key)).await
     }
 
     async fn keys(&self) -> Result<Vec<String>, Error> {
-        self.ask(Operation::Keys, self.inner.keys()).await
+        self.ask(Operation::Keys, || self.inner.keys()).await
     }
 
     async fn swap(&self, key: &str, old: Option<&[u8]>, new: &[u8]) -> Result<bool, Error> {
-        let swap = self.inner.swap(key, old, new);
+        let swap = || self.inner.swap(key, old, new);
         self.ask(Operation::Swap, swap).await
     }
 
     async fn increment(&self, key: &str, delta: i64, numbers: Numbers) -> Result<i64, Error> {
-        let increment = async {
-            if self.state().is_counting_twice {
-                self.inner.increment(key, delta, numbers).await?;
-            }
-            self.inner.increment(key, delta, numbers).await
-        };
+        let increment = || self.inner.increment(key, delta, numbers);
         self.ask(Operation::Increment, increment).await
     }
 
@@ -329,7 +328,7 @@ impl Store for Observed {
     }
 }
 
-/// A database whose statements are counted, and fail, as the operations of an [`Observed`] store do.
+/// See [`Observed::database`].
 #[derive(Debug)]
 struct ObservedDatabase {
     inner: Arc<dyn Database>,
@@ -339,23 +338,22 @@ struct ObservedDatabase {
 #[async_trait]
 impl Database for ObservedDatabase {
     async fn open(&self) -> Result<(), Error> {
-        let open = self.inner.open();
+        let open = || self.inner.open();
         self.observed.ask(Operation::Open, open).await
     }
 
     async fn execute(&self, statement: &str, parameters: Vec<Value>) -> Answer {
         let (operation, _) = sqlite::operation(statement, &parameters);
-        let execute = async {
-            if operation == Operation::Increment && self.observed.state().is_counting_twice {
-                self.inner
-                    .execute(statement, parameters.clone())
-                    .await
-                    .end?;
+        let execute = || async {
+            let answer = self.inner.execute(statement, parameters.clone()).await;
+            match answer.end {
+                Ok(()) => Ok(answer),
+                Err(_) => Err(answer),
             }
-            Ok(self.inner.execute(statement, parameters).await)
         };
-        let answer = self.observed.ask(operation, execute).await;
-        answer.unwrap_or_else(Answer::from)
+        match self.observed.ask(operation, execute).await {
+            Ok(answer) | Err(answer) => answer,
+        }
     }
 
     fn changes(&self) -> u64 {
@@ -367,7 +365,7 @@ impl Database for ObservedDatabase {
     }
 }
 
-/// A Redis whose commands are counted, and fail, as the operations of an [`Observed`] store do.
+/// See [`Observed::redis`].
 #[derive(Debug)]
 struct ObservedRedis {
     inner: Arc<dyn redis::Server>,
@@ -377,10 +375,9 @@ struct ObservedRedis {
 #[async_trait]
 impl redis::Server for ObservedRedis {
     async fn connect(&self, url: &str) -> Result<Arc<dyn redis::Connection>, redis::Error> {
-        let connect = async { Ok(self.inner.connect(url).await) };
-        let connection = self.observed.ask(Operation::Open, connect).await;
+        let connect = || self.inner.connect(url);
         Ok(Arc::new(ObservedConnection {
-            inner: connection.unwrap_or_else(|Error(what)| Err(redis::Error::Other(what)))?,
+            inner: self.observed.ask(Operation::Open, connect).await?,
             observed: self.observed.clone(),
         }))
     }
@@ -399,14 +396,8 @@ impl redis::Connection for ObservedConnection {
         arguments: Vec<Vec<u8>>,
     ) -> Result<redis::Value, redis::Error> {
         let operation = redis::operation(command);
-        let execute = async {
-            if operation == Operation::Increment && self.observed.state().is_counting_twice {
-                _ = self.inner.execute(command, arguments.clone()).await;
-            }
-            Ok(self.inner.execute(command, arguments).await)
-        };
-        let answer = self.observed.ask(operation, execute).await;
-        answer.unwrap_or_else(|Error(what)| Err(redis::Error::Other(what)))
+        let execute = || self.inner.execute(command, arguments.clone());
+        self.observed.ask(operation, execute).await
     }
 }
 

@@ -14,18 +14,18 @@ use futures_util::future::{BoxFuture, FutureExt, Shared};
 
 use super::{Error, Numbers, Store};
 
-/// How long a connection may take to be made.
+/// How long connecting may take.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long Redis may take to answer.
+/// How long a reply may take.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How many keys Redis looks at in one step of a scan. Others are served between the steps.
+/// How many keys one step of a scan visits. Redis serves other clients between the steps.
 const SCAN_STEP: usize = 1000;
 
-/// Redis runs a script as one step. An absent value is told from an empty one by the number of arguments.
+/// A compare-and-swap. Redis executes a script atomically. Without a second argument, there must be no value.
 ///
-/// Spin's store has WATCH here, which needs a connection of its own for each swap.
+/// Spin's store uses WATCH instead, which needs a connection for each swap.
 static SWAP: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local old = ARGV[2] or false
@@ -37,29 +37,28 @@ static SWAP: LazyLock<Script> = LazyLock::new(|| {
 
 /// A store in Redis. Any number of hosts, on any number of machines, may share it.
 ///
-/// A key of the store is that key of the database, and a value is a string, as with Spin's Redis store: Spin and this
-/// host can share a database. Other keys in it are seen by guests too, as they are on Spin, except those that are no
-/// UTF-8, which a guest could not name.
+/// A key is stored under the same name and a value as a string, as in Spin's Redis store, so Spin and this host can share a
+/// database. As on Spin, guests see all keys of the database. Keys that are not UTF-8 are left out.
 ///
-/// One connection is shared by all requests. After a failure a new one is made by whoever needs it next, so the store
-/// works again as soon as Redis does. Until then, operations fail within seconds: Redis has one to accept a connection, and
-/// two for an answer. A write that failed may have happened all the same.
+/// All requests share one connection. After a failure, the next operation makes a new one, so the store works again as soon as
+/// Redis does. Until then, operations fail within seconds: connecting may take 1 s, and a reply 2 s. A write that failed may
+/// have been applied.
 ///
-/// Whether a write that was acknowledged survives a crash of Redis is for Redis to say: with `appendonly yes` and
-/// `appendfsync always` it does, short of a failover to a replica that had not heard of it.
+/// Whether an acknowledged write survives a crash of Redis depends on its configuration. With `appendonly yes` and
+/// `appendfsync always` it does, except in a failover to a replica that has not received it.
 ///
-/// Timeouts are those of the tokio runtime. On one whose time is paused, they are over before Redis can answer.
+/// Timeouts run on the clock of the tokio runtime. If that is paused, they elapse before Redis can reply.
 pub struct Redis {
     client: Client,
     connection: Mutex<Connection>,
 }
 
-/// A connection, or the one attempt to make it, which all who need it wait for.
+/// A connection, or the attempt to make it, which all operations share.
 type Connection = Shared<BoxFuture<'static, RedisResult<MultiplexedConnection>>>;
 
 impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The client's own would show the password.
+        // The client's own implementation shows the password.
         f.debug_struct("Redis")
             .field("address", &self.address())
             .finish()
@@ -67,21 +66,21 @@ impl fmt::Debug for Redis {
 }
 
 impl Redis {
-    /// Connects to the Redis at a URL, `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`, and sees whether it answers.
-    /// With `rediss://` the connection is encrypted; the machine's certificates say who is trusted.
+    /// Connects to the Redis at a URL, `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`, and checks that it replies. With
+    /// `rediss://`, the connection uses TLS and the machine's root certificates.
     ///
     /// # Errors
     ///
-    /// An error that names host and port, and never the password, where the URL makes no sense or Redis does not answer.
+    /// If the URL is not valid, or Redis does not reply. The error names the host and the port, but never the password.
     pub async fn connect(url: &str) -> anyhow::Result<Self> {
-        // Its errors repeat at most parts of the URL, and never the password.
+        // The errors of this never contain the password.
         let info = url
             .into_connection_info()
-            .context("the URL of the Redis store makes no sense")?;
+            .context("the URL of the Redis store is not valid")?;
         if let ::redis::ConnectionAddr::Unix(_) = info.addr() {
             bail!("the URL of the Redis store must begin with redis:// or rediss://");
         }
-        let client = Client::open(info).context("the URL of the Redis store makes no sense")?;
+        let client = Client::open(info).context("the URL of the Redis store is not valid")?;
         let store = Self {
             connection: Mutex::new(connection(&client)),
             client,
@@ -101,14 +100,14 @@ impl Redis {
     }
 
     fn current(&self) -> MutexGuard<'_, Connection> {
-        // What is in it is replaced in one step.
+        // It is replaced in one step, so a panic leaves it consistent.
         self.connection
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs one operation. A connection on which one failed is not used again: it may be half dead, or lead to a server
-    /// that is a replica now, or is still loading.
+    /// Runs an operation. If it fails, the connection is not used again: it may be broken, or lead to a server that has become
+    /// a replica or is still loading.
     async fn run<T, F: Future<Output = RedisResult<T>>>(
         &self,
         operation: impl FnOnce(MultiplexedConnection) -> F,
@@ -127,8 +126,8 @@ impl Redis {
         result
     }
 
-    /// Runs an operation that changes nothing. If the connection had broken since the last one, tries a new one at once:
-    /// a Redis that was restarted meanwhile is not a failure.
+    /// Runs an operation that changes nothing. If the connection is broken, it retries once on a new one, so that a restart
+    /// of Redis since the last operation is not an error.
     async fn read<T, F: Future<Output = RedisResult<T>>>(
         &self,
         operation: impl Fn(MultiplexedConnection) -> F,
@@ -144,7 +143,7 @@ impl Redis {
     }
 }
 
-/// What will be a new connection, once somebody waits for it.
+/// A new connection, which is made when it is first awaited.
 fn connection(client: &Client) -> Connection {
     let client = client.clone();
     let config = AsyncConnectionConfig::new()
@@ -179,7 +178,7 @@ impl Store for Redis {
     }
 
     async fn keys(&self) -> Result<Vec<String>, Error> {
-        // A scan may name a key twice.
+        // A scan may return a key twice.
         let keys: BTreeSet<Vec<u8>> = self
             .read(|mut redis| async move {
                 let options = ScanOptions::default().with_count(SCAN_STEP);
@@ -211,7 +210,7 @@ impl Store for Redis {
     }
 
     async fn increment(&self, key: &str, delta: i64, numbers: Numbers) -> Result<i64, Error> {
-        // INCRBY knows one way to write numbers only. A swap that fails means that another one's was applied.
+        // INCRBY writes numbers only as text. If the swap fails, another change was applied: this makes progress.
         loop {
             let before = self.get(key).await?;
             let (sum, after) = numbers.add(before.as_deref(), delta)?;
@@ -315,7 +314,7 @@ mod tests {
         };
         let store = Redis::connect(&server.url()).await.unwrap();
         store.set("a", b"1").await.unwrap();
-        // Nobody asked meanwhile: nobody has to learn of it.
+        // A restart between two operations is not noticed.
         server.stop().await;
         server.start_again().await;
         assert_eq!(store.get("a").await, Ok(Some(b"1".to_vec())));

@@ -193,7 +193,7 @@ async fn a_taken_port_is_one_clear_line() {
     let error = fails(directory.path(), &arguments).await;
     assert!(error.contains(address), "{error}");
     assert!(
-        error.contains("taken") && error.contains("--listen"),
+        error.contains("in use") && error.contains("--listen"),
         "{error}"
     );
 }
@@ -283,37 +283,37 @@ async fn an_interface_that_is_left_out_is_one_clear_line_with_the_build_that_nee
             &["--without", "atomics"][..],
             component,
             &[atomics, "this host does not have"][..],
-            "the one of deploy/akamai-functions.toml works there: --host akamai-functions",
+            "this project's build for such a host is deploy/akamai-functions.toml: use --host akamai-functions",
         ),
         (
             &["--without", "wasi-0.3"],
             component,
             &["@0.3.0, which this host does not have"],
-            "the one of deploy/fermyon-cloud.toml works there: --host fermyon-cloud",
+            "this project's build for such a host is deploy/fermyon-cloud.toml: use --host fermyon-cloud",
         ),
         (
             &["--without", "wasi-0.3", "--without", "atomics"],
             component,
             &["this host does not have"],
-            "the one of deploy/fermyon-cloud.toml works there: --host fermyon-cloud",
+            "this project's build for such a host is deploy/fermyon-cloud.toml: use --host fermyon-cloud",
         ),
         (
             &["--without", "batch"],
             "batch.wasm",
             &["wasi:keyvalue/batch@0.2.0-draft2, which this host does not have"],
-            "all work there",
+            "all of this project's builds work on such a host",
         ),
         (
             &["--host", "akamai-functions"],
             component,
             &[atomics, "Akamai Functions does not have"],
-            "the one of deploy/akamai-functions.toml works there: --host akamai-functions",
+            "this project's build for such a host is deploy/akamai-functions.toml: use --host akamai-functions",
         ),
         (
             &["--host", "fermyon-cloud"],
             component,
             &["Fermyon Cloud does not have"],
-            "the one of deploy/fermyon-cloud.toml works there: --host fermyon-cloud",
+            "this project's build for such a host is deploy/fermyon-cloud.toml: use --host fermyon-cloud",
         ),
     ] {
         let mut all = vec!["--store", "memory", "--listen", "127.0.0.1:0"];
@@ -323,7 +323,7 @@ async fn an_interface_that_is_left_out_is_one_clear_line_with_the_build_that_nee
         for part in lacking {
             assert!(error.contains(part), "{part}: {error}");
         }
-        let advice = format!("; of this project's builds, {advice}\n");
+        let advice = format!("; {advice}\n");
         assert!(error.ends_with(&advice), "{error}");
     }
 }

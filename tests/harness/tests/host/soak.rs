@@ -65,8 +65,8 @@ async fn hosts_that_are_killed_and_whose_store_fails_lose_nothing() {
         " acknowledged changes",
         " waits and polls",
         " messages of streams",
-        " refused",
-        " given up",
+        " rejected",
+        " cancelled",
     ] {
         assert!(number(&outcome, unit) > 0, "{unit}: {}", outcome.stdout);
     }
@@ -99,7 +99,10 @@ async fn a_server_that_runs_is_soaked_from_outside_and_left_as_it_was() {
     passed(&outcome);
     assert!(outcome.stdout.contains(&host.url), "{}", outcome.stdout);
     let verdict = outcome.stdout.lines().last().unwrap();
-    assert!(verdict.contains("nothing to say of kills"), "{verdict}");
+    assert!(
+        verdict.contains("cannot be checked from outside"),
+        "{verdict}"
+    );
     let (_, list) = host.send("GET", "/events", "", false).await;
     assert_eq!(list.matches("\"name\"").count(), 1, "{list}");
 }
@@ -169,10 +172,7 @@ async fn waits_that_end_too_early_are_found() {
         Server::start(move |request| proxy(Fault::EndsWaitsAtOnce, upstream.clone(), request))
             .await;
     let outcome = soak(&["--url", &server.url, "--minutes", "0.03"]).await;
-    failed(
-        &outcome,
-        &["watchers that were told too much or too little"],
-    );
+    failed(&outcome, &["waits, polls and streams with a wrong result"]);
 }
 
 #[tokio::test]
@@ -191,7 +191,7 @@ async fn a_server_that_refuses_all_changes_does_not_pass() {
     })
     .await;
     let outcome = soak(&["--url", &server.url, "--minutes", "0.01"]).await;
-    failed(&outcome, &["requests refused or broken off"]);
+    failed(&outcome, &["requests rejected or cut off"]);
 }
 
 /// A soak with hosts of its own on a store in this directory, which meet something that the soak does not expect.

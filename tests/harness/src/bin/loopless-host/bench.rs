@@ -1,26 +1,25 @@
-//! `loopless-host bench`: how fast hosts are, with ratios to baselines that are measured in the same run.
+//! `loopless-host bench`: measures the speed of hosts, and of baselines in the same run.
 //!
-//! A machine's figures say little about another machine's, and its load changes while a bench runs. So all servers are measured
-//! in turn, several times, and each row has the ratio of its requests/s to those of up to three baselines at as many
-//! connections: hyper with the same bytes, a route of the same component that does not read the store, and, with `--original`, a
-//! program that serves the same page.
+//! Absolute figures depend on the machine, and its load changes during a run. So all servers are measured in turn, several times,
+//! and each row has the ratio of its requests/s to those of up to three baselines with as many connections: hyper with the same
+//! bytes, a route of the same component that does not read the store, and, with `--original`, a program that serves the same page.
 //!
 //! # Where the time goes
 //!
 //! `GET /` of a set event, with the profile `host`, the store in memory and 32 connections (`perf record`): 37 % are this host and
-//! Wasmtime, 28 % the kernel, 24 % the component, 10 % the allocator and copies. No function has more than 1 % of it, but for
-//! those of the kernel that switch tasks and send.
+//! Wasmtime, 28 % the kernel, 24 % the component, 10 % the allocator and copies. No function takes more than 1 %, except the
+//! kernel's for task switches and sends.
 //!
-//! An instance serves 128 requests, as on Spin. To start the next one takes 1.1 ms of a processor, which is a fifth of each
-//! request's time: a third of it is the component's, which makes its router, and up to a half the kernel's, for the memory.
+//! An instance serves 128 requests, as on Spin. Starting the next one takes 1.1 ms of processor time, a fifth of each request's
+//! time. A third of that is in the component, which makes its router, and up to a half in the kernel, for the memory.
 //!
-//! Optimizing the component for size (`opt-level = "s"` for all of it) takes a tenth off its size, and adds a sixth to the
-//! processor time of a request.
+//! Optimizing the component for size (`opt-level = "s"` for all of it) reduces its size by a tenth, and increases the processor
+//! time of a request by a sixth.
 //!
-//! Waits that come together are spread over instances, because Wasmtime's handler starts one where none can take a request at
-//! once. To let no more requests be taken than there are threads, until each pauses, halves the reads of 100 waits. It
-//! was tried and left out: it also packs changes, each of which stops its instance until it is on the disk, and more than half of the
-//! changes/s on SQLite went with it.
+//! Concurrent waits are spread over instances, because Wasmtime's handler starts an instance when none can take a request at
+//! once. A host that takes no more requests than it has threads, until each pauses, halves the reads of 100 waits. This is not
+//! done, because it also packs changes into fewer instances. A change blocks its instance until it is on disk, so the changes/s
+//! on SQLite drop by more than half.
 
 mod load;
 pub mod plain;
@@ -40,30 +39,32 @@ use std::time::Duration;
 use anstream::{eprintln, print};
 use anyhow::Context;
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use tempfile::TempDir;
 
 use crate::conformance::client::{Access, Base};
 use crate::project;
-use crate::serve::{self, Backend};
+use crate::serve;
+use crate::storage::Backend;
+use crate::style::progress;
 use report::{Report, Section};
 
-/// What to measure, and for how long.
+/// What to measure and for how long.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// A running server to measure, such as http://127.0.0.1:3000, instead of hosts of its own. The event of its page is set
-    /// afterwards; others that the bench makes are forgotten
+    /// A running server to measure, such as http://127.0.0.1:3000, instead of starting hosts. The event of its page is left set;
+    /// events that the bench creates are forgotten
     #[arg(long, value_name = "URL", conflicts_with_all = ["stores", "component"])]
     url: Option<Base>,
 
     #[command(flatten)]
     access: Access,
 
-    /// A shell command that starts a server of the same page, to compare with; it is ended afterwards
+    /// A shell command that starts another server of the same page, to compare with; it is killed afterwards
     #[arg(long, value_name = "COMMAND")]
     original: Option<String>,
 
-    /// Where the original serves
+    /// The address of the original
     #[arg(
         long,
         value_name = "URL",
@@ -72,8 +73,8 @@ pub struct Arguments {
     )]
     original_url: Base,
 
-    /// A store to measure, as without `bench`; may be repeated. Without this, `memory` and an SQLite file that is deleted
-    /// afterwards. Beside SQLite and Redis as key-value stores, this project's build that uses the same itself is measured
+    /// A store to measure, as without `bench`; may be repeated. Without this, `memory` and a temporary SQLite file. For SQLite
+    /// and Redis, this project's build that uses them itself is measured too
     #[arg(long = "store", value_name = "STORE")]
     stores: Vec<Backend>,
 
@@ -81,11 +82,11 @@ pub struct Arguments {
     #[arg(long, value_name = "PATH")]
     component: Option<PathBuf>,
 
-    /// What to measure; may be repeated. Without this, all, or with --url, requests and wakes
+    /// What to measure; may be repeated. Without this, everything, or with --url, requests and wakes
     #[arg(long = "section", value_name = "SECTION", value_enum)]
     sections: Vec<Section>,
 
-    /// How many connections there are at the same time
+    /// How many connections there are at once
     #[arg(
         long,
         value_name = "N",
@@ -94,7 +95,7 @@ pub struct Arguments {
     )]
     connections: Vec<usize>,
 
-    /// How many waits there are at the same time
+    /// How many waits there are at once
     #[arg(
         long,
         value_name = "N",
@@ -113,7 +114,7 @@ pub struct Arguments {
     )]
     ages: Vec<Duration>,
 
-    /// How often everything is measured. Medians are told
+    /// How often everything is measured. The tables have medians
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 
@@ -121,51 +122,51 @@ pub struct Arguments {
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = humantime::parse_duration)]
     time: Duration,
 
-    /// Writes all figures to this file too, as JSON
+    /// Also writes all figures to this file, as JSON
     #[arg(long, value_name = "PATH")]
     json: Option<PathBuf>,
 
-    /// Draws requests/s against connections, and reads/s against waits, in SVG files in this directory
+    /// Plots requests/s against connections, and reads/s against waits, as SVG files in this directory
     #[arg(long, value_name = "DIRECTORY")]
     plots: Option<PathBuf>,
 }
 
-/// What all measurements need.
+/// The shared state of all measurements.
 struct Bench {
     arguments: Arguments,
     /// `None` with `--url`.
     component: Option<PathBuf>,
-    /// Where stores of its own are.
+    /// The directory of temporary stores.
     directory: TempDir,
     progress: ProgressBar,
 }
 
-/// A host's component, and where that keeps its events.
+/// A host's component, and where the component keeps its events.
 struct Kept {
-    /// In the table.
+    /// The name in the table.
     name: &'static str,
-    /// Options of the host.
+    /// The options of the host.
     options: Vec<String>,
 }
 
-/// The store in the memory of a host.
+/// The name of the store in a host's memory.
 const MEMORY: &str = "memory";
 
 impl Kept {
     fn new(name: &'static str, component: &Path, kept: Vec<String>) -> anyhow::Result<Self> {
         let component = component.to_str();
-        let component = component.context("the component has a name that is no text")?;
+        let component = component.context("the component's path is not UTF-8")?;
         let mut options = vec!["--component".into(), component.into()];
         options.extend(kept);
         Ok(Self { name, options })
     }
 }
 
-/// Measures, and prints the table.
+/// Measures, and prints the tables.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if cfg!(debug_assertions) {
         eprintln!(
-            "This program is hardly optimized, which takes two thirds of its speed: see `cargo run --profile host -p loopless-host -- bench`"
+            "This program is hardly optimized, and has a third of its full speed. Use `cargo run --profile host -p loopless-host -- bench`"
         );
     }
     // Each wait of a bench is a connection.
@@ -182,13 +183,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         [] => Section::ALL.to_vec(),
         some => some.to_vec(),
     };
-    let progress = ProgressBar::new(0);
-    let style = ProgressStyle::with_template("{bar:30} {elapsed} {msg}");
-    progress.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     let bench = Bench {
         component,
         directory: TempDir::with_prefix("loopless-bench-")?,
-        progress,
+        progress: progress(0, "{bar:30} {elapsed} {msg}"),
         arguments,
     };
     let mut report = Report {
@@ -214,7 +212,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     if let Some(directory) = &bench.arguments.plots {
         plots::draw(&report.rows, directory)
-            .with_context(|| format!("cannot draw into {}", directory.display()))?;
+            .with_context(|| format!("cannot draw plots in {}", directory.display()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -223,10 +221,10 @@ impl Bench {
     /// The component, for a section that needs hosts of its own.
     fn component(&self) -> anyhow::Result<&Path> {
         let component = self.component.as_deref();
-        component.context("this needs hosts of the bench's own: leave --url out, or choose --section requests or wakes")
+        component.context("this section needs hosts that the bench starts: omit --url, or choose --section requests or wakes")
     }
 
-    /// The stores to measure. `purpose` tells files of its own apart.
+    /// The stores to measure. The names of temporary files begin with `purpose`.
     fn stores(&self, purpose: &str) -> anyhow::Result<Vec<Kept>> {
         let file = |kind: &str| {
             Backend::Sqlite(self.directory.path().join(format!("{purpose}-{kind}.db")))
@@ -255,7 +253,7 @@ impl Bench {
                 component,
                 project::kept(&manifest, &store)?,
             )?);
-            // Another component is the caller's affair.
+            // A given component has no other build.
             if let (Some((name, manifest, store)), None) = (build, &self.arguments.component) {
                 let manifest = project::manifest(manifest)?;
                 let component = project::build_manifest(&manifest)?;
@@ -269,13 +267,13 @@ impl Bench {
         Ok(kept)
     }
 
-    /// Says what is measured now.
-    fn says(&self, what: impl Into<std::borrow::Cow<'static, str>>) {
+    /// Shows what is being measured.
+    fn show(&self, what: impl Into<std::borrow::Cow<'static, str>>) {
         self.progress.set_message(what);
     }
 }
 
-/// The median, of at least one number.
+/// The median of at least one number.
 fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
     numbers.get(numbers.len() / 2).copied().unwrap_or(f64::NAN)

@@ -1,7 +1,13 @@
-//! `loopless-host conformance`: whether a server keeps the promises of the guides, seen from outside.
+//! `loopless-host conformance`: checks from outside that a server keeps the promises of the guides.
 //!
-//! The list of them is [`full::check`], and [`seed::check`] for those that the original makes too. [`crate::contract`] says which
-//! of them a build need not keep.
+//! | module | contents |
+//! | --- | --- |
+//! | [`seed`] | The checks that the Python original passes too |
+//! | [`full`] | All others: the list of promises, with the checks in modules of their own |
+//! | [`client`], [`stream`] | The client of the server, and its assertions |
+//! | [`report`] | The results, line by line |
+//!
+//! [`crate::contract`] says which promises a build makes.
 
 pub mod client;
 mod full;
@@ -16,12 +22,12 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 
 use client::{Access, Base, Target};
-use report::Report;
+use report::{Report, heading};
 
-/// Which server, and which promises.
+/// Which server to check, and for which promises.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Where the server is, such as http://127.0.0.1:9009 or https://example.fermyon.app
+    /// The server's address, such as http://127.0.0.1:9009 or https://example.fermyon.app
     #[arg(long, value_name = "URL")]
     url: Base,
 
@@ -36,16 +42,16 @@ pub struct Arguments {
 /// Which promises to check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Profile {
-    /// What this project and the Python original have in common: the page and its button
+    /// What the Python original promises too: the page and its button
     Seed,
-    /// Every route
+    /// Everything
     Full,
 }
 
 /// Runs the checks.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let target = Target::new(arguments.url, "conformance", arguments.access.token);
-    // What cannot be reached breaks no promise.
+    // A server that cannot be reached breaks no promise.
     target
         .reach()
         .await
@@ -59,25 +65,24 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if arguments.profile == Profile::Full {
         let contract = full::contract(&target).await;
         match &contract {
-            Ok(contract) => println!("The server promises what a build for {contract} does"),
-            Err(_) => println!("The server does not say what it promises: all of it is checked"),
+            Ok(contract) => println!("The server is a build for {contract}"),
+            Err(_) => println!("The server does not list its promises: all are checked"),
         }
         seed::check(&mut report, &target).await;
         full::check(&mut report, &target, contract.ok().as_ref()).await;
     } else {
         seed::check(&mut report, &target).await;
     }
-    report.capability("Afterwards");
+    heading("Afterwards");
     if arguments.profile == Profile::Full {
         report
-            .check("the events made here can be forgotten", full::tidy(&target))
+            .check(
+                "the events of this run can be forgotten",
+                full::tidy(&target),
+            )
             .await;
     }
-    report
-        .check(
-            "the demo's event can be left as it was",
-            seed::restore(&target, found),
-        )
-        .await;
+    let promise = "the demo's event can be restored";
+    report.check(promise, seed::restore(&target, found)).await;
     Ok(report.finish())
 }

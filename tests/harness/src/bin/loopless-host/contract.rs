@@ -1,113 +1,87 @@
-//! What a component says that it promises: `info.x-loopless` of its `/openapi.json`. And where each promise is checked.
+//! What a component promises, by the member `info.x-loopless` of its `/openapi.json`, and where each promise is checked.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use anyhow::Context;
+use serde::Deserialize;
 use serde_json::Value;
 
-/// A promise, by its name in `/openapi.json`. What it says, and which builds make it, is in the component's `src/promises.rs`;
-/// where it is checked, here: from outside by the suite (`conformance/full.rs`), and under faults by the simulation
-/// (`simulate/promises.rs`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A promise. Its name in `/openapi.json` is that of the variant in kebab case.
+///
+/// The component's `src/promises.rs` has its text, and which builds make it. Each variant here says where it is checked: from
+/// outside by the suite ([`conformance::full`](crate::conformance)), and under faults by the simulation
+/// ([`simulate`](crate::simulate)).
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "kebab-case")]
 pub enum Promise {
-    /// Simulation: over everything that was done with an event.
+    /// Simulation: over all operations on an event.
     Linearizable,
-    /// Suite: a wait ends with a set, and with a pulse. Simulation: no wait and no long poll missed a change.
+    /// Suite: a wait ends with a set, and with a pulse. Simulation: no wait and no long poll misses a change.
     NoLostWakeUp,
-    /// Suite: a forgotten event and a new one of its name have different tags. Simulation: every version that a response names
-    /// was the event's at the time, and a change from an earlier version is refused.
+    /// Suite: a forgotten event and a new one of the same name have different tags. Simulation: the event had every version
+    /// that a response names, and a change from an earlier version is rejected.
     UniqueEtags,
-    /// Suite and simulation: a stream is set and clear by turns.
+    /// Suite and simulation: a stream alternates between set and clear.
     PulsesInStreams,
-    /// Simulation: a wait that says that the event was set ends with a set that was there while it waited.
+    /// Simulation: if a wait ends because the event was set, it was set during the wait.
     NoEarlyWakeUp,
-    /// Suite: each change adds one, and streams have each. Simulation: so does the store, and streams leave out none.
+    /// Suite: each change adds one, and streams have each. Simulation: the same in the store and in streams.
     Counted,
-    /// Suite: `changed` of each change. Simulation: it is what the event was before.
+    /// Suite: the member `changed` of each change. Simulation: it agrees with the state before the change.
     Changed,
-    /// Simulation: a wait that began without an event knows of a set that was forgotten.
+    /// Simulation: a wait that begins on an event without a value sees a set that is forgotten.
     ForgottenSets,
     /// Suite: changes from the current version and from another one. Simulation: no change from another version.
     Conditions,
-    /// Suite: what the service says of itself. Simulation: `service.rs`.
+    /// Suite: what the service says of itself. Simulation: the worlds of the service.
     Service,
-    /// How often instances read cannot be seen from outside: `tests/promises/api.rs` counts it.
+    /// Not visible from outside: `tests/promises/api.rs` counts the reads of an instance.
     SharedReads,
-}
-
-impl Promise {
-    const NAMES: [(Self, &'static str); 11] = [
-        (Self::Linearizable, "linearizable"),
-        (Self::NoLostWakeUp, "no-lost-wake-up"),
-        (Self::UniqueEtags, "unique-etags"),
-        (Self::PulsesInStreams, "pulses-in-streams"),
-        (Self::NoEarlyWakeUp, "no-early-wake-up"),
-        (Self::Counted, "counted"),
-        (Self::Changed, "changed"),
-        (Self::ForgottenSets, "forgotten-sets"),
-        (Self::Conditions, "conditions"),
-        (Self::Service, "service"),
-        (Self::SharedReads, "shared-reads"),
-    ];
-
-    /// The promise of this name. `None` for one that a newer component makes, and nobody checks here.
-    fn named(name: &str) -> Option<Self> {
-        let named = Self::NAMES.iter().find(|(_, its)| *its == name);
-        named.map(|(promise, _)| *promise)
-    }
+    /// A promise of a newer component, which is not checked.
+    #[serde(other)]
+    Unknown,
 }
 
 /// The promises of one build.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub struct Contract {
-    /// The version of WASI that it is built for, such as `0.3`.
-    pub wasi: String,
-    /// How it makes its changes: `exact` or `plain`.
-    pub strategy: String,
+    /// The version of WASI that the build is for, such as `0.3`.
+    wasi: String,
+    /// How the build changes an event: `exact` or `plain`.
+    strategy: String,
     promises: BTreeSet<Promise>,
 }
 
 impl Contract {
-    /// Reads it from an OpenAPI document.
+    /// Reads the contract from an OpenAPI document.
     ///
     /// # Errors
     ///
-    /// If the document says nothing of that.
+    /// If the document has none.
     pub fn read(document: &Value) -> anyhow::Result<Self> {
-        let build = &document["info"]["x-loopless"];
-        let text = |key: &str| build[key].as_str().map(str::to_owned);
-        let promises = build["promises"].as_array().map(|promises| {
-            let ids = promises.iter().filter_map(Value::as_str);
-            ids.filter_map(Promise::named).collect()
-        });
-        let contract = (|| {
-            Some(Self {
-                wasi: text("wasi")?,
-                strategy: text("strategy")?,
-                promises: promises?,
-            })
-        })();
+        let contract = Self::deserialize(&document["info"]["x-loopless"]).ok();
         contract.context("/openapi.json does not say what the component promises (info.x-loopless)")
     }
 
-    /// Whether its changes are made by compare-and-swap.
+    /// Whether the build uses compare-and-swap.
     pub fn is_exact(&self) -> bool {
         self.strategy == "exact"
     }
 
-    /// Whether an instance serves many requests, and can give up a call of its host.
+    /// Whether an instance serves many requests, and can cancel a call of its host.
     pub fn has_wasi_0_3(&self) -> bool {
         self.wasi == "0.3"
     }
 
-    /// Whether it makes this promise.
+    /// Whether the build makes this promise.
     pub fn keeps(&self, promise: Promise) -> bool {
         self.promises.contains(&promise)
     }
 }
 
-impl std::fmt::Display for Contract {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Contract {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let with = if self.is_exact() { "with" } else { "without" };
         write!(f, "WASI {} {with} compare-and-swap", self.wasi)
     }

@@ -1,5 +1,5 @@
-//! How a soak controls the hosts that it starts: each command is a line of JSON on a host's standard input, and each answer
-//! is a line on its standard output.
+//! The protocol between `soak` or `bench` and the hosts that they start. A command is a line of JSON on a host's standard
+//! input, and each is answered with a line on its standard output.
 
 use std::future::pending;
 
@@ -12,45 +12,50 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader, stdin};
 use tokio::runtime::Handle;
 
-/// What the line of an answer begins with.
+/// The prefix of an answer's line.
 pub const ANSWER: &str = "control ";
 
-/// What a host is told.
+/// Returns the URL in the line that a host prints when it begins to serve. `None` for any other line.
+pub fn url(line: &str) -> Option<&str> {
+    line.strip_prefix("Serving ")?.split_whitespace().next()
+}
+
+/// A command to a host.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Command {
-    /// From now on, this share of what its store is asked fails, as this seed has it.
+    /// Makes this share of the store's calls fail. The seed decides which.
     Fail { share: f64, seed: u64 },
-    /// Its store is well again.
+    /// Ends the failures of the store.
     Recover,
-    /// Its instances end, wherever they are.
+    /// Ends all instances at once.
     KillInstances,
-    /// Nothing: the answer is all that is wanted.
+    /// Does nothing but answer.
     Look,
 }
 
-/// What a host answers to each command: what it has in use.
+/// The answer to each command: what the host has in use.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub struct InUse {
     pub connections: usize,
     pub requests: usize,
     pub instances: usize,
-    /// Handles of the store that instances have open.
+    /// Store handles that instances have open.
     pub handles: usize,
-    /// The most that one instance has had open at the same time.
+    /// The most store handles that one instance has ever had open at once.
     pub most_handles: usize,
     /// Tasks of the runtime.
     pub tasks: usize,
-    /// How often the store has been read so far.
+    /// The number of reads of the store so far.
     pub reads: u64,
 }
 
-/// The store of a host, which fails when a controller wants that.
+/// The store of a host, which a controller can make fail.
 #[derive(Debug)]
 pub struct Controlled(Option<Observed>);
 
 impl Controlled {
-    /// Gives a host its store. Nobody can make it fail unless the host `is_controlled`.
+    /// Adds the store to a host. It can fail only if the host `is_controlled`.
     pub fn give(store: impl Store, is_controlled: bool, builder: Builder) -> (Self, Builder) {
         if !is_controlled {
             return (Self(None), builder.store(store));
@@ -59,7 +64,7 @@ impl Controlled {
         (Self(Some(store.clone())), builder.store(store))
     }
 
-    /// Gives the host a database too, which fails with its store.
+    /// Adds a database, which fails together with the store.
     pub fn give_database(&self, label: &str, database: impl Database, builder: Builder) -> Builder {
         match &self.0 {
             None => builder.database(label, database),
@@ -67,7 +72,7 @@ impl Controlled {
         }
     }
 
-    /// And whatever Redis its component connects to.
+    /// Makes connections to any Redis fail together with the store.
     pub fn give_redis(&self, builder: Builder) -> Builder {
         match &self.0 {
             None => builder,
@@ -75,7 +80,7 @@ impl Controlled {
         }
     }
 
-    /// Does what the controller says, until it is gone. Without a controller, forever.
+    /// Executes the controller's commands until standard input ends. Never returns if the host is not controlled.
     pub async fn obey(&self, harness: &Harness, server: &Server) {
         let Some(store) = &self.0 else {
             return pending().await;
@@ -84,7 +89,7 @@ impl Controlled {
         while let Ok(Some(line)) = lines.next_line().await {
             match serde_json::from_str(&line) {
                 Ok(Command::Fail { share, seed }) => {
-                    store.fail_some(share, seed, "it fails by chance");
+                    store.fail_some(share, seed, "a simulated failure");
                 }
                 Ok(Command::Recover) => store.recover(),
                 Ok(Command::KillInstances) => harness.kill_instances(),
@@ -109,11 +114,9 @@ impl Controlled {
                 tasks: Handle::current().metrics().num_alive_tasks(),
                 reads: store.count(Operation::Get),
             };
-            // Numbers: there is nothing here that JSON could not say.
-            println!(
-                "{ANSWER}{}",
-                serde_json::to_string(&in_use).unwrap_or_default()
-            );
+            // Numbers always serialize.
+            let answer = serde_json::to_string(&in_use).unwrap_or_default();
+            println!("{ANSWER}{answer}");
         }
     }
 }

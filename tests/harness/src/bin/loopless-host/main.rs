@@ -7,12 +7,11 @@ mod bench;
 mod conformance;
 mod contract;
 mod control;
-mod lifespan;
-mod log;
 mod project;
 mod serve;
 mod simulate;
 mod soak;
+mod storage;
 mod style;
 
 use std::process::ExitCode;
@@ -26,7 +25,7 @@ use style::RED;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Serves the component over HTTP. Without options: builds it first, and keeps its store in .loopless/.
+/// Serves a component over HTTP. Without options, it builds this project's component and keeps the store in .loopless/.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, args_conflicts_with_subcommands = true)]
 struct CommandLine {
@@ -41,36 +40,37 @@ struct CommandLine {
 enum Command {
     /// Searches for a seed that makes the component break a promise
     ///
-    /// Each seed is a world of its own: a few hosts with many instances of the component, one store, clients, and what
-    /// goes wrong for them. Time is virtual.
+    /// Each seed is a simulated world: a few hosts with many instances of the component, one store, clients, and faults.
+    /// Time is virtual.
     Simulate(simulate::Arguments),
-    /// Checks over HTTP that a running server keeps what the guides promise
+    /// Checks over HTTP that a running server keeps the promises of the guides
     ///
-    /// The server may be this host, Spin, a cloud, or the Python original (with `--profile seed`). The checks use events
-    /// with names of their own, which they forget afterwards, and the demo's event, which is left as it was found.
-    /// While they run, nobody else should click.
+    /// The server may be this host, Spin, a cloud, or the Python original (with `--profile seed`). The checks create events
+    /// with unique names and forget them afterwards. They also change the demo's event and restore it. Nobody else should
+    /// use the demo meanwhile.
     ///
-    /// Exit code: 0 if all promises are kept, 1 if not, or if the server cannot be reached.
+    /// Exit code: 0 if all promises are kept, 1 if one is broken or the server cannot be reached.
     Conformance(conformance::Arguments),
-    /// Keeps hosts under mixed traffic for minutes while they are killed and their store fails, and says how they bore it
+    /// Runs mixed traffic for minutes while hosts are killed and their store fails, and checks that nothing is lost or leaked
     ///
-    /// Without --url, it starts two hosts of its own on one store, kills one of them and instances of both again and again,
-    /// and lets the store fail at 1, 10 and 100 % of its calls. Then it also checks what cannot be seen from outside: that
-    /// memory stays flat, and that no connection, instance, handle of the store, task or file is left open.
+    /// Without --url, it starts two hosts on one store. It kills one of them and instances of both repeatedly, and makes
+    /// 1, 10 and 100 % of the store's calls fail. It also checks what is not visible from outside: that memory stays flat,
+    /// and that no connection, instance, store handle, task or file is left open.
     ///
-    /// With --url, a running server gets the same traffic. The soak uses events with names of its own, and forgets them
+    /// With --url, it sends the same traffic to a running server. It creates events with unique names and forgets them
     /// afterwards.
     ///
-    /// Each event has one writer, who knows what it was told: no acknowledged change may be lost, whatever fails. Ctrl-C
-    /// ends the soak early, with a verdict. Exit code: 0 if it passed, 1 if not, or if the server cannot be reached.
+    /// Each event has one writer, which records what was acknowledged: no acknowledged change may be lost, whatever fails.
+    /// Ctrl-C ends the soak early, with a verdict. Exit code: 0 if it passed, 1 if it failed or the server cannot be reached.
     Soak(soak::Arguments),
-    /// Measures how fast hosts are, beside baselines in the same run, and prints one table
+    /// Measures the speed of hosts and of baselines in the same run, and prints tables
     ///
-    /// Without --url, it starts hosts of its own. Four sections: requests/s and their times, from a change to the answer of a
-    /// wait, what many waits cost, and starts. Only ratios say something of another machine: to hyper with the same bytes, to a
-    /// route that does not read the store, and, with --original, to another program that serves the page.
+    /// Without --url, it starts hosts. There are four sections: requests/s and response times, the time from a change to the
+    /// end of a wait, the cost of many waits, and start times. Absolute figures depend on the machine, so each rate is also
+    /// given as a ratio: to hyper with the same bytes, to a route that does not read the store, and, with --original, to
+    /// another program that serves the same page.
     Bench(bench::Arguments),
-    /// Answers all requests alike: the baseline of `bench`, which starts it
+    /// Sends the same response to every request: the baseline of `bench`, which starts it
     #[command(hide = true)]
     Plain(bench::plain::Arguments),
 }
@@ -89,7 +89,7 @@ fn main() -> ExitCode {
 fn run(line: CommandLine) -> anyhow::Result<ExitCode> {
     let runtime = || tokio::runtime::Runtime::new().context("cannot start the runtime");
     match line.command {
-        // Each of its worlds has a runtime of its own.
+        // Each world has its own runtime.
         Some(Command::Simulate(arguments)) => simulate::run(arguments),
         Some(Command::Conformance(arguments)) => runtime()?.block_on(conformance::run(arguments)),
         Some(Command::Soak(arguments)) => runtime()?.block_on(soak::run(arguments)),
@@ -100,14 +100,14 @@ fn run(line: CommandLine) -> anyhow::Result<ExitCode> {
         None => {
             let runtime = runtime()?;
             let result = runtime.block_on(serve::run(line.serve));
-            // What instances still do in the background ends here.
+            // Ends the background tasks of instances.
             runtime.shutdown_background();
             result.map(|()| ExitCode::SUCCESS)
         }
     }
 }
 
-/// An error and its causes, on one line.
+/// Formats an error and its causes on one line.
 fn one_line(error: &anyhow::Error) -> String {
     format!("{error:#}")
         .split_whitespace()

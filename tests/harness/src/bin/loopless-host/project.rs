@@ -1,4 +1,4 @@
-//! The project that this program was built from: without other arguments, its component is what there is to run.
+//! The project that this program was built from. By default, its component is the one to run.
 
 use std::path::{Path, PathBuf};
 
@@ -10,27 +10,27 @@ use loopless_host::manifest::Manifest;
 use loopless_host::platform::Platform;
 use loopless_host::sqlite;
 
-use crate::serve::Backend;
+use crate::storage::Backend;
 
 fn directory() -> anyhow::Result<&'static Path> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
     directory.context("the project has no directory")
 }
 
-/// A host that the project has a build for.
+/// A host that this project has a build for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Host {
-    /// All that this host has; with this project, spin.toml
+    /// All interfaces, no limits; this project's build is spin.toml
     #[default]
     Spin,
-    /// With this project, deploy/akamai-functions.toml
+    /// This project's build is deploy/akamai-functions.toml
     AkamaiFunctions,
-    /// With this project, deploy/fermyon-cloud.toml
+    /// This project's build is deploy/fermyon-cloud.toml
     FermyonCloud,
 }
 
 impl Host {
-    /// What it has, and its limits.
+    /// The host's interfaces and limits.
     pub fn platform(self) -> Platform {
         match self {
             Self::Spin => Platform::spin(),
@@ -39,13 +39,13 @@ impl Host {
         }
     }
 
-    /// It, on the command line. Nothing if it is the default.
+    /// The option that selects this host, with a space before it. Empty for the default host.
     pub fn argument(self) -> String {
         let value = self.to_possible_value().filter(|_| self != Self::default());
         value.map_or_else(String::new, |value| format!(" --host {}", value.get_name()))
     }
 
-    /// The file of its store. The builds write events differently, and a store belongs to one of them.
+    /// The default file of the store. Each host has its own, because the builds store events in different formats.
     pub fn store(self) -> &'static str {
         match self {
             Self::Spin => ".loopless/store.db",
@@ -54,7 +54,7 @@ impl Host {
         }
     }
 
-    /// The project's manifest for it.
+    /// The path of the project's manifest for this host.
     pub fn manifest(self) -> anyhow::Result<PathBuf> {
         manifest(match self {
             Self::Spin => "spin.toml",
@@ -74,12 +74,12 @@ pub const SQLITE: &str = "deploy/spin-sqlite.toml";
 /// The manifest of the build for WASI 0.3 with its events in a Redis.
 pub const REDIS: &str = "deploy/akamai-functions-redis.toml";
 
-/// The path of a manifest of the project.
+/// The path of one of the project's manifests.
 pub fn manifest(name: &str) -> anyhow::Result<PathBuf> {
     Ok(directory()?.join(name))
 }
 
-/// Builds the component of a manifest, if it has a command for that, and says so. cargo shows how far it is.
+/// Builds the component of a manifest if that has a build command, and returns its path. Cargo shows the progress.
 pub fn build_manifest(manifest: &Path) -> anyhow::Result<PathBuf> {
     let manifest = Manifest::read(manifest)?;
     if manifest.has_build() {
@@ -88,16 +88,16 @@ pub fn build_manifest(manifest: &Path) -> anyhow::Result<PathBuf> {
     manifest.build()
 }
 
-/// Builds the component of a package of the project that has no manifest.
+/// Builds the component of one of the project's packages that has no manifest, and returns its path.
 pub fn build_package(what: &str, package: &str) -> anyhow::Result<PathBuf> {
     say_building(what);
     component::build(&directory()?.join(package))
 }
 
-/// The options of a host that keep the events of a manifest's component in this store: in the key-value store, or where the
-/// component keeps them itself. Passwords included.
+/// Returns the options of a host that make the component of `manifest` keep its events in `store`: as the key-value store, or
+/// as the SQLite database or Redis that the component itself uses. The options include passwords.
 pub fn kept(manifest: &Path, store: &Backend) -> anyhow::Result<Vec<String>> {
-    /// The variable with the Redis of a component that keeps its events in one.
+    /// The variable that names a component's own Redis.
     const URL: &str = "redis_url";
 
     let document = Manifest::read(manifest)?;
@@ -106,11 +106,11 @@ pub fn kept(manifest: &Path, store: &Backend) -> anyhow::Result<Vec<String>> {
     Ok(match store {
         Backend::Redis { url, .. } if has_redis => itself("--variable", format!("{URL}={url}")),
         Backend::Sqlite(path) if has_database => {
-            let place = format!("{}={}", sqlite::DEFAULT, path.display());
-            itself("--database", place)
+            let database = format!("{}={}", sqlite::DEFAULT, path.display());
+            itself("--database", database)
         }
         _ if has_redis || has_database => bail!(
-            "the component of {} does not keep its events in {store}: choose another --store",
+            "the component of {} cannot keep its events in {store}: choose another --store",
             manifest.display()
         ),
         Backend::Redis { url, .. } => vec!["--store".into(), url.clone()],
@@ -119,5 +119,5 @@ pub fn kept(manifest: &Path, store: &Backend) -> anyhow::Result<Vec<String>> {
 }
 
 fn say_building(what: &str) {
-    eprintln!("Building {what} in release mode (the first time takes a minute)");
+    eprintln!("Building {what} in release mode (the first build takes a minute)");
 }

@@ -1,4 +1,12 @@
-//! `loopless-host soak`: minutes of mixed traffic, with hosts that are killed and a store that fails, and one verdict.
+//! `loopless-host soak`: minutes of mixed traffic, with hosts that are killed and a store that fails, and a verdict.
+//!
+//! | module | contents |
+//! | --- | --- |
+//! | [`own`], [`host`] | The hosts that a soak starts, and the faults that it injects |
+//! | [`clients`] | The traffic: writers and watchers |
+//! | [`world`] | The shared state of the clients: servers, events, current faults, counts |
+//! | [`truth`] | What an event may show, by what its writer was told |
+//! | [`findings`] | What is wrong, and the judgement of memory |
 
 mod clients;
 mod findings;
@@ -9,14 +17,14 @@ mod world;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anstream::println;
 use anyhow::Context;
 use clap::Args;
 use http::Method;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use loopless_host::store::Quirks;
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -26,24 +34,25 @@ use crate::conformance::client::{Access, Base};
 use crate::conformance::report::Failure;
 use crate::contract::Contract;
 use crate::project;
-use crate::serve::Backend;
-use crate::style::{BOLD, GREEN, RED};
+use crate::serve;
+use crate::storage::Backend;
+use crate::style::{BOLD, GREEN, RED, progress};
 use clients::Visitor;
 use findings::{Findings, Kind};
 use own::Cluster;
 use truth::{Reading, Truth};
 use world::{Client, Counts, Outcome, Server, World};
 
-/// How long a round is. At its end, the traffic stops, and all is looked at.
+/// The length of a round. At its end, the traffic stops, and everything is checked.
 const ROUND: Duration = Duration::from_secs(30);
 
-/// How long the servers may take to answer a look, once the traffic has stopped.
+/// How long a server may take to answer a read after the traffic has stopped.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What to soak, and for how long.
+/// What to soak and for how long.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// A running server to soak, such as http://127.0.0.1:9009, instead of hosts of its own
+    /// A running server to soak, such as http://127.0.0.1:9009, instead of starting hosts
     #[arg(long, value_name = "URL", conflicts_with_all = ["store", "component", "host", "quirks"])]
     url: Option<Base>,
 
@@ -54,25 +63,23 @@ pub struct Arguments {
     #[arg(long, value_name = "MINUTES", default_value = "10", value_parser = minutes)]
     minutes: Duration,
 
-    /// How many clients there are at the same time; half of them write, the others watch
+    /// How many clients there are; half of them write, the others watch
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(2..=1000))]
     clients: u16,
 
-    /// What clients choose, whom it hits and when, and which calls of the store fail; the machine's own timing differs all the same
+    /// The seed of the clients' choices, the kills, and the failing calls of the store; timing still depends on the machine
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     seed: u64,
 
-    /// The store that its hosts share: `sqlite:PATH` or `redis://…`, as without `soak`; without this, an SQLite file that is
-    /// deleted afterwards
+    /// The store that the hosts share: `sqlite:PATH` or `redis://…`, as without `soak`; without this, a temporary SQLite file
     #[arg(long, value_name = "STORE")]
     store: Option<Backend>,
 
-    /// A built component for its hosts, instead of building this project's
+    /// A built component to soak, instead of building this project's
     #[arg(long, value_name = "PATH", conflicts_with = "host")]
     component: Option<PathBuf>,
 
-    /// A Spin manifest whose component to build and soak. If that keeps its events in SQLite or a Redis itself, that is what
-    /// `--store` names
+    /// A Spin manifest whose component to build and soak. If the component itself uses SQLite or a Redis, `--store` sets that
     #[arg(long, value_name = "MANIFEST", conflicts_with_all = ["host", "component"])]
     from: Option<PathBuf>,
 
@@ -80,12 +87,12 @@ pub struct Arguments {
     #[arg(long, value_enum, value_name = "HOST", default_value_t)]
     host: project::Host,
 
-    /// Whose compare-and-swap the component meets: exact, spin-sqlite or spin-redis
+    /// Which compare-and-swap the component gets: an exact one, or one with the faults of Spin's (spin-sqlite or spin-redis)
     #[arg(long, value_name = "QUIRKS", default_value_t)]
     quirks: Quirks,
 }
 
-/// A time in minutes, at most a week.
+/// Parses a time in minutes, of at most a week.
 fn minutes(text: &str) -> Result<Duration, String> {
     const MOST: f64 = 7.0 * 24.0 * 60.0;
 
@@ -94,27 +101,27 @@ fn minutes(text: &str) -> Result<Duration, String> {
             Ok(Duration::from_secs_f64(minutes * 60.0))
         }
         _ => Err(format!(
-            "expected a number of minutes above 0 and up to {MOST}"
+            "expected a number of minutes, above 0 and at most {MOST}"
         )),
     }
 }
 
-/// Soaks. The exit code is 1 if anything was wrong.
+/// Runs the soak. The exit code is 1 if anything was wrong.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match &arguments.url {
         Some(url) => {
             let soak = Soak::begin(&arguments, vec![url.clone()], false).await?;
-            soak.visit().await
+            soak.run().await
         }
         None => {
             let cluster = Cluster::start(&arguments).await?;
             let soak = Soak::begin(&arguments, cluster.bases(), true).await?;
-            cluster.soak(soak).await
+            cluster.run(soak).await
         }
     }
 }
 
-/// A soak under way.
+/// A running soak.
 struct Soak {
     world: Arc<World>,
     progress: ProgressBar,
@@ -141,26 +148,13 @@ impl Soak {
             document.with_context(|| format!("cannot reach {base}; is the server running?"))?;
         let document = serde_json::from_str(&document.body).unwrap_or_default();
         let contract = Contract::read(&document).with_context(|| format!("cannot soak {base}"))?;
-        // It is heard from now on.
-        let mut interrupt = Box::pin(tokio::signal::ctrl_c());
-        tokio::select! {
-            biased;
-            _ = &mut interrupt => anyhow::bail!("interrupted"),
-            () = std::future::ready(()) => {}
-        }
+        let stopped = serve::stop_signal()?;
         println!("{BOLD}Soaking{BOLD:#} {shown} (a build for {contract})");
 
         let length = arguments.minutes;
-        let progress = ProgressBar::new(length.as_secs());
-        let style = ProgressStyle::with_template("{bar:30} {elapsed} of {all}{msg}");
-        let minutes = humantime::format_duration(Duration::from_secs(length.as_secs()));
-        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-        let of = minutes.to_string();
-        let style = style.with_key("all", move |_: &_, f: &mut dyn std::fmt::Write| {
-            // A bar that cannot be written to shows nothing.
-            _ = f.write_str(&of);
-        });
-        progress.set_style(style);
+        let seconds = length.as_secs();
+        let all = humantime::format_duration(Duration::from_secs(seconds));
+        let progress = progress(seconds, &format!("{{bar:30}} {{elapsed}} of {all}{{msg}}"));
 
         let clients = usize::from(arguments.clients);
         let world = Arc::new(World::new(
@@ -171,16 +165,11 @@ impl Soak {
             clients / 2,
             Findings::new(progress.clone()),
         ));
-        let (is_over, interrupted) = (world.clone(), progress.clone());
+        let (stopping, shown) = (world.clone(), progress.clone());
         tokio::spawn(async move {
-            if interrupt.await.is_ok() {
-                interrupted.println("Stopping: a last look at all events");
-                is_over.end();
-            }
-            // The second one does not wait.
-            if tokio::signal::ctrl_c().await.is_ok() {
-                std::process::exit(130);
-            }
+            stopped.await;
+            shown.println("Stopping: checking all events once more");
+            stopping.end();
         });
         Ok(Self {
             world,
@@ -193,31 +182,30 @@ impl Soak {
         })
     }
 
-    /// Soaks a server that is not the soak's own.
-    async fn visit(self) -> anyhow::Result<ExitCode> {
+    /// Soaks a server that runs already.
+    async fn run(self) -> anyhow::Result<ExitCode> {
         for round in 0..self.rounds {
             let until = self.end_of(round);
             let traffic = self.traffic(round, until);
-            self.shows("", until).await;
-            self.ends(traffic).await;
+            self.show_until("", until).await;
+            self.join(traffic).await;
             self.verify(0).await;
             if self.world.is_over() {
                 break;
             }
         }
-        self.serves_fully(0).await;
+        self.check_service(0).await;
         self.forget_all(0).await;
-        let more = "full service afterwards (from outside, there is nothing to say of kills, a store that fails, memory and \
-                    what is left open)";
+        let more = "full service afterwards (kills, store failures, memory and leaks cannot be checked from outside)";
         Ok(self.verdict(more))
     }
 
-    /// When the traffic of this round ends.
+    /// When a round ends.
     fn end_of(&self, round: u32) -> Instant {
         self.began + self.length * (round + 1) / self.rounds
     }
 
-    /// Lets all clients in, until then.
+    /// Starts all clients. They stop at `until`.
     fn traffic(&self, round: u32, until: Instant) -> JoinSet<()> {
         let mut clients = JoinSet::new();
         for number in 0..self.clients {
@@ -232,8 +220,8 @@ impl Soak {
         clients
     }
 
-    /// Shows how far it is, until then.
-    async fn shows(&self, what: &str, until: Instant) {
+    /// Shows the progress until a time, or until the soak is over.
+    async fn show_until(&self, what: &str, until: Instant) {
         while Instant::now() < until && !self.world.is_over() {
             self.show(what);
             sleep(Duration::from_millis(100)).await;
@@ -250,8 +238,8 @@ impl Soak {
             .set_message(format!(": {what}{requests} requests, {changes} changes"));
     }
 
-    /// Waits until all clients have gone.
-    async fn ends(&self, mut clients: JoinSet<()>) {
+    /// Waits until all clients have stopped.
+    async fn join(&self, mut clients: JoinSet<()>) {
         let all = async {
             while let Some(ended) = clients.join_next().await {
                 if let Err(error) = ended {
@@ -260,26 +248,26 @@ impl Soak {
                 }
             }
         };
-        // An answer may take as long as the clients' own patience.
+        // A client waits for a response for longer than `PATIENCE`.
         if timeout(PATIENCE * 2, all).await.is_err() {
-            let what = "clients still wait for answers, long after the traffic";
+            let what = "clients still wait for responses long after the traffic";
             self.world.findings.add(Kind::Refused, what);
         }
     }
 
-    /// Looks at every event through this server. None is being changed now.
+    /// Checks every event through this server, while nothing changes it.
     async fn verify(&self, server: usize) {
-        self.show("looking at all events; ");
+        self.show("checking all events; ");
         let client = self.client(server);
         for writer in 0..self.world.writers() {
             let truth = self.world.owned(writer);
-            if !self.is_as_acknowledged(&client, &truth).await {
+            if !self.check_event(&client, &truth).await {
                 self.world.give_up(writer);
             }
         }
         for truth in self.world.take_retired() {
-            self.is_as_acknowledged(&client, &truth).await;
-            // What its writer has asked for may still be done: that makes another event.
+            self.check_event(&client, &truth).await;
+            // A change of its writer may still be applied. That creates a new event.
             self.forget(&client, &truth.name).await;
         }
     }
@@ -291,14 +279,14 @@ impl Soak {
         }
     }
 
-    /// Whether an event is what its writer was told. That it is not is a finding.
-    async fn is_as_acknowledged(&self, client: &Client, truth: &Truth) -> bool {
+    /// Whether an event agrees with what its writer was told. If not, adds a finding.
+    async fn check_event(&self, client: &Client, truth: &Truth) -> bool {
         let path = format!("/events/{}", truth.name);
         let Some(answer) = self.insist(client, Method::GET, &path).await else {
             return false;
         };
         let judged = match Reading::parse(&answer) {
-            Some(reading) => truth.is_seen(reading),
+            Some(reading) => truth.observe(reading),
             None => Err(format!("GET {path}: {answer}")),
         };
         let is_right = judged.is_ok();
@@ -309,7 +297,7 @@ impl Soak {
         is_right
     }
 
-    /// The body of the answer, which may take some time. That there is none is a finding.
+    /// Repeats a request until it succeeds, and returns the body. Adds a finding if it does not succeed in time.
     async fn insist(&self, client: &Client, method: Method, path: &str) -> Option<String> {
         let began = Instant::now();
         let shown = format!("{method} {path}");
@@ -327,7 +315,7 @@ impl Soak {
                 _ => sleep(Duration::from_millis(100)).await,
             }
         }
-        let what = format!("{shown}: no answer within {} s", PATIENCE.as_secs());
+        let what = format!("{shown}: no response within {} s", PATIENCE.as_secs());
         self.world.findings.add(Kind::Refused, what);
         None
     }
@@ -337,8 +325,8 @@ impl Soak {
         self.insist(client, Method::DELETE, &path).await;
     }
 
-    /// Forgets all events of the soak. The list says which there are: a change that its client has given up may have been made
-    /// after its event was forgotten.
+    /// Forgets all events of the soak. Reads the list of events, because a change that its client cancelled may have created an
+    /// event again.
     async fn forget_all(&self, server: usize) {
         let client = self.client(server);
         let prefix = self.world.prefix();
@@ -357,8 +345,8 @@ impl Soak {
         }
     }
 
-    /// Whether a server does everything again: a change, a look, a wait that ends, a stream that tells, and forgetting.
-    async fn serves_fully(&self, server: usize) {
+    /// Checks that every kind of request works on a server: changes, reads, a wait, a stream, and forgetting.
+    async fn check_service(&self, server: usize) {
         let target = self.client(server).target;
         let name = self.world.name();
         let path = format!("/events/{name}");
@@ -371,7 +359,10 @@ impl Soak {
             }
             let mut stream = target.stream(&name, &[]).await?;
             if stream.next().await?.is_none() {
-                return Err(Failure::new("a message of a stream", "its end"));
+                return Err(Failure::new(
+                    "a message of a stream",
+                    "the end of the stream",
+                ));
             }
             target.delete(&name).await?.status(204).map(drop)
         };
@@ -379,25 +370,25 @@ impl Soak {
         let all = all.unwrap_or_else(|_| {
             let seconds = PATIENCE.as_secs();
             Err(Failure::new(
-                "answers",
-                format_args!("none within {seconds} s"),
+                "all responses",
+                format_args!("no end within {seconds} s"),
             ))
         });
         if let Err(what) = all {
             let base = &self.world.servers[server].base;
-            let what = format!("{base} does not serve fully without traffic: {what}");
+            let what = format!("{base} does not work without traffic: {what}");
             self.world.findings.add(Kind::Refused, what);
         }
     }
 
-    /// Prints what was done, and the verdict: `more` than that nothing was lost, where all was well.
+    /// Prints the counts and the verdict. `more` completes the verdict of a soak that passed.
     fn verdict(self, more: &str) -> ExitCode {
         self.progress.finish_and_clear();
         let counts = &self.world.counts;
         let changes = Counts::of(&counts.changes);
         println!(
             "  {} requests in {} (seed {}): {changes} acknowledged changes, {} waits and polls that a change ended, {} messages of \
-             streams; {} refused, {} without an answer, {} given up by their clients",
+             streams; {} rejected, {} without a response, {} cancelled by their clients",
             Counts::of(&counts.requests),
             humantime::format_duration(Duration::from_secs(self.began.elapsed().as_secs())),
             self.seed,
@@ -408,7 +399,7 @@ impl Soak {
             Counts::of(&counts.hang_ups),
         );
         if changes == 0 {
-            let what = "no change was ever acknowledged: the server refuses them all";
+            let what = "no change was acknowledged: the server rejects them all";
             self.world.findings.add(Kind::Refused, what);
         }
         match self.world.findings.summary() {
@@ -424,8 +415,13 @@ impl Soak {
     }
 }
 
-/// How many rounds of about [`ROUND`] this time is.
+/// Divides a time into rounds of about [`ROUND`].
 fn rounds(length: Duration) -> u32 {
     let rounds = (length.as_secs_f64() / ROUND.as_secs_f64()).round();
     (rounds as u32).max(1)
+}
+
+/// Locks data that a panic cannot leave half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! One instance's connection to the database: what becomes of its calls, and the key-value store that they are of.
+//! An instance's [`Connection`] to the database: what happens to its calls, and the key-value store.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Call, Database, GivenUp, Inner, Late, Outcome, State, lock};
+use super::{Call, Database, Faults, GivenUp, Inner, Late, Outcome, State, World, lock};
 use crate::guest::Life;
-use crate::keyvalue::current_request;
 use crate::store::{Error, Numbers, Operation, Store};
+use crate::view::current_request;
 
-/// What the seed has in store for a call.
+/// What happens to a call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Answer,
@@ -23,13 +23,38 @@ enum Fate {
     DieAfter,
 }
 
-/// One instance's connection.
+impl Faults {
+    /// How long a call takes to reach the database, or its answer to return.
+    fn way(&self, world: &World) -> Duration {
+        let is_slow = world.chance(self.slow);
+        let most = if is_slow {
+            self.slow_latency
+        } else {
+            self.latency
+        };
+        world.time(Duration::ZERO..=most)
+    }
+
+    fn fate(&self, world: &World) -> Fate {
+        if world.chance(self.deaths) {
+            *world.pick(&[Fate::DieBefore, Fate::DieAfter])
+        } else if world.chance(self.failing) {
+            Fate::Fail
+        } else if world.chance(self.lost_answers) {
+            Fate::LoseAnswer
+        } else {
+            Fate::Answer
+        }
+    }
+}
+
+/// An instance's connection to the database.
 pub(crate) struct Connection {
     pub(super) database: Database,
     pub(super) host: Arc<str>,
     pub(super) lag: Duration,
     pub(super) life: Arc<Life>,
-    /// The place in the order of things of the last write of this instance, by its key.
+    /// The position of this instance's last write to each key, in the order of moments.
     pub(super) own: Mutex<HashMap<String, u64>>,
 }
 
@@ -39,10 +64,10 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// A call that waits for a database that hangs. Dropped, it is given up.
+/// A call that waits while the database hangs. If it is dropped, its instance has given it up.
 struct Waiting<'a> {
     connection: &'a Connection,
-    /// What is written all the same.
+    /// A write that is done even then.
     write: Option<GivenUp>,
 }
 
@@ -54,7 +79,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// What a call does when it reaches the database.
+/// The result of a call that is applied.
 pub(super) struct Applied<T> {
     pub(super) answer: Result<T, Error>,
     pub(super) outcome: Outcome,
@@ -73,7 +98,8 @@ impl<T> Applied<T> {
 }
 
 impl Connection {
-    /// Takes a call through its fate.
+    /// Makes a call: it takes its time and meets its faults. `apply` applies it. `late` returns how it is applied after the
+    /// instance has given it up, if it can be. `what` describes it for the trace.
     pub(super) async fn call<T>(
         &self,
         operation: Operation,
@@ -82,34 +108,13 @@ impl Connection {
         late: impl FnOnce() -> Option<Late>,
         apply: impl Fn(&State) -> Applied<T>,
     ) -> Result<T, Error> {
-        let Inner {
-            world,
-            state,
-            goes_on,
-        } = &*self.database.0;
+        let Inner { world, state, .. } = &*self.database.0;
         let asked = world.moment();
-        let (there, back, fate, outage, index) = {
+        let faults = lock(state).faults;
+        let (there, back) = (faults.way(world), faults.way(world));
+        let fate = faults.fate(world);
+        let (outage, index) = {
             let mut state = lock(state);
-            let faults = state.faults;
-            let way = || {
-                let is_slow = world.chance(faults.slow);
-                let most = if is_slow {
-                    faults.slow_latency
-                } else {
-                    faults.latency
-                };
-                world.time(Duration::ZERO..=most)
-            };
-            let (there, back) = (way(), way());
-            let fate = if world.chance(faults.deaths) {
-                *world.pick(&[Fate::DieBefore, Fate::DieAfter])
-            } else if world.chance(faults.failing) {
-                Fate::Fail
-            } else if world.chance(faults.lost_answers) {
-                Fate::LoseAnswer
-            } else {
-                Fate::Answer
-            };
             state.calls.push(Call {
                 host: self.host.clone(),
                 instance: self.life.instance,
@@ -122,33 +127,19 @@ impl Connection {
                 outcome: Outcome::Failed,
                 wrote: None,
             });
-            (
-                there,
-                back,
-                fate,
-                state.outage.clone(),
-                state.calls.len() - 1,
-            )
+            (state.outage.clone(), state.calls.len() - 1)
         };
         world.sleep(there).await;
         if lock(state).is_hanging() {
             let is_done_anyway = world.chance(0.5) && fate == Fate::Answer;
-            let late = late().filter(|_| is_done_anyway);
-            let mut waiting = Waiting {
-                connection: self,
-                write: late.map(|write| GivenUp {
-                    who: self.who(),
-                    what: what(),
-                    key: key.to_owned(),
-                    write,
-                    index,
-                }),
-            };
-            while lock(state).is_hanging() {
-                self.tell(&what(), "hangs");
-                goes_on.notified().await;
-            }
-            waiting.write = None;
+            let write = late().filter(|_| is_done_anyway).map(|write| GivenUp {
+                who: self.who(),
+                what: what(),
+                key: key.to_owned(),
+                write,
+                index,
+            });
+            self.hang(&what, write).await;
         }
         let outage = outage.or_else(|| lock(state).outage.clone());
         if fate == Fate::DieBefore {
@@ -183,7 +174,7 @@ impl Connection {
             };
             match fate {
                 Fate::LoseAnswer => self.tell(&what(), "but the answer is lost"),
-                Fate::DieAfter => self.tell(&what(), "and dies before it knows"),
+                Fate::DieAfter => self.tell(&what(), "and dies before the answer"),
                 _ => self.tell(
                     &what(),
                     &format!("(asked at {:.3})", asked.at.as_secs_f64()),
@@ -212,6 +203,20 @@ impl Connection {
         answer
     }
 
+    /// Waits until the database goes on. If the future is dropped, `write` is done then.
+    async fn hang(&self, what: impl Fn() -> String, write: Option<GivenUp>) {
+        let Inner { state, goes_on, .. } = &*self.database.0;
+        let mut waiting = Waiting {
+            connection: self,
+            write,
+        };
+        while lock(state).is_hanging() {
+            self.tell(&what(), "hangs");
+            goes_on.notified().await;
+        }
+        waiting.write = None;
+    }
+
     fn tell(&self, what: &str, how: &str) {
         let world = &self.database.0.world;
         world.tell(self.who(), || match current_request() {
@@ -220,12 +225,12 @@ impl Connection {
         });
     }
 
-    /// The instance, as a trace names it.
+    /// The instance's name in a trace.
     fn who(&self) -> String {
         format!("{}.{}", self.host, self.life.instance)
     }
 
-    /// The value that this instance gets to see.
+    /// The value that this instance sees.
     fn see(&self, state: &State, key: &str) -> Option<Vec<u8>> {
         if self.lag.is_zero() {
             return state.current(key).cloned();
@@ -250,7 +255,7 @@ impl Connection {
                         outcome: Outcome::Failed,
                         write: None,
                     },
-                    // What stays as it is was not written: nobody's copy of it becomes younger.
+                    // A value that does not change is not written, and has no new moment.
                     Ok((sum, after)) if before == Some(after.as_slice()) => {
                         Applied::done(sum, None)
                     }
@@ -262,17 +267,17 @@ impl Connection {
     }
 }
 
-/// Of calls that nobody can give up, or that write nothing.
+/// For calls that cannot be given up, or that write nothing.
 fn never() -> Option<Late> {
     None
 }
 
-/// A write that is the same whenever it is made.
+/// A write that does not depend on when it is done.
 fn at_any_time(value: Option<Vec<u8>>) -> Late {
     Box::new(move |_| Some(value))
 }
 
-/// A value as a trace shows it: as text, or as a number.
+/// A value as a trace shows it.
 fn show(value: Option<&[u8]>) -> String {
     let Some(value) = value else {
         return "nothing".into();
@@ -284,9 +289,10 @@ fn show(value: Option<&[u8]>) -> String {
     }
 }
 
+/// The result of a call as a trace shows it.
 fn describe<T>(applied: &Applied<T>) -> String {
     match (&applied.outcome, &applied.write, &applied.answer) {
-        (_, _, Err(error)) => format!("is refused: {error}"),
+        (_, _, Err(error)) => format!("is rejected: {error}"),
         (Outcome::Read(value), ..) => format!("is {}", show(value.as_deref())),
         (_, Some(value), _) => format!("leaves {}", show(value.as_deref())),
         (_, None, _) => "(changes nothing)".into(),
@@ -376,7 +382,7 @@ impl Store for Connection {
         let Inner { world, state, .. } = &*self.database.0;
         let doubled = lock(state).faults.doubled;
         if world.chance(doubled) {
-            // Whoever asks again never had this answer.
+            // The answer to the first increment is lost.
             _ = self.add(key, delta, numbers).await;
         }
         self.add(key, delta, numbers).await

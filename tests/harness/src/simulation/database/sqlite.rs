@@ -1,4 +1,4 @@
-//! The database as SQLite: statements over the same connection.
+//! The database as an SQLite database, over the same [`Connection`].
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::sqlite::{self, Answer, Value};
 use crate::store::{Error, Operation, Store};
 
 impl State {
-    /// Executes a statement. Returns its answer, and what it made of the key.
+    /// Executes a statement. Returns its answer, and the key's new value if it changed: `Some(None)` if it was deleted.
     fn execute(
         &self,
         statement: &str,
@@ -82,7 +82,7 @@ impl sqlite::Database for Connection {
         let Inner { world, state, .. } = &*self.database.0;
         let doubled = lock(state).faults.doubled;
         if call.0 == Operation::Increment && world.chance(doubled) {
-            // Whoever asks again never had this answer.
+            // The answer to the first increment is lost.
             _ = self.execute_once(call, statement, &parameters).await;
         }
         self.execute_once(call, statement, &parameters).await

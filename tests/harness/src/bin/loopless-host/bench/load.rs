@@ -1,11 +1,10 @@
 //! Load on a server: a number of connections, each with one request at a time.
 //!
-//! It is made by one thread, so that on a machine of few processors most of them are the server's.
+//! One thread generates the load, so that on a machine with few processors most of them are left for the server.
 //!
-//! *Closed* load shows how much a server can do: a connection sends its next request as soon as it has an answer. *Open* load
-//! shows how long requests take: each is due at a time of its own, whether the one before has been answered or not, and is
-//! timed from then on. So a pause of the server counts for all requests that would have come meanwhile: there is no
-//! coordinated omission.
+//! *Closed* load measures throughput: a connection sends its next request as soon as it has a response. *Open* load measures
+//! response times: each request is due at a fixed time, whether or not the one before has been answered, and is timed from then
+//! on. So a pause of the server delays all requests that are due meanwhile, and coordinated omission is avoided.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -22,16 +21,16 @@ use tower_service::Service;
 use super::timer::Timer;
 use crate::conformance::client::{Base, connector};
 
-/// What is asked for again and again.
+/// The kind of request that is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Asked {
     /// The page, of an event that is set.
     Page,
     /// The state of a named event.
     State,
-    /// A change of a named event, of which each connection has its own: every one is written.
+    /// A change of a named event. Each connection has its own event, so every request writes.
     Change,
-    /// What the component answers without its store.
+    /// A route that does not use the store.
     Static,
 }
 
@@ -49,12 +48,12 @@ impl fmt::Display for Asked {
 pub const SET: Bytes = Bytes::from_static(b"{\"set\": true}");
 pub const CLEAR: Bytes = Bytes::from_static(b"{\"set\": false}");
 
-/// Where requests go.
+/// The target of requests.
 #[derive(Clone, Debug)]
 pub struct To {
     pub base: Base,
     pub token: Option<String>,
-    /// What the names of events begin with.
+    /// The prefix of the events' names.
     pub prefix: String,
 }
 
@@ -114,13 +113,13 @@ impl Connection {
             .with_context(cannot)?;
         let (sender, driver) = http1::handshake(stream).await.with_context(cannot)?;
         tokio::spawn(async {
-            // Whoever waits for an answer is told.
+            // The request in progress gets the error.
             _ = driver.await;
         });
         Ok(Self { sender })
     }
 
-    /// Sends a request, and waits for the whole answer.
+    /// Sends a request, and reads the whole response.
     pub async fn send(&mut self, request: Request<Full<Bytes>>) -> anyhow::Result<Response<Bytes>> {
         self.sender.ready().await?;
         let (parts, body) = self.sender.send_request(request).await?.into_parts();
@@ -129,15 +128,16 @@ impl Connection {
     }
 }
 
-/// How often requests are sent.
+/// When requests are sent.
 #[derive(Clone, Copy, Debug)]
 pub enum Rate {
+    /// When the one before has been answered.
     Closed,
-    /// So many in a second, over all connections.
+    /// At this rate per second, over all connections.
     Open(f64),
 }
 
-/// What a load has shown.
+/// The result of a load.
 #[derive(Clone, Debug)]
 pub struct Sample {
     pub per_second: f64,
@@ -145,21 +145,21 @@ pub struct Sample {
     pub times: Histogram<u64>,
 }
 
-/// For times up to a minute, in nanoseconds, exact to 0.1 %.
+/// An empty histogram of times up to a minute, in nanoseconds, with a precision of 0.1 %.
 pub fn times() -> anyhow::Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, 60_000_000_000, 3)?)
 }
 
-/// Adds a time. Longer ones than the histogram has are its longest.
+/// Adds a time. A time above the histogram's limit counts as the limit.
 pub fn record(times: &mut Histogram<u64>, time: Duration) {
     times.saturating_record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
 }
 
-/// Asks for so long, over so many connections.
+/// Sends requests for this length of time.
 ///
 /// # Errors
 ///
-/// If the server cannot be reached, or an answer is not a success.
+/// If the server cannot be reached, or a response is not a success.
 pub async fn load(
     to: &To,
     asked: Asked,

@@ -1,4 +1,4 @@
-//! `loopless-host plain`: hyper and nothing else. The baseline of `bench`, which starts it.
+//! `loopless-host plain`: hyper with a fixed response. `bench` starts it as a baseline.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -14,25 +14,25 @@ use hyper_util::rt::TokioIo;
 use loopless_host::listen;
 use serde::{Deserialize, Serialize};
 
-/// What to answer.
+/// The response to send.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The answer to all requests, as JSON: its headers, a list of pairs, and its body
+    /// The response to all requests, as JSON with `headers`, a list of pairs, and `body`
     #[arg(value_name = "ANSWER")]
     answer: String,
 }
 
-/// An answer, without what hyper adds.
+/// A response, without the headers that hyper adds.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Answer {
     pub headers: Vec<(String, String)>,
     pub body: String,
 }
 
-/// Serves it forever.
+/// Serves forever.
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let answer: Answer =
-        serde_json::from_str(&arguments.answer).context("the answer is not one")?;
+    let answer: Answer = serde_json::from_str(&arguments.answer)
+        .context("the argument is not a response in JSON")?;
     let mut response = Response::builder();
     for (name, value) in answer.headers {
         response = response.header(name, value);
@@ -49,7 +49,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
             async { Ok::<_, Infallible>(response) }
         });
         tokio::spawn(async {
-            // A client that goes away is its own affair.
+            // A client may close its connection at any time.
             _ = http1::Builder::new()
                 .serve_connection(TokioIo::new(tcp), service)
                 .await;

@@ -1,4 +1,4 @@
-//! Plots of what was measured, for README.
+//! Plots of the results, for README.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use plotters::prelude::*;
 use super::MEMORY;
 use super::report::{Row, Section};
 
-/// In pixels, as a browser shows them.
+/// The size of a plot, in pixels.
 const SIZE: (u32, u32) = (480, 300);
 
-/// The colours of lines, which differ in lightness too.
+/// The colours of lines. They also differ in lightness.
 const COLOURS: [RGBColor; 5] = [
     RGBColor(0, 90, 156),
     RGBColor(217, 95, 2),
@@ -19,13 +19,13 @@ const COLOURS: [RGBColor; 5] = [
     RGBColor(90, 90, 90),
 ];
 
-/// A load, and a figure at that load.
+/// A load, and the figure at that load.
 type Point = (f64, f64);
 
-/// A line: its name and its points.
+/// The name and the points of a line.
 type Line = (String, Vec<Point>);
 
-/// Draws what there are rows for.
+/// Draws the plots for which there are rows.
 pub fn draw(rows: &[Row], directory: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(directory)?;
     let page = |row: &&Row| row.section == Section::Requests && row.what == "GET /";
@@ -72,7 +72,7 @@ fn lines<'a>(
     lines
 }
 
-/// Both axes are logarithmic.
+/// Draws a plot with logarithmic axes. Does nothing if there are no points.
 fn plot(path: &Path, title: &str, x: &str, y: &str, lines: Vec<Line>) -> anyhow::Result<()> {
     let points = || lines.iter().flat_map(|(_, points)| points);
     if points().next().is_none() {

@@ -1,4 +1,4 @@
-//! What a bench has measured: rows, as a table for people and as JSON for programs.
+//! The results of a bench, as tables for people and as JSON for programs.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,38 +7,38 @@ use clap::ValueEnum;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// What is measured.
+/// A kind of measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Section {
-    /// Requests in a second, and how long they take
+    /// Requests per second, and their response times
     Requests,
-    /// From a change to the answer of a wait
+    /// The time from a change to the end of a wait
     Wakes,
-    /// What many waits cost
+    /// The cost of many waits
     Waits,
-    /// A new instance, a new host, and the size of the component
+    /// The start times of an instance and of a host, and the size of the component
     Starts,
 }
 
 impl Section {
     pub const ALL: [Self; 4] = [Self::Requests, Self::Wakes, Self::Waits, Self::Starts];
 
-    /// What the table says above it.
+    /// The title in the table.
     fn title(self) -> &'static str {
         match self {
-            Self::Requests => "requests; their times at half of the requests/s (open loop)",
-            Self::Wakes => "from a PUT to the answer of a wait",
-            Self::Waits => "many waits at a time",
+            Self::Requests => "requests; response times at half of the requests/s (open loop)",
+            Self::Wakes => "from a PUT to the end of a wait",
+            Self::Waits => "many waits at once",
             Self::Starts => "starts",
         }
     }
 }
 
-/// A figure's name in JSON, its title in the table, and how many decimals it has there.
+/// A figure's name in JSON, its title in the table, and its number of decimals in the table.
 type Figure = (&'static str, &'static str, usize);
 
-/// The figures, in the order of the table.
+/// All figures, in the order of the table.
 const FIGURES: [Figure; 14] = [
     ("requests_per_second", "requests/s", 0),
     ("times_hyper", "× hyper", 2),
@@ -56,15 +56,15 @@ const FIGURES: [Figure; 14] = [
     ("kilobytes", "kB", 0),
 ];
 
-/// Figures that belong together.
+/// A row of the table.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
     pub section: Section,
-    /// What was measured: a server, and the store beneath it.
+    /// The server, named after its store.
     pub server: String,
-    /// What was asked of it.
+    /// What was measured.
     pub what: String,
-    /// How many connections or waits there were.
+    /// The number of connections or waits.
     pub load: Option<usize>,
     pub figures: BTreeMap<&'static str, f64>,
 }
@@ -85,19 +85,19 @@ impl Row {
         }
     }
 
-    /// With one more figure.
+    /// Adds a figure.
     pub fn with(mut self, name: &'static str, value: f64) -> Self {
         debug_assert!(FIGURES.iter().any(|(known, ..)| *known == name), "{name}");
         self.figures.insert(name, value);
         self
     }
 
-    /// With what a histogram of nanoseconds shows.
+    /// Adds the quantiles of a histogram of nanoseconds.
     pub fn with_times(self, times: &Histogram<u64>) -> Self {
         let at = |quantile| times.value_at_quantile(quantile) as f64 / 1e6;
         let row = self.with("p50_ms", at(0.5)).with("p99_ms", at(0.99));
         let row = match times.len() {
-            // Fewer show nothing of one in a thousand.
+            // Fewer values have no 99.9 % quantile.
             1000.. => row.with("p99_9_ms", at(0.999)),
             _ => row,
         };
@@ -105,11 +105,11 @@ impl Row {
     }
 }
 
-/// A bench's result.
+/// The results of a bench.
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub version: &'static str,
-    /// Whether this program, and with it the hosts that it started, is optimized.
+    /// Whether this program, which also runs the hosts, is optimized.
     pub is_optimized: bool,
     pub processors: usize,
     pub rounds: u32,
@@ -117,7 +117,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// All of it, in one table, which is Markdown.
+    /// Formats a Markdown table for each section.
     pub fn table(&self) -> String {
         let mut table = String::new();
         for section in Section::ALL {
@@ -157,7 +157,7 @@ impl Report {
     }
 }
 
-/// Writes lines of equally many cells. The first line is the head; from the third cell on, all are numbers.
+/// Writes a table. The first line is the head. All columns from the third on are numbers.
 fn write_table(table: &mut String, lines: &[Vec<String>]) {
     let columns = lines.first().map_or(0, Vec::len);
     let width = |column: usize| {

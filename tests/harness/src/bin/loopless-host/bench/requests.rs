@@ -1,4 +1,4 @@
-//! Requests in a second, and how long they take.
+//! Requests per second, and their response times.
 
 use std::collections::BTreeMap;
 
@@ -12,16 +12,16 @@ use super::report::{Row, Section};
 use super::servers::Server;
 use super::{Bench, median};
 
-/// How much of what a server can do it is asked for while its times are taken.
+/// The rate at which response times are measured, as a fraction of the closed-loop requests/s.
 const PART: f64 = 0.5;
 
-/// A server, and what is asked of it.
+/// A server, and the kinds of requests to it.
 struct Case {
     server: Server,
     asked: &'static [Asked],
 }
 
-/// What was measured: the number of the server, what was asked, and over how many connections.
+/// A measurement: the index of the server, the kind of request, and the number of connections.
 type Key = (usize, Asked, usize);
 
 pub async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
@@ -39,7 +39,7 @@ pub async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
             for (number, case) in cases.iter().enumerate() {
                 for &asked in case.asked {
                     let to = &case.server.to;
-                    bench.says(format!(
+                    bench.show(format!(
                         "{asked}, {}, {connections} connections",
                         case.server.name
                     ));
@@ -61,7 +61,7 @@ pub async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     rows(&cases, &samples)
 }
 
-/// Forgets the events of so many connections.
+/// Forgets the events of this number of connections.
 async fn forget(to: &To, connections: usize) -> anyhow::Result<()> {
     let mut connection = Connection::open(to).await?;
     for number in 0..connections {
@@ -71,7 +71,7 @@ async fn forget(to: &To, connections: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts all servers. The page is set on all of them.
+/// Starts all servers, and sets the event of the page on each.
 async fn start(bench: &Bench) -> anyhow::Result<Vec<Case>> {
     const ALL: &[Asked] = &[Asked::Page, Asked::State, Asked::Change, Asked::Static];
     const PAGE: &[Asked] = &[Asked::Page];
@@ -110,7 +110,7 @@ async fn start(bench: &Bench) -> anyhow::Result<Vec<Case>> {
     Ok(cases)
 }
 
-/// What it answers to `GET /`, but for what hyper adds by itself.
+/// The response to `GET /`, without the headers that hyper adds.
 async fn page(server: &Server) -> anyhow::Result<Answer> {
     let (mut parts, body) = server.send(Method::GET, "/", "").await?.into_parts();
     for name in [

@@ -1,4 +1,4 @@
-//! The servers of a bench: processes of its own, or one that runs already.
+//! The servers of a bench: processes that it starts, or one that runs already.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -13,11 +13,12 @@ use tokio::time::{sleep, timeout};
 use super::load::{Connection, To};
 use super::plain::Answer;
 use crate::conformance::client::{Base, Target};
+use crate::control::url;
 
 /// How long a server may take to start. The machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server that is measured. It ends when this is dropped.
+/// A server to measure. A process that the bench started is killed when this is dropped.
 pub struct Server {
     pub name: String,
     pub to: To,
@@ -25,7 +26,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// One that runs already.
+    /// A server that runs already.
     pub fn running(name: impl Into<String>, base: Base, token: Option<String>) -> Self {
         let prefix = Target::new(base.clone(), "bench", None).prefix().to_owned();
         Self {
@@ -39,24 +40,24 @@ impl Server {
         }
     }
 
-    /// This program, as a host with these options.
+    /// Starts this program as a host with these options.
     pub async fn host(name: impl Into<String>, options: &[String]) -> anyhow::Result<Self> {
         let mut command = this_program()?;
         command.args(["--listen", "127.0.0.1:0"]).args(options);
         Self::serving(name, command).await
     }
 
-    /// hyper, with this answer to everything.
+    /// Starts hyper with this response to every request.
     pub async fn plain(answer: &Answer) -> anyhow::Result<Self> {
         let mut command = this_program()?;
         command.arg("plain").arg(serde_json::to_string(answer)?);
         Self::serving("hyper", command).await
     }
 
-    /// What a shell starts with this command, which serves there.
+    /// Runs a shell command that starts a server at this address.
     pub async fn original(command: &str, base: Base) -> anyhow::Result<Self> {
         let mut shell = Command::new("sh");
-        // The server itself is the child then, and ends with it.
+        // With `exec`, the server replaces the shell, so killing the child ends the server.
         shell.args(["-c", &format!("exec {command}")]);
         let mut child = shell
             .stdin(Stdio::null())
@@ -70,7 +71,7 @@ impl Server {
         while Connection::open(&server.to).await.is_err() {
             if let Some(status) = child.try_wait()? {
                 bail!(
-                    "{command:?} has ended ({status}) and does not serve {}",
+                    "{command:?} has exited ({status}) and does not serve {}",
                     server.to.base
                 );
             }
@@ -90,39 +91,37 @@ impl Server {
             .kill_on_drop(true)
             .spawn()
             .context("cannot start this program again")?;
-        let stdout = child.stdout.take().context("a server has no output")?;
+        let stdout = child
+            .stdout
+            .take()
+            .context("a server has no standard output")?;
         let mut lines = BufReader::new(stdout).lines();
         let serves = async {
             while let Some(line) = lines.next_line().await? {
-                if line.starts_with("Serving ") {
-                    let mut words = line.split_whitespace();
-                    let url = words.find(|word| word.starts_with("http://"));
-                    return url
-                        .unwrap_or_default()
-                        .parse()
-                        .map_err(|what| anyhow!("{what}"));
+                if let Some(url) = url(&line) {
+                    return url.parse().map_err(|error| anyhow!("{url}: {error}"));
                 }
             }
-            bail!("a server has ended and has not said where it serves")
+            bail!("a server exited before it printed its address")
         };
         let base: Base = timeout(PATIENCE, serves)
             .await
-            .context("a server does not start")??;
-        // What it prints from now on is taken, so that it can print.
+            .context("a server did not start in time")??;
+        // A server whose output is not read blocks when the pipe is full.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let mut server = Self::running(name, base, None);
         server._child = Some(child);
         Ok(server)
     }
 
-    /// Sets the event of the page, as the original can too.
+    /// Sets the event of the page through the route that the original has too.
     pub async fn set_page(&self) -> anyhow::Result<()> {
         self.send(Method::POST, "/change_event", "True")
             .await
             .map(drop)
     }
 
-    /// Sends a request whose answer must be a success.
+    /// Sends a request, and checks that the response is a success.
     pub async fn send(
         &self,
         method: Method,
@@ -139,11 +138,11 @@ impl Server {
     }
 }
 
-/// This program, whatever it is to do.
+/// A command that runs this program.
 pub fn this_program() -> anyhow::Result<Command> {
     let program = std::env::current_exe().context("this program cannot be found")?;
     let mut command = Command::new(program);
-    // Logs would be measured too.
+    // Logging would distort the measurements.
     command.env_remove("RUST_LOG");
     Ok(command)
 }

@@ -1,4 +1,4 @@
-//! Starts: of an instance, and of a host; and how large the component is.
+//! The start times of an instance and of a host, and the size of the component.
 
 use std::time::{Duration, Instant};
 
@@ -12,13 +12,13 @@ use super::report::{Row, Section};
 use super::servers::Server;
 use super::{Bench, Kept, MEMORY};
 
-/// How many instances are started in each round.
+/// The number of instances that are started in each round.
 const INSTANCES: u32 = 30;
 
-/// How long an instance lives here without work.
+/// How long these hosts keep an idle instance.
 const IDLE: &str = "1ms";
 
-/// How long it certainly is dropped after.
+/// After this time without work, an instance has been dropped.
 const DROPPED: Duration = Duration::from_millis(30);
 
 pub async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
@@ -26,7 +26,7 @@ pub async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let rounds = bench.arguments.rounds;
     bench.progress.set_position(0);
     bench.progress.set_length(u64::from(rounds));
-    bench.says("starts of instances and hosts");
+    bench.show("starts of instances and hosts");
     let (mut hosts, mut cold, mut warm) = (times()?, times()?, times()?);
     for _ in 0..rounds {
         let began = Instant::now();
@@ -41,7 +41,7 @@ pub async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
                 .to
                 .request(Method::GET, &server.to.event(0), Bytes::new())?;
             let status = connection.send(get).await?.status();
-            ensure!(status.is_success(), "the host answered with {status}");
+            ensure!(status.is_success(), "the host answered a GET with {status}");
             anyhow::Ok(began.elapsed())
         };
         get().await?;
@@ -49,7 +49,7 @@ pub async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         for _ in 0..INSTANCES {
             sleep(DROPPED).await;
             record(&mut cold, get().await?);
-            // The instance that has just answered is still there.
+            // The instance that has just responded still exists.
             record(&mut warm, get().await?);
         }
         bench.progress.inc(1);

@@ -1,4 +1,4 @@
-//! A timer that is late by microseconds. The runtime's is late by up to a millisecond, which is longer than a request takes.
+//! A timer with an error of microseconds. That of the runtime's timer is up to a millisecond, which is longer than a request.
 
 use std::io;
 use std::time::Instant;
@@ -41,7 +41,7 @@ mod system {
                 },
             };
             timerfd_settime(self.0.get_ref(), TimerfdTimerFlags::empty(), &once)?;
-            // Setting it again makes it unready, so that there is nothing to read.
+            // The timer needs no read: setting it again makes it unready.
             self.0.readable().await?.clear_ready();
             Ok(())
         }
@@ -67,7 +67,7 @@ mod system {
     }
 }
 
-/// One sleep at a time.
+/// A timer for one sleep at a time.
 pub struct Timer(system::Timer);
 
 impl Timer {
@@ -75,8 +75,8 @@ impl Timer {
         Ok(Self(system::Timer::new()?))
     }
 
-    /// Waits until then, and returns when that is over: then, if it was over already, and otherwise now. What the timer is late by
-    /// is not the server's.
+    /// Waits until `due`, and returns the time from which to measure: `due` if it was over already, and otherwise the time after
+    /// the wait. So the timer's own delay is not attributed to the server.
     pub async fn until(&self, due: Instant) -> io::Result<Instant> {
         let left = due.saturating_duration_since(Instant::now());
         if left.is_zero() {

@@ -1,4 +1,4 @@
-//! What many waits cost.
+//! The cost of many waits.
 
 use std::time::{Duration, Instant};
 
@@ -14,16 +14,16 @@ use super::{Bench, Kept, MEMORY};
 use crate::control::Command;
 use crate::soak::host::{Host, Launch};
 
-/// From this age on, waits read as rarely as they ever do.
+/// The age from which on the poll interval of a wait no longer grows.
 const OLD: Duration = Duration::from_millis(2500);
 
-/// How long all of them may take to begin: not so long that the first ones are over.
+/// How long all waits may take to begin. The first must not have ended by then.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What a row of waits on a single event says of itself.
+/// The text in a row about waits on a single event.
 const ONE_EVENT: &str = "one event";
 
-/// How many changes are under way at the same time.
+/// The number of concurrent changes.
 const CHANGES: usize = 16;
 
 pub async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
@@ -35,7 +35,7 @@ pub async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         .progress
         .set_length((2 * all.len() + stores.len() - 1) as u64);
     for kept in stores {
-        // How many waits share their reads depends on no store: of the others, what the fewest cost is enough.
+        // How waits share reads does not depend on the store. So other stores are measured with the least load only.
         let (loads, kinds) = match kept.name {
             MEMORY => (&all[..], 2),
             _ => (&all[..all.len().min(1)], 1),
@@ -45,7 +45,7 @@ pub async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
                 .into_iter()
                 .take(kinds)
             {
-                bench.says(format!("{waits} waits, {what}, {}", kept.name));
+                bench.show(format!("{waits} waits, {what}, {}", kept.name));
                 rows.push(many(bench, &kept, waits, events, what).await?);
                 bench.progress.inc(1);
             }
@@ -54,7 +54,7 @@ pub async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// A host of its own, with so many waits on so many events.
+/// Measures this number of waits on this number of events, on a new host.
 async fn many(
     bench: &Bench,
     kept: &Kept,
@@ -77,7 +77,7 @@ async fn many(
     })
     .await?;
     let to = Server::running("a host", host.base.clone(), None).to;
-    // What a host has for its first request is not what a wait costs.
+    // Memory that the host allocates for its first request is not a cost of waits.
     let first = to.request(Method::GET, &to.event(0), Bytes::new())?;
     Connection::open(&to).await?.send(first).await?;
     let empty = host.memory();
@@ -95,7 +95,7 @@ async fn many(
         });
     }
     let began = Instant::now();
-    // Those that are refused are over already. Where some have not even begun in time, they will be refused too, or too late.
+    // Rejected waits have ended already. Waits that have not begun in time will be rejected or end too late.
     let mut over = Vec::new();
     while began.elapsed() < PATIENCE {
         while let Some(answered) = tasks.try_join_next() {
@@ -157,7 +157,7 @@ async fn many(
     Ok(row.with("all_ms", last.as_secs_f64() * 1000.0))
 }
 
-/// Sets all events, and returns when each change was asked for.
+/// Sets all events, and returns when each request was sent.
 async fn change_all(to: &To, events: usize) -> anyhow::Result<Vec<Instant>> {
     let mut tasks = JoinSet::new();
     for first in 0..CHANGES.min(events) {

@@ -1,4 +1,4 @@
-//! From a change to the answer of a wait.
+//! The time from a change to the end of a wait.
 
 use std::time::{Duration, Instant};
 
@@ -14,10 +14,10 @@ use super::report::{Row, Section};
 use super::servers::Server;
 use super::{Bench, Kept, MEMORY};
 
-/// How many waits there are of each age, in each round. They begin at equal distances.
+/// The number of waits of each age in each round. They begin at equal intervals.
 const WAITS: u32 = 30;
 
-/// Where a wait is, as seen from the change.
+/// Where waits and changes are sent.
 struct Place {
     name: &'static str,
     waits: To,
@@ -42,7 +42,7 @@ pub async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         for &age in &arguments.ages {
             let shown = humantime::format_duration(age);
             for place in &places {
-                bench.says(format!(
+                bench.show(format!(
                     "wakes of waits {shown} old, {name}, {}",
                     place.name
                 ));
@@ -60,10 +60,14 @@ pub async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Where waits can be, over this store, and the servers that this needs.
+/// The places to measure with this store, and the servers that they need.
 async fn places(bench: &Bench, kept: Option<&Kept>) -> anyhow::Result<(Vec<Server>, Vec<Place>)> {
     let Some(kept) = kept else {
-        let url = bench.arguments.url.clone().context("there is no server")?;
+        let url = bench
+            .arguments
+            .url
+            .clone()
+            .context("there is neither a store nor a --url")?;
         let token = bench.arguments.access.token.clone();
         let to = Server::running(url.to_string(), url, token).to;
         let place = Place {
@@ -78,7 +82,8 @@ async fn places(bench: &Bench, kept: Option<&Kept>) -> anyhow::Result<(Vec<Serve
         let all: Vec<_> = kept.options.iter().cloned().chain(options).collect();
         Server::host("a host", &all).await
     };
-    // A host gives a request to an instance that has room. One that takes a single request at a time has none during a wait.
+    // A host sends a request to an instance with free capacity. If an instance takes one request at a time, it has none during a
+    // wait.
     let shared = start(&[]).await?;
     let apart = start(&["--max-instance-concurrent-reuse-count", "1"]).await?;
     let mut places = vec![
@@ -106,7 +111,7 @@ async fn places(bench: &Bench, kept: Option<&Kept>) -> anyhow::Result<(Vec<Serve
     Ok((vec![shared, apart], places))
 }
 
-/// Wakes waits of this age, each on an event of its own.
+/// Measures waits of this age, each on its own event.
 async fn wake(
     place: &Place,
     age: Duration,

@@ -1,7 +1,6 @@
-//! The server under check, as a client sees it.
+//! A client of the server under test, and assertions on its responses.
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::str::FromStr;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -27,13 +26,16 @@ use super::stream::{SILENCE, Stream, kept_back};
 /// How long a server may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long it may take to answer, waits included.
+/// How long a server may take to answer, waits included.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// No answer is longer.
+/// The longest accepted body, in bytes.
 const LONGEST: usize = 1 << 20;
 
-/// Where a server is: scheme, host and port.
+/// How much too early a server may be, because its clock may be coarse.
+pub const CLOCK_ERROR: Duration = Duration::from_millis(10);
+
+/// The address of a server: scheme, host and port.
 #[derive(Clone, Debug)]
 pub struct Base(String);
 
@@ -49,13 +51,13 @@ impl FromStr for Base {
     fn from_str(text: &str) -> Result<Self, String> {
         let uri: Uri = text
             .parse()
-            .map_err(|error| format!("that is no URL: {error}"))?;
+            .map_err(|error| format!("not a URL: {error}"))?;
         let scheme = uri.scheme();
         if scheme != Some(&Scheme::HTTP) && scheme != Some(&Scheme::HTTPS) {
             return Err("expected a URL that begins with http:// or https://".into());
         }
         if uri.path() != "/" || uri.query().is_some() {
-            return Err("expected a URL without a path: the routes are at the top".into());
+            return Err("expected a URL without a path and a query".into());
         }
         Ok(Self(text.trim_end_matches('/').into()))
     }
@@ -70,10 +72,10 @@ impl Base {
     }
 }
 
-/// What a server may ask for.
+/// The credentials for a server.
 #[derive(Clone, Debug, Args)]
 pub struct Access {
-    /// The write_token of the server at --url, if it has one
+    /// The write_token of the server at --url, if it requires one
     #[arg(
         long,
         value_name = "TOKEN",
@@ -86,23 +88,22 @@ pub struct Access {
 
 type Connections = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
-/// A server, and the events that were made on it.
+/// A server, and the names of the events that this run uses there.
 #[derive(Debug)]
 pub struct Target {
     base: Base,
     client: Connections,
     /// Sent with every request.
     token: Option<String>,
-    /// What the names of the events begin with: nobody else uses it.
+    /// The prefix of the events' names, which nobody else uses.
     prefix: String,
     names: Mutex<Vec<String>>,
 }
 
 impl Target {
-    /// The server at `base`, which may want a token, for events whose names begin with `purpose`.
+    /// The server at `base`, with its token if it requires one. The names of events begin with `purpose`.
     pub fn new(base: Base, purpose: &str, token: Option<String>) -> Self {
-        // A hasher of the standard library begins with a random number.
-        let random = RandomState::new().hash_one(0);
+        let random: u64 = rand::random();
         Self {
             base,
             client: connections(),
@@ -112,7 +113,7 @@ impl Target {
         }
     }
 
-    /// The same server, over connections of its own.
+    /// The same server, over separate connections.
     pub fn another_client(&self) -> Self {
         Self {
             base: self.base.clone(),
@@ -123,17 +124,16 @@ impl Target {
         }
     }
 
-    /// Where it is.
     pub fn base(&self) -> &Base {
         &self.base
     }
 
-    /// What the names of all events of this run begin with.
+    /// The prefix of the names of this run's events.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// A name for an event that nobody else uses.
+    /// Returns the name of an event that nobody else uses, and remembers it.
     pub fn name(&self, suffix: &str) -> String {
         let name = format!("{}{suffix}", self.prefix);
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
@@ -141,13 +141,13 @@ impl Target {
         name
     }
 
-    /// All names so far.
+    /// All names that [`name`](Self::name) has returned.
     pub fn names(&self) -> Vec<String> {
         let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         names.clone()
     }
 
-    /// Whether anybody answers there, whatever it is.
+    /// Checks that the server answers, with any status.
     pub async fn reach(&self) -> anyhow::Result<()> {
         self.send(Method::GET, "/", &[], "").await.map(drop)
     }
@@ -180,7 +180,7 @@ impl Target {
         Ok(self.send(Method::DELETE, &path, &[], "").await?)
     }
 
-    /// Sends a request and waits for the whole answer.
+    /// Sends a request and reads the whole response.
     pub async fn send(
         &self,
         method: Method,
@@ -194,7 +194,7 @@ impl Target {
             let response = self.request(method, path, headers, body).await?;
             let (parts, body) = response.into_parts();
             let body = Limited::new(body, LONGEST).collect().await;
-            let body = body.map_err(|error| anyhow!("the answer broke off: {error}"))?;
+            let body = body.map_err(|error| anyhow!("the response was cut off: {error}"))?;
             anyhow::Ok(Answer {
                 status: parts.status,
                 headers: parts.headers,
@@ -211,7 +211,7 @@ impl Target {
         }
     }
 
-    /// Sends a request and waits for the head of the answer.
+    /// Sends a request and reads the head of the response.
     pub async fn request(
         &self,
         method: Method,
@@ -253,7 +253,7 @@ fn connections() -> Connections {
         .build(https)
 }
 
-/// Connects over HTTP/1.1, with TLS where the URL says so.
+/// Connects over HTTP/1.1, with TLS if the URL is `https`.
 pub fn connector() -> HttpsConnector<HttpConnector> {
     https().enable_http1().wrap_connector(http())
 }
@@ -275,7 +275,7 @@ fn https() -> HttpsConnectorBuilder<WantsProtocols1> {
 }
 
 fn tls() -> ClientConfig {
-    // The machine may trust more, such as the certificate of a company.
+    // The machine may trust additional roots, such as those of a company.
     let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     ClientConfig::builder()
@@ -283,18 +283,18 @@ fn tls() -> ClientConfig {
         .with_no_client_auth()
 }
 
-/// What a server answered.
+/// A response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: String,
-    /// How long it took, from the first byte sent to the last one received.
+    /// The time from the first byte sent to the last byte received.
     pub took: Duration,
 }
 
 impl Answer {
-    /// It, if it has this status.
+    /// Checks the status.
     pub fn status(self, expected: u16) -> Outcome<Self> {
         if self.status.as_u16() == expected {
             Ok(self)
@@ -306,32 +306,29 @@ impl Answer {
         }
     }
 
-    /// The value of a header; empty if there is none.
+    /// The value of a header. Empty if there is none.
     pub fn header(&self, name: &str) -> &str {
-        let value = self.headers.get(name);
-        value
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
+        header(&self.headers, name)
     }
 
-    /// It, if its media type is this one.
+    /// Checks the media type.
     pub fn media_type(self, expected: &str) -> Outcome<Self> {
         media_type(&self.headers, expected)?;
         Ok(self)
     }
 
-    /// It, if no cache may keep it.
+    /// Checks that no cache may store the response.
     pub fn not_stored(self) -> Outcome<Self> {
         not_stored(&self.headers)?;
         Ok(self)
     }
 
-    /// Its body as JSON.
+    /// Parses the body as JSON.
     pub fn json(&self) -> Outcome<Value> {
         serde_json::from_str(&self.body).map_err(|_| Failure::new("JSON", &self.body))
     }
 
-    /// It, if it is a problem document (RFC 9457) of this status.
+    /// Checks that the response is a problem document (RFC 9457) with this status.
     pub fn problem(self, expected: u16) -> Outcome<Self> {
         let answer = self
             .status(expected)?
@@ -354,7 +351,7 @@ impl Answer {
         Ok(answer)
     }
 
-    /// It, if it is the state of an event: set or not, in this generation.
+    /// Checks that the response is the state of an event in this generation.
     pub fn state(self, generation: u64) -> Outcome<Self> {
         let answer = self.status(200)?.media_type("application/json")?;
         let state = answer.json()?;
@@ -369,7 +366,7 @@ impl Answer {
         answer.tag(generation)
     }
 
-    /// It, if its entity tag is one of this generation.
+    /// Checks that the entity tag names this generation.
     pub fn tag(self, generation: u64) -> Outcome<Self> {
         if is_version(self.etag().trim_matches('"'), generation) {
             return Ok(self);
@@ -381,14 +378,14 @@ impl Answer {
         ))
     }
 
-    /// Its entity tag, with the quotes. A proxy that compresses makes the tag a weak one.
+    /// The entity tag, with quotes. A weak tag is returned as a strong one, because a proxy that compresses weakens tags.
     pub fn etag(&self) -> &str {
         let tag = self.header("etag");
         tag.strip_prefix("W/").unwrap_or(tag)
     }
 }
 
-/// Whether this names a state in this generation: the number alone, or with the tag of a change.
+/// Whether this text names a version of this generation: the number alone, or with the tag of a change.
 pub fn is_version(text: &str, generation: u64) -> bool {
     let (number, tag) = match text.split_once('.') {
         Some((number, tag)) => (number, Some(tag)),
@@ -400,22 +397,24 @@ pub fn is_version(text: &str, generation: u64) -> bool {
     number == generation.to_string() && tag.is_none_or(is_tag)
 }
 
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    let value = headers.get(name);
+    value
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+}
+
 pub fn media_type(headers: &HeaderMap, expected: &str) -> Outcome {
-    let value = headers.get("content-type");
-    let value = value.and_then(|value| value.to_str().ok());
-    let value = value.unwrap_or("none");
+    let value = header(headers, "content-type");
     let kind = value.split(';').next().unwrap_or_default().trim();
     equal("Content-Type", expected, kind)
 }
 
 pub fn not_stored(headers: &HeaderMap) -> Outcome {
-    let value = headers.get("cache-control");
-    let value = value.and_then(|value| value.to_str().ok());
-    match value {
-        Some(value) if value.contains("no-store") => Ok(()),
-        value => Err(Failure::new(
-            "Cache-Control: no-store",
-            value.unwrap_or("none"),
-        )),
+    let value = header(headers, "cache-control");
+    if value.contains("no-store") {
+        return Ok(());
     }
+    let value = format!("{value:?}");
+    Err(Failure::new("Cache-Control: no-store", value))
 }

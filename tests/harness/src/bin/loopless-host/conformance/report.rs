@@ -1,4 +1,4 @@
-//! What the checks found, line by line.
+//! Runs checks and prints their results, line by line.
 
 use std::fmt::{Debug, Display};
 use std::process::ExitCode;
@@ -8,21 +8,21 @@ use anstream::println;
 
 use crate::style::{BOLD, GREEN, RED};
 
-/// How long one check may take. The longest wait in it is some seconds.
+/// The time limit of a check. The longest wait in a check is some seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How much is shown of what a server sent.
+/// How many characters of a server's response are shown.
 const SHOWN: usize = 160;
 
-/// A promise that was not kept: what was expected, and what there was.
+/// A broken promise: what was expected, and what the server did.
 #[derive(Debug)]
 pub struct Failure(String);
 
-/// What a check returns.
+/// The result of a check.
 pub type Outcome<T = ()> = Result<T, Failure>;
 
 impl Failure {
-    /// `expected` and `got` as sentences go on after "expected" and "got".
+    /// The texts continue the sentences "expected …" and "got …".
     pub fn new(expected: impl Display, got: impl Display) -> Self {
         Self(format!("expected {expected}, got {}", short(got)))
     }
@@ -40,7 +40,7 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-/// Fails unless `got`, which is `what`, is what was expected.
+/// Fails unless `got` equals `expected`. `what` is the name of the value.
 pub fn equal<T: PartialEq + Debug>(what: impl Display, expected: T, got: T) -> Outcome {
     if got == expected {
         Ok(())
@@ -52,7 +52,7 @@ pub fn equal<T: PartialEq + Debug>(what: impl Display, expected: T, got: T) -> O
     }
 }
 
-/// One line, not too long.
+/// Shortens a text to one line of at most [`SHOWN`] characters.
 fn short(text: impl Display) -> String {
     let text = text.to_string();
     let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -63,7 +63,12 @@ fn short(text: impl Display) -> String {
     line
 }
 
-/// The lines so far.
+/// Prints the heading of the checks that follow.
+pub fn heading(name: &str) {
+    println!("{BOLD}{name}{BOLD:#}");
+}
+
+/// The numbers of checks so far.
 #[derive(Debug, Default)]
 pub struct Report {
     kept: usize,
@@ -71,22 +76,13 @@ pub struct Report {
 }
 
 impl Report {
-    /// The checks that follow are about this.
-    #[expect(
-        clippy::unused_self,
-        reason = "lines come in order, through the report"
-    )]
-    pub fn capability(&mut self, name: &str) {
-        println!("{BOLD}{name}{BOLD:#}");
-    }
-
-    /// Runs a check of `promise`, and prints what came of it.
+    /// Runs a check of `promise`, and prints its result.
     pub async fn check(&mut self, promise: &str, check: impl Future<Output = Outcome>) {
         let outcome = tokio::time::timeout(PATIENCE, check).await;
         let outcome = outcome.unwrap_or_else(|_| {
             Err(Failure::new(
-                "an end",
-                format_args!("none in {} s", PATIENCE.as_secs()),
+                "the check to end",
+                format_args!("no end within {} s", PATIENCE.as_secs()),
             ))
         });
         match outcome {
@@ -101,7 +97,7 @@ impl Report {
         }
     }
 
-    /// Prints the sum of it.
+    /// Prints the totals.
     pub fn finish(self) -> ExitCode {
         let Self { kept, broken } = self;
         let all = kept + broken;

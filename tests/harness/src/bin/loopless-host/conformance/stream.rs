@@ -1,4 +1,4 @@
-//! A stream of the server under check.
+//! A client of an event's stream, and assertions on its messages.
 
 use std::time::Duration;
 
@@ -14,16 +14,16 @@ use tokio::time::timeout;
 use super::client::{is_version, media_type, not_stored};
 use super::report::{Failure, Outcome, equal};
 
-/// How long a stream may be silent where something is to come.
+/// How long the next expected message may take.
 pub const SILENCE: Duration = Duration::from_secs(10);
 
-/// An event's stream.
+/// The stream of an event.
 pub struct Stream {
     headers: HeaderMap,
     messages: EventStream<BodyDataStream<Incoming>>,
 }
 
-/// One message of a stream.
+/// A message of a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Message {
     pub event: String,
@@ -32,17 +32,16 @@ pub struct Message {
 }
 
 impl Message {
-    /// The generation that it tells, if it is the state of an event.
+    /// The generation of the state in the message. `None` if the message has no state.
     pub fn generation(&self) -> Option<u64> {
         let state: Value = serde_json::from_str(&self.data).ok()?;
         state["generation"].as_u64()
     }
 
-    /// Whether it is the state of an event in this generation.
+    /// Checks that the message is the state of an event in this generation.
     pub fn is_state(&self, generation: u64) -> Outcome {
         if !is_version(&self.id, generation) {
-            let expected =
-                format_args!("a message with an id of generation {generation}").to_string();
+            let expected = format!("a message with an id of generation {generation}");
             return Err(Failure::new(expected, format_args!("{:?}", self.id)));
         }
         let state: Value = serde_json::from_str(&self.data)
@@ -53,7 +52,7 @@ impl Message {
 }
 
 impl Stream {
-    /// The one that a server has answered with.
+    /// Reads the stream from a response.
     pub fn of(response: Response<Incoming>) -> Self {
         let (parts, body) = response.into_parts();
         Self {
@@ -62,7 +61,7 @@ impl Stream {
         }
     }
 
-    /// Whether it is one, and no cache keeps it.
+    /// Checks that the response is an event stream that no cache may store.
     pub fn is_stream(&self) -> Outcome {
         media_type(&self.headers, "text/event-stream")?;
         not_stored(&self.headers)
@@ -73,14 +72,14 @@ impl Stream {
         match timeout(SILENCE, self.messages.next()).await {
             Err(_) => Err(kept_back()),
             Ok(None) => Ok(None),
-            Ok(Some(Err(error))) => Err(anyhow!("the stream broke off: {error}").into()),
+            Ok(Some(Err(error))) => Err(anyhow!("the stream was cut off: {error}").into()),
             Ok(Some(Ok(Event {
                 event, id, data, ..
             }))) => Ok(Some(Message { event, id, data })),
         }
     }
 
-    /// The next message, if it is the state in this generation.
+    /// Checks that the next message is the state in this generation.
     pub async fn next_state(&mut self, generation: u64) -> Outcome {
         match self.next().await? {
             Some(message) => message.is_state(generation),
@@ -92,11 +91,12 @@ impl Stream {
     }
 }
 
+/// The failure if a stream's response or message does not arrive in time.
 pub fn kept_back() -> Failure {
     Failure::new(
         "a message",
         format_args!(
-            "none within {} s: the server, or a proxy on the way, keeps the stream back",
+            "none within {} s: the server or a proxy delays the stream",
             SILENCE.as_secs()
         ),
     )

@@ -1,21 +1,25 @@
-//! A world of events: clients that set, clear, forget, look and wait.
+//! Worlds of events: clients that set, clear, forget, read and wait.
+
+mod clients;
+mod linearizability;
+mod promises;
+mod truth;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use loopless_host::Reuse;
 use loopless_host::simulation::{Host, Settings, World};
 use loopless_host::store::Quirks;
 
 use crate::contract::Contract;
 
-use super::clients::{Action, Done, act};
-use super::promises::{Run, check};
-use super::scenario::{Counts, Report, Stage, Weather, faults, ms};
-use super::truth::Version;
+use super::scenario::{Counts, Report, Stage, Weather, faults, ms, reuse};
+use clients::{Action, Done, act};
+use promises::{Run, check};
+use truth::Version;
 
-/// When a stream ends.
+/// How long a stream lasts.
 pub const STREAM_MAX: Duration = Duration::from_secs(2);
 
 fn settings(world: &World, weather: Weather, quirks: Quirks, poll: (u64, u64)) -> Settings {
@@ -34,19 +38,14 @@ fn settings(world: &World, weather: Weather, quirks: Quirks, poll: (u64, u64)) -
     };
     Settings {
         quirks,
-        reuse: Reuse {
-            requests: *world.pick(&[1, 3, 128]),
-            concurrent_requests: *world.pick(&[1, 2, 16]),
-            idle: *world.pick(&[ms(50), ms(1000)]),
-            request_timeout: None,
-        },
+        reuse: reuse(world),
         variables,
         lag,
         calendar_ahead: Duration::ZERO,
     }
 }
 
-/// A world of events.
+/// Runs a world of events.
 pub async fn play(world: World, contract: &Contract) -> Report {
     let weather = Weather::pick(&world, contract);
     let (_, quirks) = *world.pick(&Quirks::ALL);
@@ -102,10 +101,10 @@ pub async fn play(world: World, contract: &Contract) -> Report {
     stage.report(counts, [lived.violations, broken].concat())
 }
 
-/// When waits that are under way are going to end. The moments just before that are the hardest.
+/// The deadlines of waits. Changes just before a deadline are the hardest cases.
 type Ends = Arc<Mutex<Vec<Duration>>>;
 
-/// What a client does in its life.
+/// The actions of one client.
 async fn live(
     world: World,
     client: u64,
@@ -135,7 +134,7 @@ async fn live(
             (None, None) => {
                 name = *world.pick(names);
                 let action = choose(&world, seen);
-                // A pulse, often enough.
+                // Makes pulses frequent.
                 if matches!(action, Action::Change { set: true, .. }) && world.chance(0.4) {
                     next = Some(Action::Change {
                         set: false,
@@ -194,7 +193,7 @@ fn choose(world: &World, seen: Version) -> Action {
     }
 }
 
-/// After all hardship, a change on any host is seen on every host.
+/// Checks that after the faults, every host sees a change made on any host.
 async fn recover(
     world: &World,
     names: &[&'static str],
@@ -225,7 +224,7 @@ async fn recover(
     }
 }
 
-/// A list of times is never half changed.
+/// Locks the list. Pushes and pops cannot leave it half changed, so a poisoned lock is fine.
 fn lock(ends: &Mutex<Vec<Duration>>) -> MutexGuard<'_, Vec<Duration>> {
     ends.lock().unwrap_or_else(PoisonError::into_inner)
 }

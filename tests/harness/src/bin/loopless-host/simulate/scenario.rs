@@ -1,4 +1,4 @@
-//! One seed: hosts, clients and hardship, all as the seed has it.
+//! The world of a seed: its hosts, its store, and the faults that it injects.
 
 use std::fmt;
 use std::ops::{AddAssign, RangeInclusive};
@@ -9,29 +9,29 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::ValueEnum;
 use http::Request;
+use loopless_host::Reuse;
 use loopless_host::simulation::{Call, Database, Faults, Host, Outcome, Settings, World};
 use loopless_host::store::Quirks;
-use tokio::task::JoinHandle;
 
 use super::{events, service};
 use crate::contract::{Contract, Promise};
 
-/// What a run has to go through.
+/// The kind of faults in a world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weather {
-    /// Nothing fails. Calls take their time.
+    /// Nothing fails. Calls of the store take time.
     Healthy,
-    /// Calls fail, answers are lost, the store is down at times.
+    /// Calls fail, answers are lost, and the store is down at times.
     Flaky,
-    /// The same, and instances and hosts die.
+    /// Like `Flaky`. Besides, instances and hosts die.
     Deadly,
-    /// Some hosts read a replica that lags behind.
+    /// Some hosts read a replica that lags.
     Lagging,
-    /// The store gives no answers at times.
+    /// The store hangs at times.
     Silent,
-    /// The store goes back to what it held earlier, or to nothing.
+    /// The store goes back to an earlier state, or becomes empty.
     Forgetful,
-    /// Counters count twice at times.
+    /// An increment is applied twice at times.
     Doubling,
 }
 
@@ -46,9 +46,9 @@ impl Weather {
         Self::Doubling,
     ];
 
-    /// A weather for a world of this component.
+    /// Picks the weather of a world.
     pub fn pick(world: &World, contract: &Contract) -> Self {
-        // Without compare-and-swap, nothing counts.
+        // A build without compare-and-swap has no counters that could count twice.
         let kinds = Self::ALL.len() - usize::from(!contract.is_exact());
         *world.pick(&Self::ALL[..kinds])
     }
@@ -68,7 +68,7 @@ impl fmt::Display for Weather {
     }
 }
 
-/// What happened in a run, in numbers.
+/// The numbers of what happened in a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     pub operations: u64,
@@ -90,18 +90,18 @@ impl AddAssign for Counts {
     }
 }
 
-/// What became of a seed.
+/// The result of a seed.
 pub struct Report {
     pub weather: Weather,
-    /// Where it happened, in words.
+    /// A description of the world.
     pub setting: String,
     pub counts: Counts,
-    /// The promises that were broken.
+    /// The broken promises.
     pub violations: Vec<String>,
 }
 
 impl Report {
-    /// There was no run.
+    /// The report of a run that did not begin or did not end.
     pub fn failed(what: String) -> Self {
         Self {
             weather: Weather::Healthy,
@@ -116,6 +116,7 @@ pub const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
+/// Picks how long the store's calls take, and how often they fail.
 pub fn faults(world: &World, weather: Weather) -> Faults {
     let mut faults = Faults {
         latency: *world.pick(&[ms(0), ms(1), ms(2), ms(10), ms(40)]),
@@ -142,6 +143,16 @@ pub fn faults(world: &World, weather: Weather) -> Faults {
     faults
 }
 
+/// Picks how instances are reused. No request has a time limit.
+pub fn reuse(world: &World) -> Reuse {
+    Reuse {
+        requests: *world.pick(&[1, 3, 128]),
+        concurrent_requests: *world.pick(&[1, 2, 16]),
+        idle: *world.pick(&[ms(50), ms(1000)]),
+        request_timeout: None,
+    }
+}
+
 /// What a world is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Subject {
@@ -151,8 +162,8 @@ pub enum Subject {
     Service,
 }
 
-/// The world of a seed, from its beginning to its end. Without a subject, every fourth is about the service, the others
-/// about events; where there is no service, all are.
+/// Runs a world to its end. If no subject is given, every fourth world is about the service, if the build has one. All others
+/// are about events.
 pub async fn play(world: World, subject: Option<Subject>, contract: &Contract) -> Report {
     let by_seed = match world.seed() % 4 {
         3 if contract.keeps(Promise::Service) => Subject::Service,
@@ -164,7 +175,7 @@ pub async fn play(world: World, subject: Option<Subject>, contract: &Contract) -
     }
 }
 
-/// What the component of this world says that it promises.
+/// Reads what the component promises.
 pub async fn contract(world: World) -> anyhow::Result<Contract> {
     let database = Database::new(&world, Faults::default());
     let host = world.host("A", &database, Settings::default())?;
@@ -174,7 +185,8 @@ pub async fn contract(world: World) -> anyhow::Result<Contract> {
     Contract::read(&serde_json::from_slice(document.body()).unwrap_or_default())
 }
 
-/// A world before its clients come: hosts on one database, and what they are going to suffer.
+/// The hosts and the store of a world, and the faults that they will have.
+#[derive(Clone)]
 pub struct Stage {
     world: World,
     weather: Weather,
@@ -182,22 +194,25 @@ pub struct Stage {
     pub hosts: Vec<Host>,
     clients: u64,
     setting: String,
+    /// The number of deaths of instances and hosts so far.
+    deaths: Arc<AtomicU64>,
 }
 
-/// What the clients of a world did, and what became of it.
+/// What the clients of a world did.
 pub struct Lived<T> {
     pub done: Vec<T>,
     deaths: u64,
-    /// What went wrong when all was well again.
+    /// The hosts that did not start again after the faults.
     pub violations: Vec<String>,
 }
 
 impl Stage {
-    /// Up to three hosts, each set up like this, and so many clients. `about` is what is told of the world first.
+    /// Starts one to three hosts, each with its own `settings()`, and picks a number of `clients`. `about` begins the
+    /// description of the world.
     ///
     /// # Errors
     ///
-    /// A report, where one of the hosts did not start.
+    /// A report, if a host does not start.
     pub fn set(
         world: &World,
         about: &str,
@@ -227,11 +242,12 @@ impl Stage {
             hosts,
             clients,
             setting,
+            deaths: Arc::default(),
         })
     }
 
-    /// All clients live their lives, and for this time hosts and database suffer what the weather has. At the end, all is well
-    /// again: from now on, everything has to work.
+    /// Runs all clients to their end, and injects faults within the time `hardship`. Then ends all faults: from now on,
+    /// everything has to work.
     pub async fn live<T, L>(&self, hardship: Duration, life: impl Fn(u64) -> L) -> Lived<T>
     where
         T: Send + 'static,
@@ -239,29 +255,24 @@ impl Stage {
     {
         let lives = (1..=self.clients).map(|client| tokio::spawn(life(client)));
         let lives: Vec<_> = lives.collect();
-        let hardship = Hardship::begin(
-            &self.world,
-            self.weather,
-            &self.hosts,
-            &self.database,
-            hardship,
-        );
+        let disturbance = tokio::spawn(self.clone().disturb(hardship));
         let mut done = Vec::new();
         for life in lives {
             match life.await {
                 Ok(its) => done.extend(its),
-                // A client that panics takes the seed with it.
+                // A client that panics fails the seed.
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
             }
         }
+        disturbance.abort();
         Lived {
             done,
-            deaths: hardship.end(),
+            deaths: self.deaths.load(Ordering::Relaxed),
             violations: self.clear_up(),
         }
     }
 
-    /// Ends what the database and the hosts suffer. Returns what went wrong with that.
+    /// Ends all faults, and returns which hosts did not start again.
     fn clear_up(&self) -> Vec<String> {
         self.world.tell("world", || "all is well again".into());
         self.database.set_faults(Faults {
@@ -280,7 +291,6 @@ impl Stage {
         restarts.collect()
     }
 
-    /// What became of this world.
     pub fn report(self, counts: Counts, violations: Vec<String>) -> Report {
         Report {
             weather: self.weather,
@@ -292,7 +302,7 @@ impl Stage {
 }
 
 impl<T> Lived<T> {
-    /// It in numbers, with the store's calls, at the end of the world.
+    /// The numbers of the run, from the store's calls and the time of its end. No operation is counted as a wait.
     pub fn counts(&self, calls: &[Call], end: Duration) -> Counts {
         let of = |outcome: Outcome| calls.iter().filter(move |call| call.outcome == outcome);
         Counts {
@@ -306,115 +316,74 @@ impl<T> Lived<T> {
     }
 }
 
-/// The longest time for which the store gives no answer.
-const LONGEST_SILENCE: Duration = ms(4000);
-
-/// The hosts and their clients, to be disturbed until it is dropped.
-struct Hardship {
-    task: JoinHandle<()>,
-    deaths: Arc<AtomicU64>,
-}
-
-impl Hardship {
-    /// Outages, and deaths of instances and hosts, in the course of `time`.
-    fn begin(
-        world: &World,
-        weather: Weather,
-        hosts: &[Host],
-        database: &Database,
-        time: Duration,
-    ) -> Self {
-        let deaths = Arc::new(AtomicU64::new(0));
-        let task = tokio::spawn(disturb(
-            world.clone(),
-            weather,
-            hosts.to_vec(),
-            database.clone(),
-            time,
-            deaths.clone(),
-        ));
-        Self { task, deaths }
-    }
-
-    /// Ends it. Returns how many deaths there were.
-    fn end(self) -> u64 {
-        self.task.abort();
-        self.deaths.load(Ordering::Relaxed)
-    }
-}
-
-async fn disturb(
-    world: World,
-    weather: Weather,
-    hosts: Vec<Host>,
-    database: Database,
-    time: Duration,
-    deaths: Arc<AtomicU64>,
-) {
-    for _ in 0..world.number(0..=6) {
-        world.sleep(world.time(ms(0)..=time / 4)).await;
-        match weather {
-            Weather::Silent => hang(&world, &database, LONGEST_SILENCE).await,
-            Weather::Forgetful => go_back(&world, &database).await,
-            Weather::Deadly => {
-                let host = world.pick(&hosts);
-                match world.number(0..=3) {
-                    0 => go_down(&world, &database, time / 8).await,
-                    1 => {
-                        deaths.fetch_add(1, Ordering::Relaxed);
-                        host.crash();
-                        world.sleep(world.time(ms(0)..=time / 8)).await;
-                        // What keeps a host from starting is found at the end of the run.
-                        _ = host.restart();
-                    }
-                    _ => {
-                        let has_died = host.kill_an_instance();
-                        deaths.fetch_add(has_died.into(), Ordering::Relaxed);
+/// The faults.
+impl Stage {
+    async fn disturb(self, time: Duration) {
+        let world = &self.world;
+        for _ in 0..world.number(0..=6) {
+            world.sleep(world.time(ms(0)..=time / 4)).await;
+            match self.weather {
+                Weather::Silent => self.hang(ms(4000)).await,
+                Weather::Forgetful => self.go_back().await,
+                Weather::Deadly => {
+                    let host = world.pick(&self.hosts);
+                    match world.number(0..=3) {
+                        0 => self.go_down(time / 8).await,
+                        1 => {
+                            self.deaths.fetch_add(1, Ordering::Relaxed);
+                            host.crash();
+                            world.sleep(world.time(ms(0)..=time / 8)).await;
+                            // If this fails, the restart at the end of the run reports it.
+                            _ = host.restart();
+                        }
+                        _ => {
+                            let has_died = host.kill_an_instance();
+                            self.deaths.fetch_add(has_died.into(), Ordering::Relaxed);
+                        }
                     }
                 }
+                Weather::Flaky if world.chance(0.25) => self.go_down(time / 8).await,
+                Weather::Flaky | Weather::Healthy | Weather::Lagging | Weather::Doubling => {}
             }
-            Weather::Flaky if world.chance(0.25) => {
-                go_down(&world, &database, time / 8).await;
-            }
-            Weather::Flaky | Weather::Healthy | Weather::Lagging | Weather::Doubling => {}
         }
     }
-}
 
-/// The store is down for this time, at most.
-async fn go_down(world: &World, database: &Database, most: Duration) {
-    world.tell("store", || "is down".into());
-    database.set_outage(Some("the store is down"));
-    world.sleep(world.time(ms(0)..=most)).await;
-    database.set_outage(None);
-    world.tell("store", || "is up again".into());
-}
-
-/// The store gives no answer for this time, at most.
-async fn hang(world: &World, database: &Database, most: Duration) {
-    world.tell("store", || "hangs".into());
-    database.hang();
-    world.sleep(world.time(ms(0)..=most)).await;
-    world.tell("store", || "goes on".into());
-    database.go_on();
-}
-
-/// The store goes back to what it held at some time, or to nothing: at once, or by a failover that takes a moment.
-async fn go_back(world: &World, database: &Database) {
-    let is_failover = world.chance(0.3);
-    if is_failover {
-        world.tell("store", || "hangs".into());
-        database.hang();
-        world.sleep(world.time(ms(0)..=ms(1000))).await;
+    /// Makes every call of the store fail for up to this time.
+    async fn go_down(&self, most: Duration) {
+        self.world.tell("store", || "is down".into());
+        self.database.set_outage(Some("the store is down"));
+        self.world.sleep(self.world.time(ms(0)..=most)).await;
+        self.database.set_outage(None);
+        self.world.tell("store", || "is up again".into());
     }
-    let now = world.moment().at;
-    let to = *world.pick(&[ms(0), world.time(ms(0)..=now)]);
-    world.tell("store", || {
-        format!("goes back to what it held at {:.3}", to.as_secs_f64())
-    });
-    database.go_back(to);
-    if is_failover {
-        world.tell("store", || "goes on".into());
-        database.go_on();
+
+    /// Makes the store hang for up to this time.
+    async fn hang(&self, most: Duration) {
+        self.world.tell("store", || "hangs".into());
+        self.database.hang();
+        self.world.sleep(self.world.time(ms(0)..=most)).await;
+        self.world.tell("store", || "goes on".into());
+        self.database.go_on();
+    }
+
+    /// Makes the store go back to an earlier state, or to nothing: at once, or in a failover during which it hangs.
+    async fn go_back(&self) {
+        let world = &self.world;
+        let is_failover = world.chance(0.3);
+        if is_failover {
+            world.tell("store", || "hangs".into());
+            self.database.hang();
+            world.sleep(world.time(ms(0)..=ms(1000))).await;
+        }
+        let now = world.moment().at;
+        let to = *world.pick(&[ms(0), world.time(ms(0)..=now)]);
+        world.tell("store", || {
+            format!("goes back to what it held at {:.3}", to.as_secs_f64())
+        });
+        self.database.go_back(to);
+        if is_failover {
+            world.tell("store", || "goes on".into());
+            self.database.go_on();
+        }
     }
 }

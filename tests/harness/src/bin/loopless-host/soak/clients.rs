@@ -1,4 +1,4 @@
-//! The traffic: writers, each with an event of its own, and those who watch.
+//! The traffic: writers, which each have an event, and [`watchers`].
 
 mod watchers;
 
@@ -17,15 +17,15 @@ use super::world::{Client, Counts, Outcome, World};
 use crate::conformance::client::Answer;
 use crate::contract::Promise;
 
-/// How long a client pauses if there is no server.
+/// How long a client pauses if no server is up.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The body of a change.
+/// The body of a `PUT`.
 fn body(set: bool) -> String {
     format!("{{\"set\": {set}}}")
 }
 
-/// One client.
+/// A client.
 pub struct Visitor {
     world: Arc<World>,
     random: StdRng,
@@ -33,7 +33,7 @@ pub struct Visitor {
 }
 
 impl Visitor {
-    /// One with connections of its own, whose choices are those of this seed.
+    /// A client with its own connections. The seed determines its choices.
     pub fn new(world: Arc<World>, seed: u64) -> Self {
         let servers = world.servers.iter().enumerate();
         let clients = servers.map(|(server, known)| Client {
@@ -47,11 +47,11 @@ impl Visitor {
         }
     }
 
-    /// Changes the event of this writer again and again, and does other things in between, until the time is up.
+    /// Changes the event of a writer repeatedly, and sends other requests in between, until the time is up.
     pub async fn write(mut self, writer: usize, until: Instant) {
-        // An event that is set, looked at and forgotten, again and again.
+        // The name of an event that is set, read and forgotten repeatedly.
         let mut passing = self.world.name();
-        while self.goes_on(until) {
+        while self.has_time(until) {
             match self.random.random_range(0..100) {
                 0..50 => self.change_own(writer, until).await,
                 50..70 => self.look(until).await,
@@ -68,9 +68,9 @@ impl Visitor {
         self.forget_passing(&passing).await;
     }
 
-    /// Watches the events of the writers, or hangs up, until the time is up.
+    /// Watches the events of writers, and cancels requests, until the time is up.
     pub async fn watch(mut self, until: Instant) {
-        while self.goes_on(until) {
+        while self.has_time(until) {
             match self.random.random_range(0..100) {
                 0..35 => self.wait().await,
                 35..55 => self.poll().await,
@@ -81,16 +81,15 @@ impl Visitor {
         }
     }
 
-    fn goes_on(&self, until: Instant) -> bool {
+    fn has_time(&self, until: Instant) -> bool {
         Instant::now() < until && !self.world.is_over()
     }
 
-    /// One of the servers that are up.
+    /// Picks a server that is up. Waits until there is one.
     async fn client(&mut self) -> usize {
         loop {
-            let now = Instant::now();
             let servers = self.world.servers.iter().enumerate();
-            let up = servers.filter(|(_, server)| !server.down.was_since(now));
+            let up = servers.filter(|(_, server)| !server.down.is_present());
             let up: Vec<_> = up.map(|(number, _)| number).collect();
             if !up.is_empty() {
                 return up[self.random.random_range(0..up.len())];
@@ -117,13 +116,13 @@ impl Visitor {
         world.ask(client, method, path, headers, body, false).await
     }
 
-    /// Sets the writer's own event, or clears it.
+    /// Sets or clears the writer's event.
     async fn change_own(&mut self, writer: usize, until: Instant) {
         let world = self.world.clone();
         let truth = world.owned(writer);
         let path = format!("/events/{}", truth.name);
         let before = truth.versions();
-        // Only an event of which somebody has to look what became of it.
+        // If the last change was rejected, a read shows whether it happened.
         if before.is_set().is_none() && !self.resolve(&truth, writer, until).await {
             return;
         }
@@ -134,7 +133,7 @@ impl Visitor {
         let client = self.client().await;
         let known = match has_condition {
             false => None,
-            // Nobody else changes it, so that its tag stays what it is.
+            // Nobody else changes the event, so its tag stays current.
             true => match self.ask(client, Method::GET, &path, &[], "").await {
                 Outcome::Answer(answer) => Some(answer.header("etag").to_owned()),
                 _ => return,
@@ -145,7 +144,7 @@ impl Visitor {
         let version = if is_repetition {
             before.least
         } else {
-            truth.begins()
+            truth.begin_change()
         };
         let sent = Instant::now();
         let outcome = self
@@ -156,7 +155,7 @@ impl Visitor {
             Outcome::Refused => return,
             Outcome::NotSent => {
                 if !is_repetition {
-                    truth.is_not_made();
+                    truth.abandon_change();
                 }
                 return;
             }
@@ -171,19 +170,19 @@ impl Visitor {
             truth.check(before, reading)
         } else {
             Counts::add(&world.counts.changes);
-            truth.is_acknowledged(sent, reading)
+            truth.acknowledge(sent, reading)
         };
         if let Err(what) = judged {
             world
                 .findings
-                .add(Kind::Lost, format!("the answer to PUT: {what}"));
+                .add(Kind::Lost, format!("the response to PUT: {what}"));
             world.give_up(writer);
         }
     }
 
-    /// Looks whether a change that was refused has happened. Returns whether that is known now.
+    /// Reads whether a rejected change has happened. Returns whether that is known now.
     async fn resolve(&mut self, truth: &Truth, writer: usize, until: Instant) -> bool {
-        while self.goes_on(until) {
+        while self.has_time(until) {
             let client = self.client().await;
             let path = format!("/events/{}", truth.name);
             match self.ask(client, Method::GET, &path, &[], "").await {
@@ -192,7 +191,7 @@ impl Visitor {
                         self.world.give_up(writer);
                         return false;
                     };
-                    if let Err(what) = truth.is_seen(reading) {
+                    if let Err(what) = truth.observe(reading) {
                         self.world.findings.add(Kind::Lost, what);
                         self.world.give_up(writer);
                         return false;
@@ -205,7 +204,7 @@ impl Visitor {
         false
     }
 
-    /// The event in this answer to a look. That there is none is a finding.
+    /// Parses the event in a response. Adds a finding if there is none.
     fn reading(&self, answer: &Answer, path: &str) -> Option<Reading> {
         let reading = Reading::parse(&answer.body).filter(|_| answer.status == StatusCode::OK);
         if reading.is_none() {
@@ -214,7 +213,7 @@ impl Visitor {
         reading
     }
 
-    /// Reads the event of some writer, who may be changing it.
+    /// Reads the event of any writer, which may be changing it.
     async fn look(&mut self, until: Instant) {
         let truth = self.any_owned();
         let client = self.client().await;
@@ -224,12 +223,12 @@ impl Visitor {
             if let Some(reading) = self.reading(&answer, &path) {
                 self.judge(&truth, began, reading);
             }
-        } else if self.goes_on(until) {
+        } else if self.has_time(until) {
             sleep(PAUSE).await;
         }
     }
 
-    /// What a watcher may have been told who asked when the event had these versions.
+    /// Checks a reading by a request that began when the event had these versions.
     fn judge(&self, truth: &Truth, began: Versions, reading: Reading) {
         let versions = Versions {
             least: began.least,
@@ -240,7 +239,7 @@ impl Visitor {
         }
     }
 
-    /// Changes an event that others change, too.
+    /// Changes or reads an event with many writers.
     async fn change_shared(&mut self) {
         let world = self.world.clone();
         let shared = &world.shared[self.random.random_range(0..world.shared.len())];
@@ -269,7 +268,7 @@ impl Visitor {
         if world.contract.keeps(Promise::Counted) {
             if reading.generation < acknowledged {
                 let name = &shared.name;
-                let what = format!("{name} was in generation {acknowledged}, and is {reading}");
+                let what = format!("{name} was in generation {acknowledged}, but is {reading}");
                 world.findings.add(Kind::Lost, what);
             }
             let generation = reading.generation;
@@ -277,8 +276,8 @@ impl Visitor {
         }
     }
 
-    /// Sets an event that nobody else uses, looks at it, forgets it, and looks again. Returns whether it may be used again:
-    /// whether all of this is over.
+    /// Sets an event that nobody else uses, reads it, forgets it, and reads it again. Returns whether its name may be used again,
+    /// because all requests have ended.
     async fn set_and_forget(&mut self, name: &str) -> bool {
         let path = format!("/events/{name}");
         for (method, body, is_set) in [
@@ -309,14 +308,14 @@ impl Visitor {
         true
     }
 
-    /// Forgets what [`set_and_forget`](Self::set_and_forget) may have left.
+    /// Forgets the event that [`set_and_forget`](Self::set_and_forget) may have left.
     async fn forget_passing(&mut self, name: &str) {
         let client = self.client().await;
         let path = format!("/events/{name}");
         self.ask(client, Method::DELETE, &path, &[], "").await;
     }
 
-    /// Asks for what is not one of the events.
+    /// Reads the page, the description or the list.
     async fn read_others(&mut self) {
         let client = self.client().await;
         let list = format!("/events?limit=3&after={}", self.world.prefix());
@@ -329,7 +328,7 @@ impl Visitor {
         }
     }
 
-    /// Asks for what makes no sense.
+    /// Sends an invalid request.
     async fn send_nonsense(&mut self) {
         let long = "x".repeat(2000);
         let (method, path, body, status) = match self.random.random_range(0..6) {

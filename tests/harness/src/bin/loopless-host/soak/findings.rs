@@ -1,72 +1,63 @@
-//! What a soak finds wrong, and whether memory is flat.
+//! The findings of a soak, and the judgement of memory.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use anstream::eprintln;
 use indicatif::ProgressBar;
 
+use super::lock;
 use crate::style::RED;
 
-/// How many findings are told in full. The others are counted.
-const MOST_TOLD: usize = 20;
+/// How many findings are printed. The others are counted.
+const MOST_PRINTED: usize = 20;
 
-/// How much more memory a host may have at the end than after the warm-up: this share, or so much, whichever is more.
+/// How much a host's memory may grow after the warm-up: by this share or this number of bytes, whichever is more.
 const TOLERANCE: (f64, u64) = (0.1, 8 << 20);
 
-/// How many measurements it takes to judge, half of them for the warm-up.
+/// The least number of measurements for a judgement. Half of them are the warm-up.
 const LEAST_MEASUREMENTS: usize = 4;
 
-/// What kind of thing was wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The kind of a finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// A state was read in which an acknowledged change is missing, or there is one that nobody made.
+    /// A state that lacks an acknowledged change, or has a change that no client made.
     Lost,
-    /// A wait, a poll or a stream missed a change, or told of one that was none.
+    /// A wait, poll or stream that missed a change, or reported one that did not happen.
     Missed,
-    /// A request was refused, or had no answer, while all was well.
+    /// A request that was rejected or cut off without a fault.
     Refused,
-    /// An answer, or a line in a host's log, that there must not be, whatever fails.
+    /// A response or a log line that no fault explains.
     Wrong,
-    /// Something that was left open.
+    /// Something that is left open.
     Leaked,
-    /// Memory that grows.
+    /// A host whose memory grows.
     Grown,
-}
-
-impl Kind {
-    const ALL: [Self; 6] = [
-        Self::Lost,
-        Self::Missed,
-        Self::Refused,
-        Self::Wrong,
-        Self::Leaked,
-        Self::Grown,
-    ];
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Lost => "states that contradict what was acknowledged",
-            Self::Missed => "watchers that were told too much or too little",
-            Self::Refused => "requests refused or broken off while all was well",
-            Self::Wrong => "answers and messages that must not be",
+            Self::Missed => "waits, polls and streams with a wrong result",
+            Self::Refused => "requests rejected or cut off without a fault",
+            Self::Wrong => "invalid responses and log lines",
             Self::Leaked => "leaks",
-            Self::Grown => "memory that grows",
+            Self::Grown => "hosts whose memory grows",
         })
     }
 }
 
-/// All that was found.
+/// The findings of a soak.
 #[derive(Debug)]
 pub struct Findings {
     progress: ProgressBar,
-    counts: Mutex<[usize; Kind::ALL.len()]>,
+    counts: Mutex<BTreeMap<Kind, usize>>,
 }
 
 impl Findings {
-    /// None yet. They are told above this bar.
+    /// No findings. New ones are printed above this progress bar.
     pub fn new(progress: ProgressBar) -> Self {
         Self {
             progress,
@@ -74,35 +65,29 @@ impl Findings {
         }
     }
 
-    /// Adds one.
+    /// Adds a finding, and prints it.
     pub fn add(&self, kind: Kind, what: impl fmt::Display) {
         let total = {
-            let mut counts = self.counts();
-            counts[kind as usize] += 1;
-            counts.iter().sum::<usize>()
+            let mut counts = lock(&self.counts);
+            *counts.entry(kind).or_default() += 1;
+            counts.values().sum::<usize>()
         };
-        if total <= MOST_TOLD {
+        if total <= MOST_PRINTED {
             self.progress
                 .suspend(|| eprintln!("{RED}wrong:{RED:#} {what}"));
         }
     }
 
-    /// How many there are of each kind, in words. `None` if there are none.
+    /// The number of findings of each kind, as text. `None` if there are none.
     pub fn summary(&self) -> Option<String> {
-        let counts = *self.counts();
-        let found = Kind::ALL.iter().zip(counts).filter(|(_, count)| *count > 0);
-        let found: Vec<_> = found
-            .map(|(kind, count)| format!("{count} {kind}"))
-            .collect();
+        let counts = lock(&self.counts);
+        let found = counts.iter().map(|(kind, count)| format!("{count} {kind}"));
+        let found: Vec<_> = found.collect();
         (!found.is_empty()).then(|| found.join(", "))
-    }
-
-    fn counts(&self) -> MutexGuard<'_, [usize; Kind::ALL.len()]> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What became of a host's memory, in bytes.
+/// The memory of a host, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
     /// After the warm-up.
@@ -111,11 +96,10 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Judges measurements that were made at even intervals, each while the host had nothing to do. `None` if there are too
-    /// few.
+    /// Evaluates measurements at even intervals, each of an idle host. Returns `None` if there are too few.
     ///
-    /// The first half is the warm-up: allocators and caches take what they keep. Of the other half, the medians of its two
-    /// halves are compared.
+    /// The first half is the warm-up, in which allocators and caches grow. The medians of the third and of the fourth quarter
+    /// are compared.
     pub fn of(measurements: &[u64]) -> Option<Self> {
         let (_, warm) = measurements.split_at(measurements.len() / 2);
         let (before, after) = warm.split_at(warm.len() / 2);
@@ -125,7 +109,7 @@ impl Memory {
         })
     }
 
-    /// Whether it grew by no more than is tolerated.
+    /// Whether the memory grew by no more than [`TOLERANCE`].
     pub fn is_flat(self) -> bool {
         let Self { before, after } = self;
         let (share, least) = TOLERANCE;

@@ -1,9 +1,8 @@
-//! A host of the soak's own: a process that is killed and started again, that is told to let its store fail, and that says what
-//! it has in use.
+//! A host in a process of its own, which can be killed and restarted, takes [commands](control), and reports what it has in use.
 
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -13,21 +12,22 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::lock;
 use crate::conformance::client::Base;
 use crate::control::{self, ANSWER, InUse};
 
-/// How long a host may take to start, and to answer a command. It may be busy.
+/// How long a host may take to start, or to answer a command. The machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How hosts are started.
+/// The command line of a host.
 #[derive(Clone, Debug)]
 pub struct Launch {
     pub program: PathBuf,
-    /// Without the address to listen on.
+    /// All but the address to listen on.
     pub arguments: Vec<String>,
 }
 
-/// A host, and where it is found in each of its lives.
+/// A host. It keeps its address when it is restarted.
 #[derive(Debug)]
 pub struct Host {
     launch: Launch,
@@ -40,12 +40,12 @@ struct Process {
     child: Child,
     stdin: ChildStdin,
     answers: mpsc::UnboundedReceiver<InUse>,
-    /// What it has printed on standard error and nobody has taken.
+    /// The lines of standard error that [`Host::errors`] has not returned yet.
     errors: Arc<Mutex<Vec<String>>>,
 }
 
 impl Host {
-    /// Starts one, and waits until it serves.
+    /// Starts a host, and waits until it serves.
     pub async fn start(launch: Launch) -> anyhow::Result<Self> {
         let (process, base) = Process::start(&launch, "127.0.0.1:0").await?;
         Ok(Self {
@@ -55,12 +55,12 @@ impl Host {
         })
     }
 
-    /// Ends it at once, with all that it does.
+    /// Kills the process.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
         Ok(self.process.child.kill().await?)
     }
 
-    /// Starts it again where it was, after a [`kill`](Self::kill), and waits until it serves.
+    /// Starts the host again at the same address after a [`kill`](Self::kill), and waits until it serves.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
         let base = self.base.to_string();
         let address = base.trim_start_matches("http://");
@@ -70,20 +70,20 @@ impl Host {
         Ok(())
     }
 
-    /// Gives it a command, and returns what it has in use.
+    /// Sends a command, and returns what the host has in use.
     pub async fn tell(&mut self, command: control::Command) -> anyhow::Result<InUse> {
         let Process { stdin, answers, .. } = &mut self.process;
         let line = serde_json::to_string(&command)? + "\n";
         let answer = async {
             stdin.write_all(line.as_bytes()).await?;
-            answers.recv().await.context("it has ended")
+            answers.recv().await.context("the process has exited")
         };
         let answer = timeout(PATIENCE, answer).await.map_err(anyhow::Error::from);
         let answer = answer.and_then(|answer| answer);
         answer.with_context(|| format!("the host {} does not answer {command:?}", self.base))
     }
 
-    /// The memory that it has, in bytes. `None` if the system does not say.
+    /// The resident memory of the process, in bytes. `None` if the system does not report it.
     pub fn memory(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()?)).ok()?;
         let line = status
@@ -93,10 +93,10 @@ impl Host {
         Some(kibibytes << 10)
     }
 
-    /// The processor time that it has taken so far. `None` if the system does not say.
+    /// The processor time of the process so far. `None` if the system does not report it.
     pub fn cpu(&self) -> Option<Duration> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()?)).ok()?;
-        // The name of the program comes first, and may have spaces in it.
+        // The name of the program comes before the fields, and may contain spaces.
         let (_, after) = stat.rsplit_once(')')?;
         let mut fields = after.split_whitespace().skip(11);
         let ticks = fields.next()?.parse::<f64>().ok()? + fields.next()?.parse::<f64>().ok()?;
@@ -105,7 +105,7 @@ impl Host {
         ))
     }
 
-    /// How many files it has open. `None` if the system does not say.
+    /// The number of open files. `None` if the system does not report it.
     pub fn files(&self) -> Option<usize> {
         let files = std::fs::read_dir(format!("/proc/{}/fd", self.id()?)).ok()?;
         Some(files.count())
@@ -115,7 +115,7 @@ impl Host {
         self.process.child.id()
     }
 
-    /// What it has printed on standard error since this was asked last.
+    /// Returns the lines of standard error since the last call.
     pub fn errors(&self) -> Vec<String> {
         std::mem::take(&mut *lock(&self.process.errors))
     }
@@ -126,7 +126,7 @@ impl Process {
         let mut child = Command::new(&launch.program)
             .args(&launch.arguments)
             .args(["--controlled", "--listen", address])
-            // What the hosts of a soak log is what it looks at.
+            // Every logged line is a finding, so the default filter has to apply.
             .env_remove("RUST_LOG")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -167,7 +167,7 @@ impl Process {
     }
 }
 
-/// Reads what a host prints: where it serves, and its answers.
+/// Reads the standard output of a host: its URL, and its answers.
 async fn read(
     stdout: ChildStdout,
     serving: mpsc::UnboundedSender<String>,
@@ -175,19 +175,13 @@ async fn read(
 ) {
     let mut lines = BufReader::new(stdout).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        // Nobody listens when the soak is over.
+        // After the soak, nobody receives.
         if let Some(answer) = line.strip_prefix(ANSWER) {
             if let Ok(answer) = serde_json::from_str(answer) {
                 _ = answered.send(answer);
             }
-        } else if line.starts_with("Serving ") {
-            let mut words = line.split_whitespace();
-            let url = words.find(|word| word.starts_with("http://"));
-            _ = serving.send(url.unwrap_or_default().to_owned());
+        } else if let Some(url) = control::url(&line) {
+            _ = serving.send(url.to_owned());
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

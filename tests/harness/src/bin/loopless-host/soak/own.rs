@@ -1,4 +1,4 @@
-//! A soak with hosts of its own: what it does to them, and what it sees of them.
+//! The hosts that a soak starts: the faults that it injects, and the checks that are not possible from outside.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -17,19 +17,19 @@ use super::{Arguments, Soak};
 use crate::conformance::client::Base;
 use crate::control::{Command, InUse};
 use crate::project;
-use crate::serve::Backend;
+use crate::storage::Backend;
 
-/// How long after the traffic everything must have ended. An instance is kept for a second without work, and what a client
-/// has given up may go on to its own end.
+/// How long after the traffic everything must have ended. An idle instance is kept for a second, and a request may continue after
+/// its client has cancelled it.
 const SETTLED: Duration = Duration::from_secs(10);
 
-/// How many handles an instance may have open: its stores, one of each interface, and a compare-and-swap, with its
-/// successor, for each of the requests that it serves.
+/// How many store handles an instance may have open: one of each of two interfaces, and for each of its requests a
+/// compare-and-swap and its successor.
 const MOST_HANDLES: usize = 2 + 2 * 16;
 
-/// What happens in a round, and up to which part of it.
+/// The phases of a round, and the fraction of the round at which each ends.
 const PHASES: [(f64, Phase); 5] = [
-    (0.30, Phase::Well),
+    (0.30, Phase::Kills),
     (0.45, Phase::Failing(0.01)),
     (0.60, Phase::Failing(0.1)),
     (0.70, Phase::Failing(1.0)),
@@ -38,29 +38,29 @@ const PHASES: [(f64, Phase); 5] = [
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Phase {
-    /// Only hosts and instances are killed.
-    Well,
-    /// And this share of the store's calls fails.
+    /// Hosts and instances are killed.
+    Kills,
+    /// Besides, this share of the store's calls fails.
     Failing(f64),
-    /// Nothing happens.
+    /// No faults.
     Recovered,
 }
 
-/// The hosts of a soak: the first one lives as long as it, the second one is killed again and again.
+/// The two hosts of a soak. The first runs until the end, and the second is killed repeatedly.
 pub struct Cluster {
     hosts: Vec<Host>,
-    /// What each has in use when nobody asks anything of it. Of the second one, in its first life.
+    /// What each host has in use when it is idle, and its number of open files. Measured before the traffic.
     idle: Vec<(InUse, Option<usize>)>,
     random: StdRng,
     /// The memory of the first host after each round.
     memory: Vec<u64>,
     kills: u32,
     instance_kills: u32,
-    /// Where the store is, if it is nobody else's.
+    /// The directory of a temporary store.
     _directory: Option<TempDir>,
 }
 
-/// The one that is killed.
+/// The host that is killed.
 const MORTAL: usize = 1;
 
 impl Cluster {
@@ -79,7 +79,7 @@ impl Cluster {
             .context("the component's path is not UTF-8")?;
         let (store, directory) = match &arguments.store {
             Some(Backend::Memory) => {
-                bail!("hosts cannot share a store in memory: choose another --store")
+                bail!("the hosts cannot share a store in memory: choose another --store")
             }
             Some(store) => (store.clone(), None),
             None => {
@@ -118,16 +118,16 @@ impl Cluster {
         })
     }
 
-    /// Where they are.
+    /// The addresses of the hosts.
     pub fn bases(&self) -> Vec<Base> {
         self.hosts.iter().map(|host| host.base.clone()).collect()
     }
 
-    /// Soaks them.
-    pub async fn soak(mut self, mut soak: Soak) -> anyhow::Result<ExitCode> {
+    /// Soaks the hosts.
+    pub async fn run(mut self, mut soak: Soak) -> anyhow::Result<ExitCode> {
         for number in 0..self.hosts.len() {
-            // What is opened once, for the first request that needs it, is not a leak.
-            soak.serves_fully(number).await;
+            // Something that is opened once, for the first request that needs it, is not a leak.
+            soak.check_service(number).await;
             let idle = self.settles(number, None).await?;
             self.idle.push((idle, self.hosts[number].files()));
         }
@@ -138,7 +138,7 @@ impl Cluster {
                 break;
             }
         }
-        // All of them die, and what was acknowledged is there.
+        // All acknowledged changes survive when all hosts are killed.
         for number in 0..self.hosts.len() {
             self.kill(&soak, number).await?;
         }
@@ -147,13 +147,13 @@ impl Cluster {
         }
         soak.verify(0).await;
         for number in 0..self.hosts.len() {
-            soak.serves_fully(number).await;
+            soak.check_service(number).await;
         }
         soak.forget_all(0).await;
         Ok(self.verdict(soak))
     }
 
-    /// Some traffic through all that can happen, and a look at everything when it has ended.
+    /// Runs traffic through all phases, and checks everything when it has ended.
     async fn round(&mut self, soak: &Soak, round: u32) -> anyhow::Result<()> {
         let begin = Instant::now();
         let length = soak.end_of(round).saturating_duration_since(begin);
@@ -161,41 +161,41 @@ impl Cluster {
         for (end, phase) in PHASES {
             let until = begin + length.mul_f64(end);
             let what = format!("round {} of {}, {phase}; ", round + 1, soak.rounds);
-            self.enter(soak, phase).await?;
+            for number in 0..self.hosts.len() {
+                self.let_fail(soak, phase, number).await?;
+            }
             while Instant::now() < until && !soak.world.is_over() {
                 let left = until.saturating_duration_since(Instant::now());
                 let pause = length
                     .mul_f64(self.random.random_range(0.02..0.08))
                     .min(left);
-                soak.shows(&what, Instant::now() + pause).await;
+                soak.show_until(&what, Instant::now() + pause).await;
                 if phase != Phase::Recovered {
                     self.strike(soak, phase).await?;
                 }
             }
-            self.leave(soak, phase).await?;
+            if matches!(phase, Phase::Failing(_)) {
+                for (host, server) in self.hosts.iter_mut().zip(&soak.world.servers) {
+                    host.tell(Command::Recover).await?;
+                    server.store.end();
+                }
+            }
         }
-        soak.ends(traffic).await;
+        soak.join(traffic).await;
         for number in 0..self.hosts.len() {
             soak.verify(number).await;
         }
         for number in 0..self.hosts.len() {
-            self.look(soak, number).await?;
+            self.check_leaks(soak, number).await?;
         }
         self.memory.extend(self.hosts[0].memory());
         Ok(())
     }
 
-    async fn enter(&mut self, soak: &Soak, phase: Phase) -> anyhow::Result<()> {
-        for number in 0..self.hosts.len() {
-            self.let_fail(soak, phase, number).await?;
-        }
-        Ok(())
-    }
-
-    /// Lets the store of this host fail as in this phase.
+    /// Makes the store of a host fail as in this phase.
     async fn let_fail(&mut self, soak: &Soak, phase: Phase, number: usize) -> anyhow::Result<()> {
         if let Phase::Failing(share) = phase {
-            soak.world.servers[number].store.begins();
+            soak.world.servers[number].store.begin();
             let seed = self.random.random();
             self.hosts[number]
                 .tell(Command::Fail { share, seed })
@@ -204,18 +204,7 @@ impl Cluster {
         Ok(())
     }
 
-    async fn leave(&mut self, soak: &Soak, phase: Phase) -> anyhow::Result<()> {
-        if !matches!(phase, Phase::Failing(_)) {
-            return Ok(());
-        }
-        for (host, server) in self.hosts.iter_mut().zip(&soak.world.servers) {
-            host.tell(Command::Recover).await?;
-            server.store.ends();
-        }
-        Ok(())
-    }
-
-    /// Kills something.
+    /// Kills a host or the instances of a host.
     async fn strike(&mut self, soak: &Soak, phase: Phase) -> anyhow::Result<()> {
         match self.random.random_range(0..3) {
             0 => {
@@ -226,9 +215,9 @@ impl Cluster {
             _ => {
                 let number = self.random.random_range(0..self.hosts.len());
                 let instances = &soak.world.servers[number].instances;
-                instances.begins();
+                instances.begin();
                 self.hosts[number].tell(Command::KillInstances).await?;
-                instances.ends();
+                instances.end();
                 self.instance_kills += 1;
             }
         }
@@ -236,7 +225,7 @@ impl Cluster {
     }
 
     async fn kill(&mut self, soak: &Soak, number: usize) -> anyhow::Result<()> {
-        soak.world.servers[number].down.begins();
+        soak.world.servers[number].down.begin();
         self.hosts[number].kill().await?;
         self.kills += 1;
         Ok(())
@@ -244,11 +233,12 @@ impl Cluster {
 
     async fn restart(&mut self, soak: &Soak, number: usize) -> anyhow::Result<()> {
         self.hosts[number].restart().await?;
-        soak.world.servers[number].down.ends();
+        soak.world.servers[number].down.end();
         Ok(())
     }
 
-    /// What a host that nobody asks anything has in use, as soon as that is no more than this.
+    /// Waits until a host has ended all work, and has no more tasks than when it was `idle`. Returns what it has in use then, or
+    /// after [`SETTLED`].
     async fn settles(&mut self, number: usize, idle: Option<InUse>) -> anyhow::Result<InUse> {
         let began = Instant::now();
         loop {
@@ -265,8 +255,8 @@ impl Cluster {
         }
     }
 
-    /// Finds what a host has left open after the traffic, and what it has complained of.
-    async fn look(&mut self, soak: &Soak, number: usize) -> anyhow::Result<()> {
+    /// Checks that a host has left nothing open after the traffic, and has logged nothing.
+    async fn check_leaks(&mut self, soak: &Soak, number: usize) -> anyhow::Result<()> {
         let findings = &soak.world.findings;
         let (idle, idle_files) = self.idle[number];
         let in_use = self.settles(number, Some(idle)).await?;
@@ -300,14 +290,13 @@ impl Cluster {
             findings.add(Kind::Leaked, what);
         }
         for line in host.errors() {
-            findings.add(Kind::Wrong, format!("{base} says: {line}"));
+            findings.add(Kind::Wrong, format!("{base} logged: {line}"));
         }
         Ok(())
     }
 
     fn verdict(self, soak: Soak) -> ExitCode {
-        let memory = Memory::of(&self.memory);
-        let told = match memory {
+        let memory = match Memory::of(&self.memory) {
             Some(memory) => {
                 if !memory.is_flat() {
                     let what = format!("the memory of a host grew: {memory}");
@@ -315,7 +304,8 @@ impl Cluster {
                 }
                 format!("memory flat ({memory})")
             }
-            None => "memory not judged (too short, or the system does not tell)".to_owned(),
+            None => "memory not judged (the soak is too short, or the system does not report it)"
+                .to_owned(),
         };
         let Self {
             kills,
@@ -323,12 +313,12 @@ impl Cluster {
             ..
         } = self;
         println!(
-            "  hosts killed {kills} times, their instances {instance_kills} times; in each of {} rounds, a store that failed at 1, \
-             10 and 100 %",
+            "  hosts killed {kills} times, their instances {instance_kills} times; in each of {} rounds, 1, 10 and 100 % of the \
+             store's calls failed",
             soak.rounds
         );
         soak.verdict(&format!(
-            "{told}; nothing left open; full service within 1 s of every recovery"
+            "{memory}; nothing left open; full service within 1 s of every recovery"
         ))
     }
 }
@@ -336,9 +326,9 @@ impl Cluster {
 impl std::fmt::Display for Phase {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Well => f.write_str("hosts die"),
+            Self::Kills => f.write_str("hosts die"),
             Self::Failing(share) => write!(f, "{} % of the store's calls fail", share * 100.0),
-            Self::Recovered => f.write_str("all is well again"),
+            Self::Recovered => f.write_str("no faults"),
         }
     }
 }

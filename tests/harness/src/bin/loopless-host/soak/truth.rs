@@ -1,22 +1,24 @@
-//! What an event that has one writer may show, from what that writer was told.
+//! What an event with one writer may show, by what that writer was told.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde::Deserialize;
 
-/// How long a change is remembered for those who watch. They watch for less.
+use super::lock;
+
+/// How long a change is remembered for watchers. A watch is shorter.
 const REMEMBERED: Duration = Duration::from_secs(10);
 
-/// An event with one writer, from its birth.
+/// What is known of an event with one writer.
 ///
-/// Its version is how many changes it has had: odd is set. A change that was not answered may have happened or not: until
-/// somebody has seen which, the event has one of two versions.
+/// The version of an event is its number of changes: it is set if the version is odd. A change without a response may or may not
+/// have happened, so until a read shows which, the event has one of two versions.
 #[derive(Debug)]
 pub struct Truth {
     pub name: String,
-    /// Whether the generation counts every change. It is the version then.
+    /// Whether the generation counts every change, and so equals the version.
     is_counted: bool,
     state: Mutex<State>,
 }
@@ -24,11 +26,11 @@ pub struct Truth {
 #[derive(Debug, Default)]
 struct State {
     versions: Versions,
-    /// The last changes that were acknowledged.
+    /// The recent acknowledged changes.
     changes: VecDeque<Change>,
 }
 
-/// The versions that an event may have.
+/// The range of versions that an event may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Versions {
     pub least: u64,
@@ -36,13 +38,13 @@ pub struct Versions {
 }
 
 impl Versions {
-    /// The state, if there is no doubt.
+    /// Whether the event is set. `None` if that is unknown.
     pub fn is_set(self) -> Option<bool> {
         (self.least == self.most).then_some(self.least % 2 == 1)
     }
 }
 
-/// A change that was acknowledged.
+/// An acknowledged change.
 #[derive(Clone, Copy, Debug)]
 pub struct Change {
     pub version: u64,
@@ -50,21 +52,17 @@ pub struct Change {
     pub acknowledged: Instant,
 }
 
-/// What a server says of an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The state of an event in a response.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 pub struct Reading {
     pub set: bool,
     pub generation: u64,
 }
 
 impl Reading {
-    /// Reads an event in JSON.
+    /// Parses an event in JSON.
     pub fn parse(json: &str) -> Option<Self> {
-        let event: Value = serde_json::from_str(json).ok()?;
-        Some(Self {
-            set: event["set"].as_bool()?,
-            generation: event["generation"].as_u64()?,
-        })
+        serde_json::from_str(json).ok()
     }
 }
 
@@ -76,7 +74,7 @@ impl std::fmt::Display for Reading {
 }
 
 impl Truth {
-    /// An event that nobody has set yet.
+    /// An event that has not been set yet.
     pub fn new(name: String, is_counted: bool) -> Self {
         Self {
             name,
@@ -85,30 +83,30 @@ impl Truth {
         }
     }
 
-    /// The versions that it may have now.
+    /// The versions that the event may have now.
     pub fn versions(&self) -> Versions {
         self.state().versions
     }
 
-    /// Its writer is about to change it, and knows which version it has. Returns the one that it will have.
-    pub fn begins(&self) -> u64 {
+    /// Records that the writer is about to change the event, whose version is known. Returns the version after the change.
+    pub fn begin_change(&self) -> u64 {
         let versions = &mut self.state().versions;
         versions.most += 1;
         versions.most
     }
 
-    /// That change was not made.
-    pub fn is_not_made(&self) {
+    /// Records that the last change was not made.
+    pub fn abandon_change(&self) {
         let versions = &mut self.state().versions;
         versions.most = versions.least;
     }
 
-    /// That change, sent at this time, was acknowledged with this state.
+    /// Records that the last change, sent at this time, was acknowledged with this state.
     ///
     /// # Errors
     ///
-    /// If the state is not the one that it had to become.
-    pub fn is_acknowledged(&self, sent: Instant, reading: Reading) -> Result<(), String> {
+    /// If the state is not the one after the change.
+    pub fn acknowledge(&self, sent: Instant, reading: Reading) -> Result<(), String> {
         let mut state = self.state();
         let now = Instant::now();
         let version = state.versions.most;
@@ -131,12 +129,12 @@ impl Truth {
         self.check(versions, reading)
     }
 
-    /// The event's version is known again: this was read while nobody changed it.
+    /// Records a state that was read while nobody changed the event. The version is known again.
     ///
     /// # Errors
     ///
-    /// If it is none of those that were possible.
-    pub fn is_seen(&self, reading: Reading) -> Result<(), String> {
+    /// If the state contradicts the possible versions.
+    pub fn observe(&self, reading: Reading) -> Result<(), String> {
         let versions = self.versions();
         self.check(versions, reading)?;
         let is_least = reading.set == (versions.least % 2 == 1);
@@ -152,12 +150,11 @@ impl Truth {
         Ok(())
     }
 
-    /// Whether somebody may have read this who asked when the event had at least the version `least`, and had the answer
-    /// when it had at most the version `most`.
+    /// Checks that a reading agrees with one of these versions.
     ///
     /// # Errors
     ///
-    /// One that says what was acknowledged and what was read.
+    /// A description of what was acknowledged and what was read.
     pub fn check(&self, versions: Versions, reading: Reading) -> Result<(), String> {
         let Versions { least, most } = versions;
         let is_possible = if self.is_counted {
@@ -174,12 +171,12 @@ impl Truth {
         let expected = if least == most {
             format!("was {state} by change {least}, the last one")
         } else {
-            format!("was {state} by change {least} and had no more than {most}")
+            format!("was {state} by change {least} and had at most {most} changes")
         };
-        Err(format!("{name} {expected}, and is {reading}"))
+        Err(format!("{name} {expected}, but is {reading}"))
     }
 
-    /// A change to an `is_wanted` version that was sent and acknowledged in this time.
+    /// Returns a change to an `is_wanted` version that was sent after `from` and acknowledged before `to`.
     pub fn changed(
         &self,
         from: Instant,
@@ -195,7 +192,7 @@ impl Truth {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
@@ -214,10 +211,8 @@ mod tests {
     fn truth(is_counted: bool) -> Truth {
         let truth = Truth::new("door".into(), is_counted);
         for version in 1..=3 {
-            assert_eq!(truth.begins(), version);
-            truth
-                .is_acknowledged(Instant::now(), reading(version))
-                .unwrap();
+            assert_eq!(truth.begin_change(), version);
+            truth.acknowledge(Instant::now(), reading(version)).unwrap();
         }
         truth
     }
@@ -233,7 +228,7 @@ mod tests {
                 let error = truth.check(versions, reading(lost)).unwrap_err();
                 assert!(error.contains("door was set by change 3"), "{error}");
             }
-            // Where changes are counted, this one is lost too, and the other one was nobody's.
+            // If changes are counted, 1 lacks two changes, and 5 has two that nobody made.
             for other in [1, 5] {
                 let is_possible = truth.check(versions, reading(other)).is_ok();
                 assert_eq!(is_possible, !is_counted, "{other}");
@@ -246,15 +241,15 @@ mod tests {
         for is_counted in [false, true] {
             for seen in [3, 4] {
                 let truth = truth(is_counted);
-                truth.begins();
+                truth.begin_change();
                 let versions = truth.versions();
                 assert_eq!(versions.is_set(), None);
                 assert_eq!(truth.check(versions, reading(3)), Ok(()));
                 assert_eq!(truth.check(versions, reading(4)), Ok(()));
                 assert_eq!(truth.check(versions, reading(2)).is_ok(), !is_counted);
-                truth.is_seen(reading(seen)).unwrap();
+                truth.observe(reading(seen)).unwrap();
                 assert_eq!(truth.versions().is_set(), Some(seen == 3));
-                assert!(truth.is_seen(reading(7 - seen)).is_err());
+                assert!(truth.observe(reading(7 - seen)).is_err());
             }
         }
     }
@@ -262,15 +257,15 @@ mod tests {
     #[test]
     fn an_acknowledgement_with_another_state_is_wrong() {
         let truth = truth(true);
-        truth.begins();
-        assert!(truth.is_acknowledged(Instant::now(), reading(3)).is_err());
+        truth.begin_change();
+        assert!(truth.acknowledge(Instant::now(), reading(3)).is_err());
     }
 
     #[test]
     fn a_change_that_was_not_made_is_none() {
         let truth = truth(true);
-        truth.begins();
-        truth.is_not_made();
+        truth.begin_change();
+        truth.abandon_change();
         assert!(truth.check(truth.versions(), reading(4)).is_err());
     }
 

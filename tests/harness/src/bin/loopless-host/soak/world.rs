@@ -1,111 +1,114 @@
-//! What the clients of a soak share: the servers, what is known of the events, what may go wrong just now, and what was found.
+//! The shared state of a soak's clients: the servers and their current faults, the events, the counts, and the findings.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use http::Method;
 use hyper_util::client::legacy;
 
 use super::findings::{Findings, Kind};
+use super::lock;
 use super::truth::Truth;
 use crate::conformance::client::{Answer, Base, Target};
 use crate::contract::{Contract, Promise};
 
-/// How long after a trouble has ended its consequences may still be seen: full service is back by then.
-pub const RECOVERY: Duration = Duration::from_secs(1);
+/// How long after a fault it may still cause failures. By then, full service is back.
+const RECOVERY: Duration = Duration::from_secs(1);
 
-/// How many events have many writers.
+/// The number of events with many writers.
 const SHARED: usize = 3;
 
-/// A trouble that explains failures: not there, there, or over since some time.
+/// A fault that explains failures of requests: whether it is present, and when it was last.
 #[derive(Debug, Default)]
-pub struct Trouble(Mutex<(bool, Option<Instant>)>);
+pub struct Fault(Mutex<(bool, Option<Instant>)>);
 
-impl Trouble {
-    pub fn begins(&self) {
-        self.state().0 = true;
+impl Fault {
+    pub fn begin(&self) {
+        lock(&self.0).0 = true;
     }
 
-    pub fn ends(&self) {
-        *self.state() = (false, Some(Instant::now()));
+    pub fn end(&self) {
+        *lock(&self.0) = (false, Some(Instant::now()));
     }
 
-    /// It was there for a moment.
-    pub fn strikes(&self) {
-        self.state().1 = Some(Instant::now());
+    /// Records a fault of a moment.
+    pub fn strike(&self) {
+        lock(&self.0).1 = Some(Instant::now());
     }
 
-    /// Whether it was there at this time, or later.
-    pub fn was_since(&self, time: Instant) -> bool {
-        let (is_there, ended) = *self.state();
-        is_there || ended.is_some_and(|ended| ended >= time)
+    /// Whether the fault is present.
+    pub fn is_present(&self) -> bool {
+        lock(&self.0).0
     }
 
-    fn state(&self) -> MutexGuard<'_, (bool, Option<Instant>)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether the fault explains the failure of a request that was sent at this time.
+    pub fn explains(&self, sent: Instant) -> bool {
+        let (is_present, ended) = *lock(&self.0);
+        is_present || ended.is_some_and(|ended| ended + RECOVERY >= sent)
     }
 }
 
-/// A server, and its troubles.
+/// A server, and its faults.
 #[derive(Debug)]
 pub struct Server {
     pub base: Base,
     token: Option<String>,
-    /// It is not running.
-    pub down: Trouble,
-    /// Its instances were ended.
-    pub instances: Trouble,
-    /// Its store fails. Of a server that is not the soak's own: it has refused or broken off a request.
-    pub store: Trouble,
+    /// The server is not running.
+    pub down: Fault,
+    /// Its instances were killed.
+    pub instances: Fault,
+    /// Its store fails. For a server that the soak did not start: it has rejected or cut off a request.
+    pub store: Fault,
 }
 
 impl Server {
-    /// The server at `base`, which may want a token.
+    /// The server at `base`, with its token if it requires one.
     pub fn new(base: Base, token: Option<String>) -> Self {
         Self {
             base,
             token,
-            down: Trouble::default(),
-            instances: Trouble::default(),
-            store: Trouble::default(),
+            down: Fault::default(),
+            instances: Fault::default(),
+            store: Fault::default(),
         }
     }
 
-    /// It, over connections of a client's own.
+    /// A client of this server, with its own connections.
     pub fn target(&self) -> Target {
         Target::new(self.base.clone(), "soak", self.token.clone())
     }
 
-    /// Whether anything was wrong with it at this time, or later.
-    pub fn had_trouble_since(&self, time: Instant) -> bool {
-        let troubles = [&self.down, &self.instances, &self.store];
-        troubles.iter().any(|trouble| trouble.was_since(time))
+    /// Whether any fault explains the failure of a request that was sent at this time.
+    pub fn explains(&self, sent: Instant) -> bool {
+        let faults = [&self.down, &self.instances, &self.store];
+        faults.iter().any(|fault| fault.explains(sent))
     }
 }
 
-/// An event that many change. The generation that was last acknowledged, of all that were.
+/// An event with many writers.
 #[derive(Debug)]
 pub struct Shared {
     pub name: String,
+    /// The highest acknowledged generation.
     pub acknowledged: AtomicU64,
 }
 
-/// What was done, in numbers.
+/// The counts of what was done.
 #[derive(Debug, Default)]
 pub struct Counts {
     pub requests: AtomicU64,
-    /// Changes that were acknowledged.
+    /// Acknowledged changes.
     pub changes: AtomicU64,
-    /// Waits and polls that ended because of a change.
+    /// Waits and polls that a change ended.
     pub woken: AtomicU64,
     /// Messages of streams.
     pub messages: AtomicU64,
-    /// Requests that clients gave up.
+    /// Requests that clients cancelled.
     pub hang_ups: AtomicU64,
-    /// Requests that were refused.
+    /// Rejected requests.
     pub refused: AtomicU64,
-    /// Requests whose answers did not come.
+    /// Requests without a response.
     pub broken: AtomicU64,
 }
 
@@ -119,30 +122,30 @@ impl Counts {
     }
 }
 
-/// What became of a request.
+/// The result of a request.
 pub enum Outcome {
     Answer(Answer),
-    /// It is over. It may have done what it asks for, or not.
+    /// The request was rejected and has ended. It may or may not have had an effect.
     Refused,
-    /// It did not reach the server.
+    /// The request did not reach the server.
     NotSent,
-    /// Nobody knows whether it is over.
+    /// The request may still be in progress.
     Unknown,
 }
 
-/// All of it.
+/// The shared state.
 #[derive(Debug)]
 pub struct World {
     pub servers: Vec<Server>,
-    /// Whether the servers are the soak's own: it knows then what goes wrong, and when.
+    /// Whether the soak started the servers, and so knows of all faults.
     pub is_own: bool,
     pub contract: Contract,
     /// The event of each writer.
     owned: Vec<Mutex<Arc<Truth>>>,
-    /// Those whose writers have given them up, because nobody knows when their last change is over.
+    /// The events whose writers stopped using them, because their last change may still be in progress.
     retired: Mutex<Vec<Arc<Truth>>>,
     pub shared: Vec<Shared>,
-    /// What the names of all events begin with.
+    /// The prefix of the names of all events.
     prefix: String,
     names: AtomicU64,
     pub counts: Counts,
@@ -190,13 +193,13 @@ impl World {
         self.is_over.load(Ordering::Relaxed)
     }
 
-    /// A name that no event has had.
+    /// Returns a name that no event has had.
     pub fn name(&self) -> String {
         let number = self.names.fetch_add(1, Ordering::Relaxed);
         format!("{}{number}", self.prefix)
     }
 
-    /// What the names of all events begin with.
+    /// The prefix of the names of all events.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -208,36 +211,36 @@ impl World {
         ))
     }
 
-    /// How many events have one writer.
+    /// The number of writers. Each has an event.
     pub fn writers(&self) -> usize {
         self.owned.len()
     }
 
-    /// The event of this writer.
+    /// The event of a writer.
     pub fn owned(&self, writer: usize) -> Arc<Truth> {
         lock(&self.owned[writer]).clone()
     }
 
-    /// The event of this writer, for which it gets another one. It is still to be looked at.
+    /// Gives a writer a new event. Its old one is checked after the traffic.
     pub fn retire(&self, writer: usize) {
         let next = self.another_event();
         let retired = std::mem::replace(&mut *lock(&self.owned[writer]), next);
         lock(&self.retired).push(retired);
     }
 
-    /// Gives this writer another event. What is known of this one is wrong, and that has been told.
+    /// Gives a writer a new event. Its old one is wrong, and has been reported.
     pub fn give_up(&self, writer: usize) {
         *lock(&self.owned[writer]) = self.another_event();
     }
 
-    /// The retired events.
+    /// Takes the [retired](Self::retire) events.
     pub fn take_retired(&self) -> Vec<Arc<Truth>> {
         std::mem::take(&mut lock(&self.retired))
     }
 
-    /// Sends a request, and says what became of it. A failure without an excuse is a finding.
+    /// Sends a request. Adds a finding if it fails and no fault explains that.
     ///
-    /// `is_contended`: many change the same event, and may be in each other's way.
+    /// `is_contended`: several clients change the event, so a change may be rejected because of contention.
     pub async fn ask(
         &self,
         client: &Client,
@@ -249,7 +252,6 @@ impl World {
     ) -> Outcome {
         let server = &self.servers[client.server];
         let sent = Instant::now();
-        let since = sent.checked_sub(RECOVERY).unwrap_or(sent);
         Counts::add(&self.counts.requests);
         let shown = || format!("{method} {}{path}", server.base);
         let answer = client
@@ -260,8 +262,8 @@ impl World {
             Ok(answer) if [429, 503].contains(&answer.status.as_u16()) => {
                 Counts::add(&self.counts.refused);
                 if !self.is_own {
-                    server.store.strikes();
-                    // A proxy's answer says nothing of the server behind it.
+                    server.store.strike();
+                    // If a proxy rejects a request, the server may still process it.
                     let is_problem = answer.header("content-type") == "application/problem+json";
                     return if is_problem {
                         Outcome::Refused
@@ -273,7 +275,7 @@ impl World {
                     let what = format!("{}: {} without Retry-After", shown(), answer.status);
                     self.findings.add(Kind::Wrong, what);
                 }
-                if !is_contended && !server.store.was_since(since) {
+                if !is_contended && !server.store.explains(sent) {
                     let what = format!("{}: {} {}", shown(), answer.status, answer.body);
                     self.findings.add(Kind::Refused, what);
                 }
@@ -282,13 +284,12 @@ impl World {
             Ok(answer) if answer.status.is_server_error() => {
                 Counts::add(&self.counts.broken);
                 let is_proxys = !self.is_own && [502, 504].contains(&answer.status.as_u16());
-                let is_excused = is_proxys || server.instances.was_since(since);
-                if !is_excused {
+                if !is_proxys && !server.instances.explains(sent) {
                     let what = format!("{}: {} {}", shown(), answer.status, answer.body);
                     self.findings.add(Kind::Wrong, what);
                 }
                 if !self.is_own {
-                    server.store.strikes();
+                    server.store.strike();
                 }
                 Outcome::Unknown
             }
@@ -296,8 +297,8 @@ impl World {
             Err(error) => {
                 Counts::add(&self.counts.broken);
                 if !self.is_own {
-                    server.store.strikes();
-                } else if !server.down.was_since(since) && !server.instances.was_since(since) {
+                    server.store.strike();
+                } else if !server.down.explains(sent) && !server.instances.explains(sent) {
                     self.findings.add(Kind::Refused, format!("{error:#}"));
                 }
                 let of_client = error.downcast_ref::<legacy::Error>();
@@ -310,21 +311,17 @@ impl World {
         }
     }
 
-    /// Tells of an answer that no request like this may get.
+    /// Adds a finding about a response that this request must not get.
     pub fn unexpected(&self, what: &str, answer: &Answer) {
         let what = format!("{what}: {} {}", answer.status, answer.body);
         self.findings.add(Kind::Wrong, what);
     }
 }
 
-/// Connections of one client to one of the servers.
+/// One client's connections to one of the servers.
 #[derive(Debug)]
 pub struct Client {
-    /// Which one.
+    /// The index of the server.
     pub server: usize,
     pub target: Target,
-}
-
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -46,26 +46,21 @@ pub async fn stale(target: &Target) -> Outcome {
     let set = target.put(&name, true).await?.state(1)?;
     let tag = set.etag();
     let unquoted = tag.trim_matches('"');
-    for tag in ["\"0\"", "\"2\"", &format!("W/{tag}"), unquoted] {
-        let condition = [("if-match", tag)];
-        target
-            .put_if(&name, false, &condition)
-            .await?
-            .problem(412)?;
-    }
-    let path = format!("/events/{name}");
-    target.get(&path).await?.state(1).map(drop)
+    let tags = ["\"0\"", "\"2\"", &format!("W/{tag}"), unquoted];
+    rejects(target, &name, &tags, 412).await
 }
 
 pub async fn refused(target: &Target) -> Outcome {
     let name = target.name("conditional");
     let set = target.put(&name, true).await?.state(1)?;
-    for tag in [set.etag(), "\"0\"", "*"] {
-        let condition = [("if-match", tag)];
-        target
-            .put_if(&name, false, &condition)
-            .await?
-            .problem(501)?;
+    rejects(target, &name, &[set.etag(), "\"0\"", "*"], 501).await
+}
+
+/// Checks that an event that is set in generation 1 is not cleared under any of these conditions.
+async fn rejects(target: &Target, name: &str, tags: &[&str], status: u16) -> Outcome {
+    for &tag in tags {
+        let cleared = target.put_if(name, false, &[("if-match", tag)]).await?;
+        cleared.problem(status)?;
     }
     let path = format!("/events/{name}");
     target.get(&path).await?.state(1).map(drop)

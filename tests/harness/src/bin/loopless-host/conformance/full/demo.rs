@@ -1,4 +1,4 @@
-//! The demo: what the original does not promise.
+//! The demo, where it promises more than the original.
 
 use http::Method;
 

@@ -1,9 +1,8 @@
-//! An event: looking at it, changing it, forgetting it, and listing it.
+//! Reading, changing, forgetting and listing events.
 
 use http::Method;
-use tokio::time::sleep;
 
-use super::BETWEEN_PULSES;
+use super::during;
 use crate::conformance::client::Target;
 use crate::conformance::report::{Failure, Outcome, equal};
 use crate::conformance::seed;
@@ -34,7 +33,7 @@ pub async fn changes(target: &Target) -> Outcome {
 
 pub async fn names(target: &Target) -> Outcome {
     let mut name = target.name("Az.09_~-");
-    // Nobody sets this one: there is nothing to forget.
+    // This event is never set, so it needs no forgetting.
     name.extend(std::iter::repeat_n('x', 64 - name.len()));
     let path = format!("/events/{name}");
     target.get(&path).await?.state(0).map(drop)
@@ -67,7 +66,7 @@ pub async fn head(target: &Target) -> Outcome {
     Ok(())
 }
 
-pub async fn goes_on(target: &Target, counted: bool) -> Outcome {
+pub async fn recreated(target: &Target, counted: bool) -> Outcome {
     let name = target.name("forgotten");
     let path = format!("/events/{name}");
     let first = target.put(&name, true).await?.state(1)?;
@@ -79,7 +78,7 @@ pub async fn goes_on(target: &Target, counted: bool) -> Outcome {
     let state = again.json()?;
     equal("set", Some(true), state["set"].as_bool())?;
     if again.etag() == first.etag() {
-        return Err(Failure::new("another ETag", again.etag()));
+        return Err(Failure::new("a different ETag", again.etag()));
     }
     let generation = state["generation"].as_u64().unwrap_or_default();
     if generation > 1 || !counted {
@@ -90,18 +89,14 @@ pub async fn goes_on(target: &Target, counted: bool) -> Outcome {
 
 pub async fn gone(target: &Target) -> Outcome {
     let name = target.name("gone");
-    // A set and a clear first: there is nothing to forget of an event that was never set.
+    // An event that was never set cannot be forgotten.
     target.put(&name, true).await?.state(1)?;
     target.put(&name, false).await?.state(2)?;
     let path = format!("/events/{name}/wait");
     let other = target.another_client();
-    let forget = async {
-        sleep(BETWEEN_PULSES).await;
-        other.delete(&name).await?.status(204)
-    };
-    let (answer, forgotten) = tokio::join!(target.get(&path), forget);
-    forgotten?;
-    answer?.problem(410).map(drop)
+    let forget = async { other.delete(&name).await?.status(204) };
+    let answer = during(forget, target.get(&path)).await?;
+    answer.problem(410).map(drop)
 }
 
 pub async fn pages(target: &Target) -> Outcome {
@@ -109,7 +104,7 @@ pub async fn pages(target: &Target) -> Outcome {
     for name in &names {
         target.put(name, true).await?.state(1)?;
     }
-    // The names of other events may follow, none comes between.
+    // Other events may follow these, but none is in between.
     let path = format!("/events?after={}list-&limit=2", target.prefix());
     let first = list(target, &path).await?;
     equal("a page with the events", &names[..2], &first.names)?;
@@ -123,7 +118,7 @@ pub async fn pages(target: &Target) -> Outcome {
 
 pub async fn unlisted(target: &Target) -> Outcome {
     let name = target.name("unlisted");
-    // The name itself comes before what begins with it.
+    // The list begins after this prefix of the name.
     let path = format!("/events?after={}unliste&limit=1", target.prefix());
     target.put(&name, true).await?.state(1)?;
     let before = list(target, &path).await?;

@@ -1,4 +1,4 @@
-//! What is refused, and how. What the server says of itself.
+//! Rejected requests, security headers, and the OpenAPI description.
 
 use http::Method;
 use serde_json::Value;
@@ -37,7 +37,7 @@ pub async fn headers(target: &Target) -> Outcome {
             && policy.contains("default-src 'none'")
             && !policy.contains("unsafe");
         if !is_strict {
-            let policy = format_args!("{policy:?}").to_string();
+            let policy = format!("{policy:?}");
             return Err(Failure::new("a strict Content-Security-Policy", policy));
         }
     }

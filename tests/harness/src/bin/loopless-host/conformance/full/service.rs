@@ -1,4 +1,4 @@
-//! The service, as far as looking at it changes nothing (a server may have it running), the lifespan, and health.
+//! The service, the lifespan, and health. The service may be running, so these checks do not start or stop it.
 
 use http::Method;
 

@@ -24,7 +24,7 @@ pub async fn changes(target: &Target, counted: bool) -> Outcome {
         let Some(message) = stream.next().await? else {
             return Err(Failure::new("more changes", "the end of the stream"));
         };
-        // Of those that came between two looks, a stream that does not count tells the last two.
+        // If several changes happen between two reads, a stream that does not count has only the last two.
         let next = generation + 1;
         generation = match message.generation() {
             Some(told) if !counted && told % 2 == next % 2 => told.max(next),

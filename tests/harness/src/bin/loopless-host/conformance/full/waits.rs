@@ -4,12 +4,9 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::BETWEEN_PULSES;
-use crate::conformance::client::{Answer, Target};
+use super::{BETWEEN_PULSES, during};
+use crate::conformance::client::{Answer, CLOCK_ERROR, Target};
 use crate::conformance::report::{Failure, Outcome, equal};
-
-/// A server's clock may be coarser than ours.
-const COARSE: Duration = Duration::from_millis(10);
 
 pub async fn set(target: &Target) -> Outcome {
     let name = target.name("wait-set");
@@ -22,13 +19,9 @@ pub async fn crosses(target: &Target) -> Outcome {
     let name = target.name("wait-crosses");
     let path = format!("/events/{name}/wait");
     let setter = target.another_client();
-    let change = async {
-        sleep(BETWEEN_PULSES).await;
-        setter.put(&name, true).await?.state(1)
-    };
-    let (answer, changed) = tokio::join!(target.get(&path), change);
-    changed?;
-    answer?.state(1).map(drop)
+    let change = async { setter.put(&name, true).await?.state(1) };
+    let answer = during(change, target.get(&path)).await?;
+    answer.state(1).map(drop)
 }
 
 pub async fn pulse(target: &Target) -> Outcome {
@@ -36,7 +29,7 @@ pub async fn pulse(target: &Target) -> Outcome {
     let path = format!("/events/{name}/wait");
     let answer = while_pulsing(target, &name, target.get(&path)).await?;
     let state = answer.status(200)?.json()?;
-    // One that is clear again, as a rule.
+    // The event may be set or clear again.
     equal("name", Some(&*name), state["name"].as_str())
 }
 
@@ -74,13 +67,9 @@ pub async fn changed(target: &Target) -> Outcome {
     let path = format!("/events/{name}");
     let headers = [("if-none-match", "\"0\""), ("prefer", "wait=20")];
     let setter = target.another_client();
-    let change = async {
-        sleep(BETWEEN_PULSES).await;
-        setter.put(&name, true).await?.state(1)
-    };
-    let (answer, change) = tokio::join!(target.get_with(&path, &headers), change);
-    change?;
-    let answer = answer?.state(1)?;
+    let change = async { setter.put(&name, true).await?.state(1) };
+    let answer = during(change, target.get_with(&path, &headers)).await?;
+    let answer = answer.state(1)?;
     let applied = answer.header("preference-applied");
     if applied.starts_with("wait=") {
         return Ok(());
@@ -100,7 +89,7 @@ pub async fn between_polls(target: &Target) -> Outcome {
     target.get_with(&path, &known).await?.state(2).map(drop)
 }
 
-/// Sends pulses until `wait` ends. From outside it cannot be seen whether a wait has begun: one of the pulses finds it.
+/// Sends pulses until `wait` ends. Whether the wait has begun is not visible from outside, so one pulse may be too early.
 async fn while_pulsing(
     target: &Target,
     name: &str,
@@ -121,11 +110,11 @@ async fn while_pulsing(
 }
 
 fn takes(answer: &Answer, least: Duration) -> Outcome {
-    if answer.took + COARSE >= least {
+    if answer.took + CLOCK_ERROR >= least {
         return Ok(());
     }
     Err(Failure::new(
         format_args!("an answer after {} ms", least.as_millis()),
-        format_args!("it after {} ms", answer.took.as_millis()),
+        format_args!("one after {} ms", answer.took.as_millis()),
     ))
 }

@@ -1,4 +1,4 @@
-//! Those who watch: they wait, poll and follow, and miss nothing.
+//! Watchers, which wait, poll and follow streams, and check that they miss nothing.
 
 use std::time::{Duration, Instant};
 
@@ -8,34 +8,32 @@ use rand::RngExt;
 use tokio::time::timeout;
 
 use super::Visitor;
+use crate::conformance::client::CLOCK_ERROR;
 use crate::conformance::stream::{Message, Stream};
 use crate::contract::Promise;
 use crate::soak::findings::Kind;
 use crate::soak::truth::{Reading, Truth, Versions};
-use crate::soak::world::{Counts, Outcome, RECOVERY};
+use crate::soak::world::{Counts, Outcome};
 
-/// The longest wait, poll or look at a stream.
+/// The longest watch.
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// What was acknowledged so long before a watch ended must have been seen by it.
+/// A wait or a poll must see any change that is acknowledged this long before its end.
 const IN_TIME: Duration = Duration::from_millis(250);
 
-/// The same for streams, whose end is the client's, and which have no last look then.
+/// The same for streams. A client ends a stream at any time, so the server does not read once more at the end.
 const IN_TIME_FOR_STREAMS: Duration = Duration::from_secs(1);
 
-/// A server's clock may be coarser than ours.
-const COARSE: Duration = Duration::from_millis(10);
-
-/// How many changes a stream tells one by one to somebody who was away.
+/// The most changes since the last message that a stream sends one by one.
 const MOST_TOLD: u64 = 100;
 
 impl Visitor {
-    /// How long to watch.
+    /// Picks how long to watch.
     fn patience(&mut self) -> Duration {
         Duration::from_millis(self.random.random_range(0..=LONGEST.as_millis() as u64))
     }
 
-    /// Waits until the event of some writer is set.
+    /// Waits until the event of any writer is set.
     pub(super) async fn wait(&mut self) {
         let world = self.world.clone();
         let truth = self.any_owned();
@@ -56,19 +54,21 @@ impl Visitor {
                 self.judge(&truth, began, reading);
                 let most = truth.versions().most;
                 if began.least == most && most.is_multiple_of(2) {
-                    let what = format!("GET {path} answered {reading}: it was clear all the time");
+                    let what = format!(
+                        "GET {path} returned {reading}, but the event was clear all the time"
+                    );
                     world.findings.add(Kind::Missed, what);
                 }
             }
             StatusCode::REQUEST_TIMEOUT => {
                 let is_set = |version: u64| version % 2 == 1;
-                self.misses_nothing(client, &truth, sent, patience, is_set, &path);
+                self.check_missed(client, &truth, sent, patience, is_set, &path);
             }
             _ => world.unexpected(&format!("GET {path}"), &answer),
         }
     }
 
-    /// Waits until the event of some writer is in another state than now.
+    /// Polls the event of any writer until its state differs from the present one.
     pub(super) async fn poll(&mut self) {
         let world = self.world.clone();
         let truth = self.any_owned();
@@ -90,7 +90,7 @@ impl Visitor {
             StatusCode::OK => {
                 Counts::add(&world.counts.woken);
                 if answer.header("etag") == tag {
-                    let what = format!("GET {path} with If-None-Match answered the same state");
+                    let what = format!("GET {path} with If-None-Match returned the same state");
                     world.findings.add(Kind::Missed, what);
                 }
                 if let Some(reading) = self.reading(&answer, &path) {
@@ -98,15 +98,15 @@ impl Visitor {
                 }
             }
             StatusCode::NOT_MODIFIED => {
-                self.misses_nothing(client, &truth, sent, patience, |_| true, &path);
+                self.check_missed(client, &truth, sent, patience, |_| true, &path);
             }
             _ => world.unexpected(&format!("GET {path}"), &answer),
         }
     }
 
-    /// A watch that was sent at this time has ended without news. Then there was no such change while it lasted, unless
-    /// something else went wrong meanwhile.
-    fn misses_nothing(
+    /// Checks a watch that was sent at this time and ended without a change: no change to a version that `is_news` happened
+    /// meanwhile, unless a fault explains that.
+    fn check_missed(
         &self,
         client: usize,
         truth: &Truth,
@@ -116,12 +116,12 @@ impl Visitor {
         path: &str,
     ) {
         let now = Instant::now();
-        if now.duration_since(sent) + COARSE < patience {
+        if now.duration_since(sent) + CLOCK_ERROR < patience {
             let lasted = now.duration_since(sent).as_millis();
-            let what = format!("GET {path} said after {lasted} ms that the time was up");
+            let what = format!("GET {path} timed out too early, after {lasted} ms");
             return self.world.findings.add(Kind::Missed, what);
         }
-        // The server began it somewhere between now and then, and looked for the last time after its end.
+        // The server received the request after `sent`, so the watch lasted at least from `from` to `sent + patience`.
         let from = now - patience;
         let Some(to) = (sent + patience).checked_sub(IN_TIME) else {
             return;
@@ -129,18 +129,18 @@ impl Visitor {
         let server = &self.world.servers[client];
         let change = truth.changed(from, to, is_news);
         if let Some(change) = change
-            && !server.had_trouble_since(sent.checked_sub(RECOVERY).unwrap_or(sent))
+            && !server.explains(sent)
         {
             let lasted = now.duration_since(change.acknowledged).as_millis();
             let what = format!(
-                "GET {path} missed change {}, which was acknowledged {lasted} ms before it ended",
+                "GET {path} missed change {}, which was acknowledged {lasted} ms before its end",
                 change.version
             );
             self.world.findings.add(Kind::Missed, what);
         }
     }
 
-    /// Follows the stream of some writer's event for a while.
+    /// Follows the stream of any writer's event for a while.
     pub(super) async fn follow(&mut self) {
         let world = self.world.clone();
         let truth = self.any_owned();
@@ -153,13 +153,13 @@ impl Visitor {
         let response = timeout(LONGEST, client.target.request(Method::GET, &path, &[], ""));
         let response = match response.await {
             Ok(Ok(response)) => response,
-            // That there is none is said by the other requests.
+            // Other requests report a server that does not respond.
             _ => return Counts::add(&world.counts.broken),
         };
         if response.status() != StatusCode::OK {
             Counts::add(&world.counts.refused);
-            let is_excused = server.had_trouble_since(sent - RECOVERY) || !world.is_own;
-            if !is_excused || response.status().is_client_error() && response.status() != 429 {
+            let is_explained = server.explains(sent) || !world.is_own;
+            if !is_explained || response.status().is_client_error() && response.status() != 429 {
                 let what = format!("GET {path}: {}", response.status());
                 world.findings.add(Kind::Refused, what);
             }
@@ -186,14 +186,13 @@ impl Visitor {
                 Ok(Ok(None) | Err(_)) => break true,
             }
         };
-        let has_trouble = server.had_trouble_since(sent.checked_sub(RECOVERY).unwrap_or(sent));
-        if has_trouble || !world.is_own && broke_off {
+        if server.explains(sent) || !world.is_own && broke_off {
             return;
         }
         if broke_off {
             world
                 .findings
-                .add(Kind::Refused, format!("GET {path} broke off"));
+                .add(Kind::Refused, format!("GET {path} was cut off"));
             return;
         }
         let Some(until) = Instant::now().checked_sub(IN_TIME_FOR_STREAMS) else {
@@ -205,12 +204,12 @@ impl Visitor {
         if world.contract.keeps(Promise::Counted)
             && let Some(change) = change
         {
-            let what = format!("GET {path} did not tell change {}", change.version);
+            let what = format!("the stream GET {path} missed change {}", change.version);
             world.findings.add(Kind::Missed, what);
         }
     }
 
-    /// Whether this is what a stream may tell that has told `told` before. Returns the generation.
+    /// Checks a message of a stream after the generation `told`. Returns the generation of the message.
     fn judge_message(
         &self,
         truth: &Truth,
@@ -219,10 +218,10 @@ impl Visitor {
         message: &Message,
     ) -> Result<u64, String> {
         let reading = Reading::parse(&message.data);
-        let reading = reading.ok_or_else(|| format!("{:?} is no state", message.data))?;
+        let reading = reading.ok_or_else(|| format!("{:?} is not a state", message.data))?;
         let most = truth.versions().most;
         if message.event != "message" {
-            return Err(format!("it said {} with {reading}", message.event));
+            return Err(format!("it sent {} with {reading}", message.event));
         }
         if !self.world.contract.keeps(Promise::Counted) {
             return Ok(reading.generation);
@@ -231,26 +230,26 @@ impl Visitor {
         truth.check(Versions { least, most }, reading)?;
         match told {
             Some(told) if reading.generation != told + 1 && most - told <= MOST_TOLD => Err(
-                format!("after change {told}, it told change {}", reading.generation),
+                format!("after change {told}, it sent change {}", reading.generation),
             ),
             _ => Ok(reading.generation),
         }
     }
 
-    /// Asks for something, and goes away.
+    /// Sends a request, and cancels it.
     pub(super) async fn hang_up(&mut self) {
         let world = self.world.clone();
         let owned = self.any_owned();
         let shared = &world.shared[self.random.random_range(0..world.shared.len())];
         let (method, path, body) = match self.random.random_range(0..4) {
-            // What is given up may go on to the end of its own patience.
+            // A cancelled wait may continue until its timeout, which is therefore short.
             0 => (
                 Method::GET,
                 format!("/events/{}/wait?timeout=3", owned.name),
                 "",
             ),
             1 => (Method::GET, format!("/events/{}/stream", owned.name), ""),
-            // Only an event of which nobody has to know what became of it.
+            // An event with many writers, because the result of this change stays unknown.
             2 => (
                 Method::PUT,
                 format!("/events/{}", shared.name),
@@ -262,7 +261,7 @@ impl Visitor {
         let number = self.client().await;
         Counts::add(&world.counts.requests);
         Counts::add(&world.counts.hang_ups);
-        // On a connection that goes away with it.
+        // On a connection of its own, which is closed too.
         let client = self.clients[number].target.another_client();
         let request = async {
             if let Ok(response) = client.request(method, &path, &[], body).await {

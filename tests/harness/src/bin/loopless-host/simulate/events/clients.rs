@@ -1,4 +1,4 @@
-//! What the clients of a scenario do.
+//! The actions of clients, and their requests.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use loopless_host::simulation::{Exchange, Host};
 
 use super::truth::Version;
 
-/// One thing to do with an event.
+/// An operation on an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// `GET /events/NAME`
     Look,
-    /// `PUT /events/NAME`, from this version only if there is one
+    /// `PUT /events/NAME`, with `If-Match` if `only_from` is set
     Change {
         set: bool,
         only_from: Option<Version>,
@@ -33,7 +33,7 @@ pub enum Action {
     List,
 }
 
-/// What somebody did, and what came of it.
+/// An action, and its request and response.
 pub struct Done {
     pub client: u64,
     pub name: &'static str,
@@ -42,7 +42,7 @@ pub struct Done {
     pub exchange: Exchange,
 }
 
-/// Does it.
+/// Sends the request of an action, and waits for the response.
 pub async fn act(client: u64, name: &'static str, action: Action, host: Host) -> Done {
     let event = format!("/events/{name}");
     let get = |path: String| Request::get(path).body(String::new());
@@ -76,7 +76,7 @@ pub async fn act(client: u64, name: &'static str, action: Action, host: Host) ->
         }
         Action::List => get("/events".into()),
     };
-    // Names and numbers: there is nothing in these that HTTP could not say.
+    // Names and numbers make valid requests.
     let request = request.unwrap_or_default();
     let exchange = host.send(format!("client {client}"), request).await;
     Done {
@@ -89,14 +89,14 @@ pub async fn act(client: u64, name: &'static str, action: Action, host: Host) ->
 }
 
 impl Done {
-    /// The version that the response is of: its entity tag.
+    /// The version in the response's entity tag.
     pub fn version(&self) -> Option<Version> {
         let response = self.exchange.result.as_ref().ok()?;
         let etag = response.headers().get(header::ETAG)?.to_str().ok()?;
         Version::parse(etag.trim_matches('"'))
     }
 
-    /// How the action is told.
+    /// Describes the request in a report.
     pub fn describe(&self) -> String {
         format!(
             "request {} of client {} ({:?} of {}, sent at {:.3} s)",

@@ -1,7 +1,7 @@
 //! The application's lifespan: what it does before the first request and after the last one.
 //!
-//! A component has one if it has the routes `/lifespan/startup` and `/lifespan/shutdown`. They are called with the
-//! operator's token, which nobody else knows unless the operator has set it.
+//! A component with a lifespan has the routes `/lifespan/startup` and `/lifespan/shutdown`. The host calls them with the
+//! operator's token: the one that the operator has set, or a random one.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use loopless_host::Harness;
 /// The Spin variable that holds the operator's token.
 pub const TOKEN: &str = "operator_token";
 
-/// How long the application may take to start.
+/// The time limit of the application's start.
 const STARTUP: Duration = Duration::from_secs(30);
 
-/// How long it may take to stop. The component itself gives up after 10 s.
+/// The time limit of the application's stop. The component itself gives up after 10 s.
 const SHUTDOWN: Duration = Duration::from_secs(15);
 
-/// The operator's token, from the variables, or one of our own that is put there.
+/// Returns the operator's token. If the variables have none, adds a random one.
 pub fn token(variables: &mut Vec<(String, String)>) -> anyhow::Result<String> {
     let set = variables.iter().rfind(|(name, _)| name == TOKEN);
     if let Some((_, token)) = set.filter(|(_, token)| !token.is_empty()) {
@@ -32,14 +32,14 @@ pub fn token(variables: &mut Vec<(String, String)>) -> anyhow::Result<String> {
     Ok(token)
 }
 
-/// The lifespan of the application in one host.
+/// The lifespan of the application on this host.
 pub struct Lifespan {
     harness: Harness,
     token: String,
 }
 
 impl Lifespan {
-    /// That of the component in `harness`, whose operator's token this is.
+    /// The lifespan of the component in `harness`, with the operator's token.
     pub fn new(harness: Harness, token: String) -> Self {
         Self { harness, token }
     }
@@ -48,22 +48,20 @@ impl Lifespan {
     ///
     /// # Errors
     ///
-    /// If it says that it cannot start, or says nothing for too long.
+    /// If the application reports an error, or does not answer in time.
     pub async fn startup(&self) -> anyhow::Result<()> {
-        let path = "/lifespan/startup";
-        let started = self.call(path, STARTUP).await;
+        let started = self.call("/lifespan/startup", STARTUP).await;
         started.context("the application did not start")
     }
 
-    /// Stops it.
+    /// Stops the application.
     ///
     /// # Errors
     ///
-    /// If it could not stop what it had started, or took too long.
+    /// If the application reports an error, or does not answer in time.
     pub async fn shutdown(&self) -> anyhow::Result<()> {
-        let path = "/lifespan/shutdown";
-        let stopped = self.call(path, SHUTDOWN).await;
-        stopped.context("the application did not stop as it should")
+        let stopped = self.call("/lifespan/shutdown", SHUTDOWN).await;
+        stopped.context("the application did not stop cleanly")
     }
 
     async fn call(&self, path: &str, most: Duration) -> anyhow::Result<()> {
@@ -73,12 +71,12 @@ impl Lifespan {
             .context("the operator's token cannot be sent in a header")?;
         let answer = tokio::time::timeout(most, self.harness.send(request)).await;
         let Ok(response) = answer else {
-            bail!("POST {path} gave no answer within {} s", most.as_secs());
+            bail!("POST {path} was not answered within {} s", most.as_secs());
         };
         match response.status() {
-            // A component without a lifespan.
+            // The component has no lifespan.
             StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Ok(()),
-            // Its manifest does not hand the token on: nobody may call it, here as on Spin.
+            // The manifest does not pass the token to the component: its lifespan cannot be called, as on Spin.
             StatusCode::FORBIDDEN => Ok(()),
             status if status.is_success() => Ok(()),
             status => bail!("POST {path} answered {status}: {}", detail(&response)),
@@ -86,7 +84,7 @@ impl Lifespan {
     }
 }
 
-/// What a problem document says, or the whole body if it is not one.
+/// The detail of a problem document, or the whole body of any other response.
 fn detail(response: &Response<bytes::Bytes>) -> String {
     let document: Option<serde_json::Value> = serde_json::from_slice(response.body()).ok();
     let detail = document

@@ -1,10 +1,9 @@
-//! The promises of events, and whether a run kept them: [`check`] is the list.
+//! Checks whether a run kept the promises of events: [`check`] is the list.
 //!
-//! Each check compares what a client saw with what the event really was ([`Truth`]), as the store's history has it. Those of a
-//! wait and of a stream are in files of their own, and so is that no call of the store stops an instance for long.
+//! Each check compares what a client saw with the true history of the event ([`Truth`]). The checks of waits and of streams have
+//! modules of their own.
 
 mod streams;
-mod synchronous;
 mod waits;
 
 use std::time::Duration;
@@ -16,18 +15,13 @@ use loopless_host::store::Operation;
 
 use super::clients::{Action, Done};
 use super::linearizability::is_linearizable;
-use super::scenario::Weather;
 use super::truth::{State, Truth, Version};
 use crate::contract::{Contract, Promise};
+use crate::simulate::scenario::Weather;
+use crate::simulate::synchronous::check_synchronous;
 
-pub use synchronous::check_synchronous;
-
-/// How inexact timers are: tokio's count milliseconds, and a wait may need a few of them one after the other.
-const TIMERS: Duration = Duration::from_millis(5);
-
-/// A run that is over.
+/// A finished run.
 pub struct Run<'a> {
-    /// What the component says that it promises.
     pub contract: &'a Contract,
     pub database: Database,
     pub hosts: Vec<Host>,
@@ -36,12 +30,12 @@ pub struct Run<'a> {
     pub poll_first: Duration,
     pub poll_last: Duration,
     pub weather: Weather,
-    /// The longest that a call of the store took.
+    /// The longest time of a call of the store.
     pub longest_call: Duration,
     pub calls: Vec<Call>,
 }
 
-/// What was broken, one line each.
+/// Returns a line for each violation.
 pub fn check(run: &Run<'_>) -> Vec<String> {
     let mut broken = failures(run);
     for &name in &run.names {
@@ -62,12 +56,11 @@ pub fn check(run: &Run<'_>) -> Vec<String> {
                 broken.push(format!("{}: {what}", seen.done.describe()));
             }
         }
-        // A replica that lags shows the past, and so does a store that goes back: there is no order in which that were
-        // the present.
-        let is_current = run.hosts.iter().all(|host| host.settings().lag.is_zero());
-        let is_true = is_current && truth.reverts().next().is_none();
-        if is_true && !is_linearizable(of_name(), run.contract.is_exact()) {
-            broken.push(format!("what was done with {name} is not linearizable"));
+        // If a replica lags or the store goes back, reads show the past. No order of the operations explains that.
+        let is_current = run.hosts.iter().all(|host| host.settings().lag.is_zero())
+            && truth.reverts().next().is_none();
+        if is_current && !is_linearizable(of_name(), run.contract.is_exact()) {
+            broken.push(format!("the operations on {name} are not linearizable"));
         }
     }
     if run.contract.has_wasi_0_3() {
@@ -76,7 +69,7 @@ pub fn check(run: &Run<'_>) -> Vec<String> {
     broken
 }
 
-/// What instances wrote to standard error: nothing a client sends makes one fail.
+/// What instances wrote to standard error. No request makes an instance fail.
 fn failures(run: &Run<'_>) -> Vec<String> {
     let mut failures = Vec::new();
     for host in &run.hosts {
@@ -90,7 +83,7 @@ fn failures(run: &Run<'_>) -> Vec<String> {
     failures
 }
 
-/// What one client saw.
+/// A request, and the true history of its event.
 pub struct Seen<'a> {
     run: &'a Run<'a>,
     pub truth: &'a Truth,
@@ -121,7 +114,7 @@ impl Seen<'_> {
             self.was(version)?;
         }
         if self.is_refused() && self.writes().next().is_some() {
-            return Err(format!("status {status}, and still it wrote"));
+            return Err(format!("it wrote, but has status {status}"));
         }
         match self.done.action {
             Action::Look => self.expect(&[200]),
@@ -183,23 +176,23 @@ impl Seen<'_> {
         self.done.host.settings().lag
     }
 
-    /// The states that the event had while the request was under way, and since when.
+    /// The states of the event during the request, and when each began.
     fn history(&self) -> impl Iterator<Item = (Option<Moment>, State)> {
         self.history_from(self.done.exchange.sent)
     }
 
-    /// The states that the event had from this moment on, while the request was under way, and since when.
+    /// Like [`history`](Self::history), from this moment on.
     fn history_from(&self, from: Moment) -> impl Iterator<Item = (Option<Moment>, State)> {
         let ended = self.done.exchange.ended;
         self.truth.between(from, ended, self.lag())
     }
 
-    /// That the event was like this at some time while the request was under way.
+    /// Checks that the event was in such a state at some time during the request.
     fn held(&self, what: &str, is_like: impl Fn(State) -> bool) -> Result<(), String> {
         self.held_from(self.done.exchange.sent, what, is_like)
     }
 
-    /// That the event was like this at some time during a wait, which begins with its first read.
+    /// Checks that the event was in such a state at some time during a wait, which begins with its first read.
     fn held_since_its_start(
         &self,
         what: &str,
@@ -221,19 +214,19 @@ impl Seen<'_> {
         }
         let states: Vec<_> = states.iter().map(State::to_string).collect();
         Err(format!(
-            "the event was not {what} meanwhile, but {}",
+            "the event was not {what} during the request, but {}",
             states.join(", then ")
         ))
     }
 
-    /// That the event had this version at some time while the request was under way.
+    /// Checks that the event had this version at some time during the request.
     fn was(&self, version: Version) -> Result<(), String> {
         self.held(&format!("in version {version}"), |state| {
             state.version == version
         })
     }
 
-    /// Whether the component says that it did nothing, or the request never came there.
+    /// Whether the component rejected the request or never received it.
     pub fn is_refused(&self) -> bool {
         match &self.done.exchange.result {
             Ok(response) => {
@@ -244,17 +237,14 @@ impl Seen<'_> {
         }
     }
 
-    /// When a change that this request asked for had been made. `None` where it may still be under way.
+    /// By when the change of this request had been made. `None` if it may be made later.
     pub fn end_of_change(&self) -> Option<Moment> {
-        let is_done = self
-            .done
-            .exchange
-            .status()
-            .is_some_and(|status| status.is_success());
-        is_done.then_some(self.done.exchange.ended)
+        let exchange = &self.done.exchange;
+        let is_done = exchange.status().is_some_and(|status| status.is_success());
+        is_done.then_some(exchange.ended)
     }
 
-    /// What this request wrote, where changes are plain writes.
+    /// The versions that this request wrote. Only without compare-and-swap.
     pub fn writes(&self) -> impl Iterator<Item = (Version, Moment)> {
         let key = format!("event/{}", self.done.name);
         let request = self.done.exchange.request;
@@ -296,7 +286,7 @@ impl Seen<'_> {
             return match has_written == has_changed {
                 true => Ok(()),
                 false => Err(format!(
-                    "it says that it changed something: {has_changed}, and wrote: {has_written}"
+                    "\"changed\" is {has_changed}, but whether it wrote is {has_written}"
                 )),
             };
         }
@@ -305,10 +295,11 @@ impl Seen<'_> {
         })
     }
 
-    /// Whether the store went back, while this request was under way, to what looks as if the event had been changed: with
-    /// compare-and-swap, to a later generation than it had before, or to another change of the same one, as where a store is
-    /// wiped and a backup restored;
-    /// without an order of versions, to any. Nobody can tell.
+    /// Whether the store went back, during this request, to a state that looks like a change of the event. No component could
+    /// tell the difference.
+    ///
+    /// With compare-and-swap, that is a later generation than one before, or another version of the same generation, as when a
+    /// store is wiped and a backup restored. Without, versions have no order, and any state looks like a change.
     fn is_deceived(&self) -> bool {
         let sent = self.done.exchange.sent;
         let mut earliest = None::<Version>;

@@ -1,17 +1,16 @@
-//! Calls of the store that stop their instance.
+//! Calls of `wasi:keyvalue`, which block their instance until the store answers, and cannot be cancelled.
 
 use std::time::Duration;
 
 use loopless_host::simulation::{Call, Outcome};
 
 use super::TIMERS;
-use crate::simulate::scenario::ms;
+use super::scenario::ms;
 
-/// How long ago the store may have answered whoever makes a call that cannot be given up.
+/// How recently the store must have answered the instance before such a call.
 const FRESH: Duration = ms(100);
 
-/// That a call that stops its instance, and cannot be given up, is made only of a store that has just answered this
-/// instance.
+/// Checks that an instance makes such calls only just after the store has answered it.
 pub fn check_synchronous(calls: &[Call]) -> Option<String> {
     let is_fresh = |call: &Call| {
         let instance = (&*call.host, call.instance);
@@ -24,7 +23,7 @@ pub fn check_synchronous(calls: &[Call]) -> Option<String> {
                 let seen = resumed(calls, instance, answered.at);
                 let has_answered =
                     other.outcome != Outcome::Failed && seen + FRESH + TIMERS >= call.asked.at;
-                // A host may ask its store more than once in one call.
+                // One call of the component may be several calls of the store.
                 let is_same = is_synchronous(other) && answered.at == call.asked.at;
                 has_answered || is_same
             })
@@ -32,7 +31,7 @@ pub fn check_synchronous(calls: &[Call]) -> Option<String> {
     let mut synchronous = calls.iter().filter(|call| is_synchronous(call));
     let call = synchronous.find(|call| !is_fresh(call))?;
     Some(format!(
-        "{}.{} asked for {:?} {} at {:.3} s, and did not know whether the store answers",
+        "{}.{} called {:?} {} at {:.3} s, and the store had not just answered",
         call.host,
         call.instance,
         call.operation,
@@ -41,12 +40,12 @@ pub fn check_synchronous(calls: &[Call]) -> Option<String> {
     ))
 }
 
-/// Whether it is a call of `wasi:keyvalue`, which stops its instance.
+/// Whether this is a call of `wasi:keyvalue`. Only these belong to no known request.
 fn is_synchronous(call: &Call) -> bool {
     call.request.is_none()
 }
 
-/// When an instance that may be stopped sees what has come to it at this time.
+/// When an instance sees an answer that `came` at this time: if it is blocked then, at the end of the blocking call.
 pub fn resumed(calls: &[Call], instance: (&str, u64), came: Duration) -> Duration {
     let its = |call: &&Call| is_synchronous(call) && (&*call.host, call.instance) == instance;
     calls.iter().filter(its).fold(came, |seen, call| {

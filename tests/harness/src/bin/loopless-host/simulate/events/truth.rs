@@ -1,4 +1,4 @@
-//! What an event really was, as the store's history tells it.
+//! The true history of an event, from the history of its value in the store.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -7,19 +7,20 @@ use std::time::Duration;
 use loopless_host::simulation::{Database, Moment};
 
 use crate::contract::Contract;
+use crate::simulate::number;
 
-/// What tells one state of an event from another: `7.1f9c2b` with compare-and-swap, `7.3f9c2b8a11d04e55` without, and `0`
-/// of an event that was never set. Written down anew here, so that a mistake in the component is not made twice.
+/// What distinguishes the states of an event: `7.1f9c2b` with compare-and-swap, `7.3f9c2b8a11d04e55` without, and `0` if the
+/// event was never set. This does not use the component's code, so that it does not repeat the component's mistakes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Version {
     pub generation: u64,
     pub tag: Option<u64>,
-    /// How many digits the tag has.
+    /// The number of digits of the tag.
     digits: usize,
 }
 
 impl Version {
-    /// The version that this text is of.
+    /// Parses a version.
     pub fn parse(text: &str) -> Option<Self> {
         let (generation, tag) = match text.split_once('.') {
             None => (text, ""),
@@ -33,7 +34,7 @@ impl Version {
         })
     }
 
-    /// What the store of an event without compare-and-swap holds: a version with a tag, or nothing.
+    /// Parses a value of a build without compare-and-swap: a version with a tag, or no value.
     pub fn of_value(value: Option<&[u8]>) -> Option<Self> {
         let Some(value) = value else {
             return Some(Self::default());
@@ -42,7 +43,7 @@ impl Version {
         (version.tag.is_some() && version.generation > 0).then_some(version)
     }
 
-    /// The version of a generation and a tag, with compare-and-swap. Tag 0 is none.
+    /// A version of a build with compare-and-swap. Tag 0 means no tag.
     fn counted(generation: u64, tag: u64) -> Self {
         let tag = (tag > 0).then_some(tag);
         Self {
@@ -65,7 +66,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// What an event was for a time.
+/// A state of an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct State {
     pub version: Version,
@@ -73,25 +74,18 @@ pub struct State {
 }
 
 impl State {
-    /// With compare-and-swap, a value is a number: the generation, and above its 40 bits the tag. Below 0: it was forgotten in
-    /// the generation without the sign.
+    /// Parses a value of a build with compare-and-swap: a number with the generation in the lower 40 bits and the tag above.
+    /// A negative number means that the event was forgotten.
     fn of_number(value: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(value).ok();
-        let number = text.and_then(|text| text.parse().ok());
-        let number: i64 = match number {
-            Some(number) => number,
-            None => i64::from_le_bytes(value.try_into().ok()?),
-        };
+        let number = number(value)?;
+        let bits = number.unsigned_abs();
         Some(Self {
             is_forgotten: number < 0,
-            version: Version::counted(
-                number.unsigned_abs() % (1 << 40),
-                number.unsigned_abs() >> 40,
-            ),
+            version: Version::counted(bits % (1 << 40), bits >> 40),
         })
     }
 
-    /// What a value stands for. Without compare-and-swap, it is a version, and nothing is left of what was forgotten.
+    /// Parses a value. Without compare-and-swap, a forgotten event has no value.
     pub fn of(value: Option<&[u8]>, contract: &Contract) -> Option<Self> {
         if contract.is_exact() {
             return value.map_or(Some(Self::default()), Self::of_number);
@@ -110,12 +104,12 @@ impl State {
         !self.is_forgotten && self.version.generation > 0
     }
 
-    /// With compare-and-swap, the state after a set or a clear that changes something, but for its tag.
+    /// The state after a change, without its tag. Only with compare-and-swap.
     pub fn changed(self) -> Self {
         self.after(1, false)
     }
 
-    /// With compare-and-swap, the state after it was forgotten, but for its tag.
+    /// The state after the event is forgotten, without its tag. Only with compare-and-swap.
     pub fn forgotten(self) -> Self {
         self.after(2 + self.version.generation % 2, true)
     }
@@ -139,20 +133,20 @@ impl fmt::Display for State {
     }
 }
 
-/// An event's history.
+/// The history of an event.
 pub struct Truth {
-    /// The first state, from before all time, and each change.
+    /// The states in order, and when each began. The first has no beginning.
     states: Vec<(Option<Moment>, State)>,
-    /// When it went back with the store.
+    /// When the store went back, if that changed the event.
     reverts: Vec<Moment>,
 }
 
 impl Truth {
-    /// Reads it from the store.
+    /// Reads the history of a key from the store.
     ///
     /// # Errors
     ///
-    /// Where the key was given something that no event of this build may write.
+    /// If a value is invalid, or a transition is not allowed.
     pub fn read(database: &Database, key: &str, contract: &Contract) -> Result<Self, String> {
         let mut truth = Self {
             states: vec![(None, State::default())],
@@ -178,18 +172,18 @@ impl Truth {
                 };
                 let is_next =
                     is_step(last.changed()) || (last.exists() && is_step(last.forgotten()));
-                // Tags are short here: they tell apart what has the same generation.
+                // Tags are short here, so only the pair of generation and tag is unique.
                 let mut is_new = || next.version.tag.is_some() && versions.insert(next.version);
                 is_birth || (is_next && is_new())
             } else {
-                // Whoever writes has read a state that there was, at some time; and nobody had the tag before.
+                // A writer has read the generation before at some time, and its tag is new.
                 value.is_none()
                     || (truth.had(next.version.generation - 1) && tags.insert(next.version.tag))
             };
             if !is_legal && !is_reverted {
                 return Err(format!("{key} went from {last} to {next} at {at:.3} s"));
             }
-            // What is not there can be deleted once more.
+            // To delete a key again changes nothing.
             if next.exists() || contract.is_exact() || last.exists() {
                 truth.states.push((Some(moment), next));
             }
@@ -208,7 +202,7 @@ impl Truth {
         states.any(|(_, state)| state.version.generation == generation)
     }
 
-    /// The states that the event had between two moments, for who may see it up to `lag` late, and since when.
+    /// The states between two moments, and when each began. States that ended up to `lag` before are included.
     pub fn between(
         &self,
         from: Moment,
@@ -226,13 +220,13 @@ impl Truth {
             .filter(move |(since, _)| since.is_none_or(|since| since.order < to.order))
     }
 
-    /// The states that the event had at this time and later.
+    /// The states at this time and later.
     pub fn from(&self, time: Duration) -> impl Iterator<Item = State> {
         self.until(move |until| until.at < time)
             .map(|(_, state)| state)
     }
 
-    /// The states that did not end at a moment that `is_over`.
+    /// The states, except those for whose end `is_over` returns true.
     fn until(
         &self,
         is_over: impl Fn(Moment) -> bool,
@@ -244,7 +238,7 @@ impl Truth {
             .map(|(state, _)| *state)
     }
 
-    /// The changes, when they were. That the value was created is none.
+    /// The changes and their times. The creation of the value is not a change.
     pub fn changes(&self) -> impl Iterator<Item = (Moment, State)> {
         self.states
             .iter()
@@ -252,17 +246,17 @@ impl Truth {
             .filter(|(_, state)| *state != State::default())
     }
 
-    /// When the event went back with the store.
+    /// When the store went back and changed the event.
     pub fn reverts(&self) -> impl Iterator<Item = Moment> {
         self.reverts.iter().copied()
     }
 
-    /// Whether the event went back at this moment.
+    /// Whether the store went back at this moment and changed the event.
     pub fn is_revert(&self, moment: Moment) -> bool {
         self.reverts.contains(&moment)
     }
 
-    /// Whether the event was forgotten after this moment, and not after this time.
+    /// Whether the event was forgotten after `from` and by `to`.
     pub fn is_forgotten_between(&self, from: Moment, to: Duration) -> bool {
         let mut changes = self.changes();
         changes.any(|(moment, state)| {

@@ -1,30 +1,31 @@
-//! What a wait may say, how long it may take, and what it may not miss.
+//! The results of waits and long polls, how long they may take, and what they must not miss.
 
 use std::time::Duration;
 
-use loopless_host::simulation::{Call, Moment, Outcome};
+use loopless_host::simulation::{Acceptance, Call, Moment, Outcome};
 use loopless_host::store::Operation;
 
-use super::synchronous::resumed;
-use super::{Seen, TIMERS};
+use super::Seen;
 use crate::contract::Promise;
-use crate::simulate::clients::Action;
+use crate::simulate::TIMERS;
 use crate::simulate::events::STREAM_MAX;
+use crate::simulate::events::clients::Action;
+use crate::simulate::events::truth::{State, Version};
 use crate::simulate::scenario::{Weather, ms};
-use crate::simulate::truth::{State, Version};
+use crate::simulate::synchronous::resumed;
 
-/// How long the component waits for an answer of the store, at most. Written down anew here, as what follows.
+/// How long the component waits for an answer of the store. The constants here repeat the component's on purpose.
 const PATIENCE: Duration = ms(1500);
 
-/// All pauses between the attempts of a change together.
+/// The sum of the pauses between the attempts of a change.
 const BACKOFFS: Duration = ms(512);
 
 /// How long the page waits for its event.
 const PAGE_WAIT: Duration = ms(100);
 
 impl Seen<'_> {
-    /// This request's own reads of the event that succeeded, or all of its instance. Those of a compare-and-swap, which
-    /// are of no known request, tell nobody anything.
+    /// The successful reads of the event by this request's instance, with the moments when they were applied and answered. If
+    /// `is_own`, only those of this request. Reads of a compare-and-swap are left out, because no wait uses them.
     pub(super) fn reads(&self, is_own: bool) -> impl Iterator<Item = (&Call, Moment, Moment)> {
         let request = self.done.exchange.request;
         let instance = self
@@ -48,9 +49,10 @@ impl Seen<'_> {
         })
     }
 
-    /// Whether a wait that began with `start`, of this request, can tell that the event changed to `state`. One that
-    /// began on an event without a value cannot, where nothing is left of what is forgotten: not that it was forgotten,
-    /// and not that it had been set, if it is forgotten again when somebody looks, until `look`.
+    /// Whether a wait that began with the read `start` can see a change of the event.
+    ///
+    /// In a build where a forgotten event has no value, a wait that began without a value cannot see that the event was
+    /// forgotten. Nor can it see a set that is forgotten again by the time of the read `look`.
     fn leaves_a_trace(&self, start: &Call, change: (Moment, State), look: Duration) -> bool {
         let (changed, state) = change;
         start.outcome != Outcome::Read(None)
@@ -58,21 +60,34 @@ impl Seen<'_> {
             || !(state.is_forgotten || self.truth.is_forgotten_between(changed, look))
     }
 
-    /// Whether the event changed while this request was waiting, so that `is_due` to know of it, and it could know.
+    /// Checks that this request missed no change to a state that `is_due`.
+    fn check_missed(
+        &self,
+        timeout: Duration,
+        is_due: impl Fn(State) -> bool,
+    ) -> Result<(), String> {
+        self.missed(timeout, is_due)
+            .map_or(Ok(()), |(moment, state)| {
+                let at = moment.at.as_secs_f64();
+                Err(format!("it missed the change to {state} at {at:.3} s"))
+            })
+    }
+
+    /// Returns a change during this request that a read showed in time, and that leads to a state that `is_due`.
     fn missed(&self, timeout: Duration, is_due: impl Fn(State) -> bool) -> Option<(Moment, State)> {
         let exchange = &self.done.exchange;
-        // It waits from its first read's answer on: what was over before that, nobody can have seen.
+        // A wait begins with its first read. It cannot see a state that ended before.
         let (start, first, answered) = self.reads(true).next()?;
         let mut reverts = self.truth.reverts();
         if reverts.any(|revert| first < revert && revert < exchange.ended) {
             return self.slept_through(start, answered, is_due);
         }
         let visible = |moment: Moment| moment.at + self.lag();
-        // The last look is in the first half of the grace after the deadline, and has as long for its answer.
+        // The last read begins in the first half of the grace after the deadline, and the second half is left for its answer.
         let is_fast = self.run.longest_call + TIMERS < self.grace(timeout) / 2;
         let is_sure = self.run.weather == Weather::Healthy && is_fast;
         self.truth.changes().find(|&(moment, state)| {
-            // Where every read since has failed, or was still under way at the end, it could not know.
+            // If every later read failed or had no answer by the end, the request could not see the change.
             let could_know = || {
                 self.reads(false).any(|(call, applied, ended)| {
                     applied.order > moment.order
@@ -90,12 +105,11 @@ impl Seen<'_> {
         })
     }
 
-    /// Whether the component knows that a read of this request's instance began when it had this answer. If not, the read
-    /// may show what was before: a store that goes back has no order of versions, and neither has one without
-    /// compare-and-swap.
+    /// Whether the component knows that this read began after this answer. If not, the read may show an earlier state: versions
+    /// have no order if the store goes back or has no compare-and-swap.
     fn began_after(&self, call: &Call, answered: Moment) -> bool {
         let calls = &self.run.calls;
-        // The first read of a request may have to open the store before it asks.
+        // The component counts a read from before it opens the store, which the first read of a request may have to do.
         let before = calls.iter().rev().find(|other| {
             other.asked.order < call.asked.order
                 && (&other.host, other.instance) == (&call.host, call.instance)
@@ -108,8 +122,9 @@ impl Seen<'_> {
         began > resumed(calls, (&*call.host, call.instance), answered.at)
     }
 
-    /// A read of this request's instance that showed that the event `is_due`, after the start of a wait that still took no
-    /// notice. If the store goes back, this is all that can be asked: a state may come back between two looks.
+    /// Returns a read that showed a state that `is_due` during a wait which did not end with it.
+    ///
+    /// If the store goes back, only states that were read can be checked: another state may come and go between two reads.
     fn slept_through(
         &self,
         start: &Call,
@@ -130,7 +145,7 @@ impl Seen<'_> {
         })
     }
 
-    /// How much of this time the store hung, at most so long at a time.
+    /// How long the store hung in this time. Each period counts for at most `most`.
     fn silence(&self, from: Duration, to: Duration, most: Duration) -> Duration {
         let silences = self.run.database.silences().into_iter();
         silences
@@ -141,29 +156,33 @@ impl Seen<'_> {
             .sum()
     }
 
-    /// That a wait that knows where it began goes on when the store fails, and when it hangs.
+    /// Checks that a wait whose first read succeeded continues when the store fails or hangs.
     pub(super) fn check_perseverance(&self) -> Result<(), String> {
         let is_wait = matches!(
             self.done.action,
             Action::Wait { .. } | Action::LongPoll { .. } | Action::Page
         );
-        // An answer that came when it had just given up came too late.
+        // An answer at the moment of the response came too late.
         let ended = self.done.exchange.ended.at;
         let mut known = self
             .reads(true)
             .filter(|(.., answered)| answered.at < ended);
         if is_wait && known.next().is_some() {
-            return Err("it had begun to wait, and ended with 503".into());
+            return Err("it ended with 503 after its first read had succeeded".into());
         }
         Ok(())
     }
 
-    /// That who asks a store that hangs is told so in time. (WASI 0.2 has no way to give up a call.)
+    /// The instance that took this request, and when.
+    fn acceptance(&self) -> Result<Acceptance, String> {
+        let acceptance = self.done.host.acceptance(self.done.exchange.request);
+        acceptance.ok_or_else(|| "it has a response, but no instance took it".into())
+    }
+
+    /// Checks that a request is answered in time when the store hangs. (On WASI 0.2, a call cannot be cancelled.)
     pub(super) fn check_patience(&self) -> Result<(), String> {
         let exchange = &self.done.exchange;
-        let Some(acceptance) = self.done.host.acceptance(exchange.request) else {
-            return Err("no instance took it, and still it has a response".into());
-        };
+        let acceptance = self.acceptance()?;
         if !self.run.contract.has_wasi_0_3() {
             return Ok(());
         }
@@ -173,7 +192,7 @@ impl Seen<'_> {
             return Ok(());
         }
         let stopped = self.stopped(acceptance.instance, from, to);
-        // Before the store was silent, a change may have been tried again and again.
+        // A change may have been attempted several times before the store hung.
         let calls = self.run.calls.iter();
         let calls = calls.filter(|call| call.request == Some(exchange.request));
         let working = self.run.longest_call * u32::try_from(calls.count()).unwrap_or(u32::MAX);
@@ -186,7 +205,7 @@ impl Seen<'_> {
         let pauses = waiting + self.grace(waiting) + BACKOFFS;
         if to - from > silent + stopped + working + pauses + TIMERS {
             return Err(format!(
-                "it took {:.3} s, of which the store hung for {:.3} s",
+                "it took {:.3} s, and the store hung for {:.3} s of that",
                 (to - from).as_secs_f64(),
                 self.silence(from, to, Duration::MAX).as_secs_f64()
             ));
@@ -194,8 +213,8 @@ impl Seen<'_> {
         Ok(())
     }
 
-    /// That a wait that says that the event was set is right. Without compare-and-swap, a clear that was under way when
-    /// the wait began looks like a set.
+    /// Checks that the event was set during a wait that returned 200. Without compare-and-swap, a clear that was in progress
+    /// when the wait began looks like a set.
     fn check_woken(&self) -> Result<(), String> {
         let held = self.held_since_its_start("set", State::is_set);
         if self.is_deceived() {
@@ -231,7 +250,7 @@ impl Seen<'_> {
         if was_under_way { Ok(()) } else { held }
     }
 
-    /// The longest poll interval of a wait of this age.
+    /// The longest poll interval of a wait at this age.
     fn interval(&self, age: Duration) -> Duration {
         if age < Duration::from_secs(2) {
             self.grace(age).min(self.run.poll_first * 3 / 2)
@@ -240,7 +259,7 @@ impl Seen<'_> {
         }
     }
 
-    /// How long a wait with this timeout may be over it.
+    /// By how much a wait may exceed this timeout.
     fn grace(&self, timeout: Duration) -> Duration {
         (timeout / 20).clamp(self.run.poll_first, self.run.poll_last)
     }
@@ -249,13 +268,7 @@ impl Seen<'_> {
         match self.status() {
             200 => self.check_woken(),
             410 => self.held_since_its_start("forgotten", |state| state.is_forgotten),
-            _ => match self.missed(timeout, State::is_set) {
-                None => Ok(()),
-                Some((moment, state)) => Err(format!(
-                    "the event was set at {:.3} s (version {state}), and the wait missed it",
-                    moment.at.as_secs_f64(),
-                )),
-            },
+            _ => self.check_missed(timeout, State::is_set),
         }
     }
 
@@ -264,19 +277,13 @@ impl Seen<'_> {
         match self.status() {
             200 if version == Some(known) => Err("200 with the known version".into()),
             304 if version != Some(known) => Err("304 with another version".into()),
-            304 => match self.missed(timeout, |_| true) {
-                None => Ok(()),
-                Some((moment, state)) => Err(format!(
-                    "the event changed at {:.3} s (version {state}), and the long poll missed it",
-                    moment.at.as_secs_f64(),
-                )),
-            },
+            304 => self.check_missed(timeout, |_| true),
             410 => self.held_since_its_start("forgotten", |state| state.is_forgotten),
             _ => Ok(()),
         }
     }
 
-    /// How long this request's instance was stopped by calls of `wasi:keyvalue`, of whichever request.
+    /// How long calls of `wasi:keyvalue`, of any request, blocked this request's instance.
     pub(super) fn stopped(&self, instance: u64, from: Duration, to: Duration) -> Duration {
         let calls = self.run.calls.iter().filter(|call| {
             call.request.is_none()
@@ -291,12 +298,10 @@ impl Seen<'_> {
             .sum()
     }
 
-    /// That a wait was not over too late: neither after its time, nor after what it waited for.
+    /// Checks that a wait ended in time after its deadline, and after the change that it waited for.
     pub(super) fn check_time(&self, timeout: Duration) -> Result<(), String> {
         let exchange = &self.done.exchange;
-        let Some(acceptance) = self.done.host.acceptance(exchange.request) else {
-            return Err("no instance took it, and still it has a response".into());
-        };
+        let acceptance = self.acceptance()?;
         let accepted = acceptance.moment.at;
         let ended = exchange.ended.at;
         let stopped = self.stopped(acceptance.instance, accepted, ended);
@@ -306,7 +311,7 @@ impl Seen<'_> {
         });
 
         let deadline = began.max(accepted + timeout);
-        // WASI 0.2 has no way to give up a read.
+        // On WASI 0.2, a read cannot be cancelled.
         let read = if self.run.contract.has_wasi_0_3() {
             Duration::ZERO
         } else {
@@ -315,7 +320,7 @@ impl Seen<'_> {
         let latest = deadline + self.grace(timeout) + read + stopped + TIMERS;
         if ended > latest {
             return Err(format!(
-                "it was over {:.3} s after its deadline",
+                "it ended {:.3} s after its deadline",
                 (ended - deadline).as_secs_f64()
             ));
         }
@@ -328,7 +333,7 @@ impl Seen<'_> {
         let Some((start, first, answered)) = first else {
             return Ok(());
         };
-        // A reading is due an interval after the last one was sent. It takes a call, and who shares it looks again after
+        // A read is due one interval after the last one began, and takes one call. A wait that shares it checks again after
         // the shortest interval.
         let due = |changed: Moment| {
             let age = (changed.at + self.run.poll_last).saturating_sub(accepted);
@@ -349,7 +354,7 @@ impl Seen<'_> {
         };
         if ended > due(changed) + stopped + TIMERS {
             return Err(format!(
-                "it was over {:.3} s after the change, in a healthy system",
+                "it ended {:.3} s after the change, in a healthy system",
                 (ended - changed.at).as_secs_f64()
             ));
         }

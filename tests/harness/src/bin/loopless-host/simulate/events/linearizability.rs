@@ -1,7 +1,7 @@
-//! Whether there is an order of the operations on an event, each at one moment between its call and its return, in
-//! which an event that one process keeps for itself would have answered the same.
+//! Checks that the operations on an event are linearizable: that each seems to take effect at one moment between its call and
+//! its return.
 //!
-//! The search is the algorithm of Wing and Gong with Lowe's extensions, from `todc-utils`.
+//! The algorithm is that of Wing and Gong with Lowe's extensions, from `todc-utils`.
 
 use std::fmt::Debug;
 
@@ -14,7 +14,7 @@ use super::clients::Action;
 use super::promises::Seen;
 use super::truth::{State, Version};
 
-/// What an operation does to an event that counts its changes, or saw of it.
+/// An operation on an event with compare-and-swap: a change, or a read and its result.
 #[derive(Clone, Debug)]
 enum Operation {
     Set,
@@ -35,10 +35,10 @@ impl Specification for Event {
 
     fn apply(operation: &Operation, state: &State) -> (bool, State) {
         let next = match operation {
-            // Which tag a change has is seen in the store, and not here.
+            // Operations do not say which tags they write, so tags are not compared. `Truth` checks them.
             Operation::Saw(version) => {
-                let is_it = state.version.generation == version.generation;
-                return (is_it, *state);
+                let is_same = state.version.generation == version.generation;
+                return (is_same, *state);
             }
             Operation::Set if !state.is_set() => state.changed(),
             Operation::Clear if state.is_set() => state.changed(),
@@ -49,7 +49,7 @@ impl Specification for Event {
     }
 }
 
-/// What an operation did to an event whose changes are plain writes, or saw of it.
+/// An access to an event without compare-and-swap: a write, or a read and its result.
 #[derive(Clone, Debug)]
 enum Access {
     Wrote(Version),
@@ -74,11 +74,10 @@ impl Specification for Register {
     }
 }
 
-/// An operation, when it was called, and when it had returned. Nobody knows when, or whether, an operation without an
-/// answer was done.
+/// An operation, its call, and its return. An operation without a response has no return: it may take effect later, or never.
 type Timed<T> = (T, Moment, Option<Moment>);
 
-/// Whether what these requests did with one event is linearizable.
+/// Whether these requests to one event are linearizable.
 pub fn is_linearizable<'a>(seen: impl Iterator<Item = Seen<'a>>, is_exact: bool) -> bool {
     if is_exact {
         check::<Event>(seen.flat_map(|seen| operations(&seen)).collect())
@@ -91,7 +90,7 @@ fn check<S: Specification<Operation: Clone + Debug>>(operations: Vec<Timed<S::Op
     let mut steps = Vec::new();
     for (process, (operation, call, end)) in operations.into_iter().enumerate() {
         steps.push((call.order, (process, Step::Call(operation.clone()))));
-        // The end of time is after all that anybody saw: there it may as well not have been.
+        // An operation at the end of time is not seen by any other, as if it never happened.
         let end = end.map_or(u64::MAX, |end| end.order);
         steps.push((end, (process, Step::Response(operation))));
     }
@@ -103,7 +102,7 @@ fn check<S: Specification<Operation: Clone + Debug>>(operations: Vec<Timed<S::Op
     WGLChecker::<S>::is_linearizable(History::from_actions(steps))
 }
 
-/// What a request did and saw, each at some time between its call and its end.
+/// The operations of a request.
 fn operations(seen: &Seen) -> Vec<Timed<Operation>> {
     let done = seen.done;
     let (call, end) = (done.exchange.sent, seen.end_of_change());
@@ -118,8 +117,8 @@ fn operations(seen: &Seen) -> Vec<Timed<Operation>> {
             };
             operations.push((change, call, end));
         }
-        // Its contract allows it to take effect more than once while it runs: when a set comes between, nobody can
-        // tell whether the last time was one. Here it may as often as the event was forgotten meanwhile.
+        // To forget may take effect more than once, if a set comes between. Here it may as often as the event was
+        // forgotten meanwhile.
         Action::Forget => {
             let forgotten = seen.truth.changes().filter(|(moment, state)| {
                 state.is_forgotten && *moment > call && end.is_none_or(|end| *moment < end)
@@ -136,7 +135,7 @@ fn operations(seen: &Seen) -> Vec<Timed<Operation>> {
     operations
 }
 
-/// The same, where a change is at most one write, and the store tells which.
+/// The accesses of a request. A change is at most one write, which the store's calls show.
 fn accesses(seen: &Seen) -> Vec<Timed<Access>> {
     let exchange = &seen.done.exchange;
     let wrote = seen

@@ -1,4 +1,4 @@
-//! What a stream may tell.
+//! The messages of a stream.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -7,10 +7,11 @@ use eventsource_stream::{Event, Eventsource};
 use futures_util::{FutureExt, StreamExt, stream};
 use serde_json::Value;
 
-use super::{Seen, TIMERS};
+use super::Seen;
 use crate::contract::Promise;
+use crate::simulate::TIMERS;
+use crate::simulate::events::truth::Version;
 use crate::simulate::scenario::Weather;
-use crate::simulate::truth::Version;
 
 impl Seen<'_> {
     pub(super) fn check_stream(&self, last_event_id: Option<Version>) -> Result<(), String> {
@@ -27,17 +28,17 @@ impl Seen<'_> {
                 None => Err("the stream did not begin with the state".into()),
             };
         }
-        // That it was forgotten comes last, and is not a step from one state to the next.
+        // The last message of a forgotten event is not a step from one state to the next.
         let steps = &versions[..versions.len() - usize::from(is_forgotten)];
         if self.run.contract.keeps(Promise::Counted) {
             let known = [last_event_id].into_iter();
             let known = known.chain(versions.iter().copied().map(Some));
             for (index, (step, known)) in steps.iter().zip(known).enumerate() {
                 let is_next = known.is_some_and(|known| known.generation + 1 == step.generation);
-                // The client's last id may be of another event, and ahead of this one.
+                // The client's last ID may belong to another event, and be ahead of this one.
                 let may_reset = self.run.weather == Weather::Forgetful || index == 0;
                 let is_reset = messages[index].is_reset && may_reset;
-                // What was between two states that were read is told without a tag.
+                // A state between two reads has no tag, because the component infers it.
                 if step.tag.is_some() {
                     self.was(*step)?;
                 }
@@ -48,9 +49,9 @@ impl Seen<'_> {
         } else {
             let flags = last_event_id.iter().chain(steps).map(|step| step.is_set());
             if !flags.is_sorted_by(|one, next| one != next) {
-                return Err(format!("the stream tells no pulse between {}", told()));
+                return Err(format!("the stream does not alternate: {}", told()));
             }
-            // What was between two states that were read is told without a tag.
+            // A state between two reads has no tag, because the component infers it.
             let was_read = |index: usize, version: &Version| {
                 version.tag.is_some()
                     || index + 1 == versions.len()
@@ -78,7 +79,7 @@ impl Seen<'_> {
             let last = versions.last();
             if until > exchange.sent.at && !later.any(|state| Some(&state.version) == last) {
                 return Err(format!(
-                    "the stream ended with {}, which was over at {:.3} s",
+                    "the stream has {}, and the last state had ended by {:.3} s",
                     told(),
                     until.as_secs_f64()
                 ));
@@ -88,18 +89,18 @@ impl Seen<'_> {
     }
 }
 
-/// What a stream told.
+/// A message of a stream.
 struct Message {
     version: Version,
     is_forgotten: bool,
     is_reset: bool,
 }
 
-/// The messages of a stream.
+/// Parses the messages of a stream.
 ///
 /// # Errors
 ///
-/// Where one of them says no state, or two.
+/// If a message has no state, or its ID names another one.
 fn messages(body: &str) -> Result<Vec<Message>, String> {
     let whole = stream::iter([Ok::<_, Infallible>(body)]).eventsource();
     let events: Vec<_> = whole.collect().now_or_never().unwrap_or_default();
@@ -114,8 +115,8 @@ fn messages(body: &str) -> Result<Vec<Message>, String> {
         })
     };
     let messages = events.into_iter().map(|event| {
-        let event = event.map_err(|error| format!("the stream is none: {error}"))?;
-        read(&event).ok_or_else(|| format!("the stream says {event:?}"))
+        let event = event.map_err(|error| format!("the stream is invalid: {error}"))?;
+        read(&event).ok_or_else(|| format!("the stream has an invalid message: {event:?}"))
     });
     messages.collect()
 }

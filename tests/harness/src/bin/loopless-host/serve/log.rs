@@ -1,4 +1,4 @@
-//! What the host logs about itself, on standard error. What components print is not part of it.
+//! The host's own log, on standard error. The output of components is not part of it.
 
 use std::io;
 
@@ -6,25 +6,25 @@ use anyhow::Context;
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
-/// How a line looks.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people
+    /// Lines for people
     Text,
-    /// For programs: an object in JSON
+    /// A JSON object per line
     Json,
 }
 
-/// Starts to log: what `RUST_LOG` says, in this format. Without it: warnings of this host, and, where there is a format,
-/// requests. (What libraries warn of is mostly what clients do wrong.)
+/// Starts logging, as `RUST_LOG` says. If that is not set, logs the host's own warnings, and requests if there is a `format`.
+/// Warnings of libraries are left out, because most are about faults of clients.
 ///
 /// # Errors
 ///
-/// If `RUST_LOG` cannot be used.
+/// If `RUST_LOG` is invalid.
 pub fn start(format: Option<Format>) -> anyhow::Result<()> {
     let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
         Ok(filter) if !filter.is_empty() => {
-            EnvFilter::try_new(filter).context("RUST_LOG cannot be used")?
+            EnvFilter::try_new(filter).context("RUST_LOG is invalid")?
         }
         _ if format.is_some() => EnvFilter::new("error,loopless_host=info"),
         _ => EnvFilter::new("error,loopless_host=warn"),
