@@ -169,7 +169,7 @@ async function wait(url) {
 function followService(signal) {
   const look = async () => {
     const status = await ask('/service');
-    if (status) $('doing').textContent = `${status.state}, ${status.ticks} ticks`;
+    if (status) $('doing').textContent = `${status.state}, ${status.ticks} tick${status.ticks === 1 ? '' : 's'}`;
   };
   const order = (path) => async () => {
     say('');

@@ -30,9 +30,9 @@
 //! | guessing a token | only the token's length: attempts are not counted. The 32 random bytes in README cannot be guessed | |
 //! | invalid requests | limits on the path, the headers, the body (1 KiB), names (64 characters), times and list pages; 4xx with a problem document, and nothing is changed | `tests/fuzz.rs`, `tests/promises/errors.rs` |
 //! | making the component trap, which would end the other requests of the instance | no `unwrap` outside tests; arbitrary requests find no panic; no unsafe code in the workspace except what wit-bindgen generates | `tests/fuzz.rs` |
-//! | many waits and streams | an instance accepts at most `instance_waits_max`, and answers others with 429. The waits on an event share its reads (WASI 0.3), and each wait has a timeout. If the host reports that a client has disconnected, its wait ends | `tests/promises/access.rs`, `tests/harness/tests/host/front.rs` |
+//! | many waits and streams | an instance accepts at most `instance_waits_max`, and answers others with 429. The waits on an event share its reads (WASI 0.3), and each wait has a timeout. If the host reports that a client has disconnected, its wait ends | `tests/promises/waits.rs`, `tests/harness/tests/host/front.rs` |
 //! | creating many events, to fill the store | with a `write_token`, only writers can. Only the store limits the number of events | |
-//! | `GET /healthz`, which needs no token | one read of the store per request, and a response within 1.5 s (with WASI 0.3) | `tests/promises/access.rs` |
+//! | `GET /healthz`, which needs no token | one read of the store per request, and a response within 1.5 s (with WASI 0.3) | `tests/promises/store.rs` |
 //! | slow, broken or flooding connections | the platform. `loopless-host` limits connections, heads, bodies, responses and concurrent requests | `tests/harness/tests/host/front.rs` |
 //!
 //! **A page of another site, in a writer's browser**
@@ -54,9 +54,9 @@
 //!
 //! | fault | result | tested in |
 //! | --- | --- | --- |
-//! | it fails | 503 with `Retry-After`. Waits and streams continue when it recovers. No acknowledged change is lost by the component | `tests/promises/errors.rs`, `tests/promises/api.rs` |
+//! | it fails | 503 with `Retry-After`. Waits and streams continue when it recovers. No acknowledged change is lost by the component | `tests/promises/store.rs`, `tests/promises/waits.rs` |
 //! | it hangs | 503 after 1.5 s (see [`Bounded`](crate::store::Bounded)). A call that cannot time out is only made if the store has just answered. With WASI 0.2, no call can time out, and the host ends the request | `tests/promises/store.rs` |
-//! | it is wiped, or goes back to an earlier state | the newest read is believed: see [`Exact`](crate::strategy::Exact) and, without compare-and-swap, [`Plain`](crate::strategy::Plain). The service's runner ends at its next beat (see [`service`](crate::service)) | `tests/promises/store.rs`, `tests/promises/api.rs`, `tests/service.rs` |
+//! | it is wiped, or goes back to an earlier state | the newest read is believed: see [`Exact`](crate::strategy::Exact) and, without compare-and-swap, [`Plain`](crate::strategy::Plain). The service's runner ends at its next beat (see [`service`](crate::service)) | `tests/promises/store.rs`, `tests/service.rs` |
 //! | it applies an `increment` twice | no event changes. The service loses a term, but no tick | `tests/service.rs` |
 //!
 //! `loopless-host simulate` checks the promises under each of these faults. `loopless-host soak` kills hosts and makes the store
@@ -64,7 +64,7 @@
 //!
 //! **A hostile component on `loopless-host`.** Wasmtime gives a component no access to the host's memory, files, network and
 //! environment variables. It has access to the whole store. Its output is marked with its name, and cannot control the operator's
-//! terminal. Its memory, CPU time, output and number of instances are limited. (Tested in `tests/harness/tests/host/front.rs` and
+//! terminal. Its memory, CPU time, output and number of instances are limited. (Tested in `tests/harness/tests/host/guests.rs` and
 //! beside the code.) On Spin and the clouds, the platform has to do this.
 //!
 //! **Suppliers of code.** `Cargo.lock` pins every crate by its hash. cargo-deny, in CI, checks licences, sources, the component's

@@ -1,4 +1,4 @@
-//! The harness serves SQLite and Redis to any component: here to ones that know nothing of events, for WASI 0.3 and 0.2.
+//! The harness provides SQLite and Redis to any component: here, to components without events, for WASI 0.3 and 0.2.
 
 mod support;
 
@@ -17,11 +17,11 @@ fn guest(manifest: &str) -> Builder {
 }
 
 #[tokio::test]
-async fn a_component_uses_all_that_spins_sqlite_interface_has() {
+async fn a_component_uses_every_function_of_spins_sqlite_interface() {
     let host = guest(GUESTS[0]).start().await.unwrap();
     let said = host.get("/sqlite").await;
     assert_eq!(text(&said), "2 1 id,name 1:ada 2:ben");
-    // The table is there already.
+    // The table exists now.
     let said = host.get("/sqlite").await;
     assert_eq!(said.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(text(&said).contains("already exists"), "{}", text(&said));
@@ -32,48 +32,47 @@ async fn a_component_uses_all_that_spins_sqlite_interface_has() {
 }
 
 #[tokio::test]
-async fn a_component_uses_all_that_spins_redis_interface_has() {
+async fn a_component_uses_every_function_of_spins_redis_interface() {
     let Some(server) = RedisServer::start().await else {
         return;
     };
-    let client = redis::Client::open(server.url()).unwrap();
-    let mut client = client.get_multiplexed_async_connection().await.unwrap();
+    let mut client = server.client().await;
     let values = "[Binary([97, 100, 97]), Nil, Binary([50])]";
     let said = format!("ada (1, 2) 2 1 [\"ada\"] {values} 2 [Status(\"OK\")] [Int64(-6)]");
     for guest in GUESTS.map(guest) {
         let address = format!("127.0.0.1:{}", server.port());
         let host = guest.variable("host", address).start().await.unwrap();
         let path = format!("/redis?{}", server.url());
-        // As each SDK's bindings print it.
+        // The SDKs' bindings print values with and without the name of the type.
         let answer = host.get(&path).await;
         let answer = text(&answer).replace("RedisResult::", "");
         assert_eq!(answer.trim_end(), said);
         let keys: Vec<String> = client.keys("*").await.unwrap();
         assert_eq!(keys, ["visits"]);
 
-        // Of another type, in Redis' words.
+        // For a value of another type, the error is Redis'.
         let () = client.del("visits").await.unwrap();
         let () = client.sadd("visits", "ada").await.unwrap();
-        let refused = host.get(&path).await;
-        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert!(text(&refused).contains("WRONGTYPE"), "{}", text(&refused));
+        let rejected = host.get(&path).await;
+        assert_eq!(rejected.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(text(&rejected).contains("WRONGTYPE"), "{}", text(&rejected));
         let () = client.flushall().await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_component_connects_to_what_its_manifest_grants_and_to_nothing_else() {
+async fn a_component_connects_only_to_what_its_manifest_grants() {
     for manifest in GUESTS {
         let host = guest(manifest).start().await.unwrap();
         for elsewhere in ["redis://127.0.0.1:1", "rediss://localhost:6379", "no-url:x"] {
-            let refused = host.get(&format!("/redis?{elsewhere}")).await;
-            assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
-            assert!(text(&refused).contains("InvalidAddress"), "{elsewhere}");
+            let rejected = host.get(&format!("/redis?{elsewhere}")).await;
+            assert_eq!(rejected.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert!(text(&rejected).contains("InvalidAddress"), "{elsewhere}");
         }
-        // It may ask here, where nobody answers.
+        // This address is granted. No server listens on it.
         let host = guest(manifest).variable("host", "127.0.0.1:1");
-        let refused = host.start().await.unwrap();
-        let refused = refused.get("/redis?redis://127.0.0.1:1").await;
+        let host = host.start().await.unwrap();
+        let refused = host.get("/redis?redis://127.0.0.1:1").await;
         assert!(text(&refused).contains("refused"), "{}", text(&refused));
     }
     let wrong = guest(GUESTS[0]).variable("host", "localhost/path").start();
@@ -83,7 +82,7 @@ async fn a_component_connects_to_what_its_manifest_grants_and_to_nothing_else() 
 }
 
 #[tokio::test]
-async fn a_host_without_redis_names_the_import() {
+async fn on_a_host_without_redis_a_component_does_not_start_and_the_error_names_the_import() {
     for manifest in GUESTS {
         let platform = Platform {
             lacks: vec![Interface::Redis],

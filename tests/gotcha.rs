@@ -1,7 +1,6 @@
-//! The gotcha on the real runtime: what becomes of an event in a `static`, and of everybody near it.
+//! The gotcha on the real runtime: what happens to an event in a `static`, and to every request near it.
 //!
-//! `tests/gotcha/` is the component. Its event is a `tokio::sync::watch` in a `static`: no line of it is wrong for a
-//! native server.
+//! `tests/gotcha/` is the component. Its event is a `tokio::sync::watch` in a `static`, which would be right in a native server.
 
 mod support;
 
@@ -20,24 +19,24 @@ async fn start(reuse: Reuse) -> Harness {
     builder.start().await.unwrap()
 }
 
-/// Sends `GET path`, and leaves it waiting for its answer.
+/// Sends `GET path`, and waits until the component is waiting too.
 async fn begin(host: &Harness, path: &'static str) -> JoinHandle<Response<Bytes>> {
     let host = host.clone();
     let waiting = tokio::spawn(async move { host.get(path).await });
-    // Time stands still as long as anybody works: after this, the request sleeps in the component.
+    // Virtual time passes only while nothing runs, so the request sleeps in the component by now.
     sleep(Duration::from_millis(100)).await;
     assert!(!waiting.is_finished());
     waiting
 }
 
-/// What was printed to standard error, as one text without line breaks.
+/// The text on standard error, without line breaks.
 fn log(host: &Harness) -> String {
     let words = host.printed(Output::Stderr).join(" ");
     words.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[tokio::test(start_paused = true)]
-async fn alone_in_one_instance_the_event_seems_to_work() {
+async fn with_one_request_at_a_time_the_event_seems_to_work() {
     let host = start(Reuse::default()).await;
     assert_eq!(json(&host.get("/event").await)["set"], false);
     host.post("/set", "").await;
@@ -63,20 +62,16 @@ async fn a_request_in_another_instance_sees_another_event() {
     let set = host.post("/set", "").await;
     assert_eq!(set.status(), StatusCode::OK);
     let waited = waiting.await.unwrap();
-    assert_eq!(
-        waited.status(),
-        StatusCode::REQUEST_TIMEOUT,
-        "it saw no set"
-    );
+    assert_eq!(waited.status(), StatusCode::REQUEST_TIMEOUT);
     let (set, waited) = (json(&set), json(&waited));
     assert_eq!((&set["set"], &waited["set"]), (&true.into(), &false.into()));
     assert_ne!(set["instance"], waited["instance"]);
     assert_eq!(host.instances(), 2);
-    assert_eq!(log(&host), "", "nobody notices");
+    assert_eq!(log(&host), "", "nothing reports it");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_event_is_gone_with_its_instance() {
+async fn the_event_is_lost_with_its_instance() {
     let host = start(Reuse::default()).await;
     host.post("/set", "").await;
     sleep(Duration::from_secs(2)).await;
@@ -97,19 +92,19 @@ async fn a_set_that_wakes_a_wait_of_its_own_instance_fails_every_request_there()
         assert_eq!(answer.status(), status, "{}", text(answer));
     }
     let log = log(&host);
-    // The typing error is wit-bindgen's (0.57).
+    // The spelling is that of wit-bindgen 0.57.
     let message = "Cannot support cross-component-model-task wakeup unlses the `wit-bindgen` crate is compiled with the \
         `inter-task-wakeup` feature enabled.";
     assert!(log.contains(message), "{log}");
     assert!(log.contains("wasm trap"), "{log}");
 
-    // The next request has a new instance, and of course a clear event.
+    // The next request gets a new instance, whose event is clear.
     assert_eq!(json(&host.get("/event").await)["set"], false);
     assert_eq!(host.instances(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_waits_for_nothing_else_fails_at_once() {
+async fn a_request_that_waits_for_nothing_but_the_event_traps_at_once() {
     let host = start(Reuse::default()).await;
     let bystander = begin(&host, "/bystander").await;
     let started = Instant::now();
@@ -123,7 +118,7 @@ async fn a_request_that_waits_for_nothing_else_fails_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_that_wakes_nobody_harms_nobody() {
+async fn a_wait_on_an_event_that_is_set_succeeds() {
     let host = start(Reuse::default()).await;
     host.post("/set", "").await;
     assert_eq!(host.get("/wait/forever").await.status(), StatusCode::OK);

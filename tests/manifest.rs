@@ -1,4 +1,4 @@
-//! The manifests say what is true of the component, and what the hosts that they are for can take.
+//! The manifests agree with the component, and with the limits of the hosts that they are for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,21 +12,19 @@ use toml::{Table, Value};
 const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
 
 const SPIN: &str = "spin.toml";
-const AKAMAI_FUNCTIONS: &str = "deploy/akamai-functions.toml";
-const FERMYON_CLOUD: &str = "deploy/fermyon-cloud.toml";
-
 const SPIN_SQLITE: &str = "deploy/spin-sqlite.toml";
+const SPIN_3_REDIS: &str = "deploy/spin-3-redis.toml";
+const AKAMAI_FUNCTIONS: &str = "deploy/akamai-functions.toml";
+const AKAMAI_FUNCTIONS_REDIS: &str = "deploy/akamai-functions-redis.toml";
+const FERMYON_CLOUD: &str = "deploy/fermyon-cloud.toml";
 const FERMYON_CLOUD_SQLITE: &str = "deploy/fermyon-cloud-sqlite.toml";
 
-const AKAMAI_FUNCTIONS_REDIS: &str = "deploy/akamai-functions-redis.toml";
-const SPIN_3_REDIS: &str = "deploy/spin-3-redis.toml";
-
 const MANIFESTS: [&str; 7] = [
-    AKAMAI_FUNCTIONS_REDIS,
-    SPIN_3_REDIS,
     SPIN,
     SPIN_SQLITE,
+    SPIN_3_REDIS,
     AKAMAI_FUNCTIONS,
+    AKAMAI_FUNCTIONS_REDIS,
     FERMYON_CLOUD,
     FERMYON_CLOUD_SQLITE,
 ];
@@ -37,17 +35,17 @@ const CLOUDS: [&str; 4] = [
     FERMYON_CLOUD_SQLITE,
 ];
 const WASI_0_2: [&str; 3] = [FERMYON_CLOUD, FERMYON_CLOUD_SQLITE, SPIN_3_REDIS];
+const SQLITE: [&str; 2] = [SPIN_SQLITE, FERMYON_CLOUD_SQLITE];
 const REDIS: [&str; 2] = [AKAMAI_FUNCTIONS_REDIS, SPIN_3_REDIS];
-/// Without a service: it needs compare-and-swap, and WASI 0.3.
+/// The service needs compare-and-swap and WASI 0.3.
 const WITHOUT_SERVICE: [&str; 4] = [
     AKAMAI_FUNCTIONS,
     FERMYON_CLOUD,
     FERMYON_CLOUD_SQLITE,
     SPIN_3_REDIS,
 ];
-const SQLITE: [&str; 2] = [SPIN_SQLITE, FERMYON_CLOUD_SQLITE];
 
-/// When both clouds end a request: developer.fermyon.com/cloud/faq, and techdocs.akamai.com/akamai-functions/docs/quotas-and-limits.
+/// The request timeout of both clouds: developer.fermyon.com/cloud/faq, and techdocs.akamai.com/akamai-functions/docs/quotas-and-limits.
 const REQUEST: Duration = Duration::from_secs(30);
 
 fn read(file: &str) -> Table {
@@ -72,7 +70,7 @@ fn keys(table: &Value) -> BTreeSet<&str> {
 }
 
 #[test]
-fn each_is_a_manifest_of_version_2_that_sends_every_request_to_the_component() {
+fn each_manifest_has_version_2_and_sends_every_request_to_the_component() {
     for file in MANIFESTS {
         let manifest = read(file);
         let version = manifest["spin_manifest_version"].as_integer();
@@ -91,7 +89,7 @@ fn each_is_a_manifest_of_version_2_that_sends_every_request_to_the_component() {
 }
 
 #[test]
-fn the_component_may_open_the_store_that_it_opens() {
+fn each_manifest_grants_the_store_that_the_component_uses_and_no_other() {
     for file in MANIFESTS {
         let component = component(file);
         let (used, granted) = if SQLITE.contains(&file) {
@@ -118,7 +116,7 @@ fn the_component_may_open_the_store_that_it_opens() {
 
 #[test]
 fn each_build_command_makes_its_source() {
-    // Shared, it would be the one that was built last.
+    // If two builds shared a source, it would be the one that was built last.
     let sources: BTreeSet<_> = MANIFESTS.map(source).into();
     assert_eq!(sources.len(), MANIFESTS.len(), "{sources:?}");
 
@@ -126,7 +124,7 @@ fn each_build_command_makes_its_source() {
         (SPIN, true, true),
         (SPIN_SQLITE, true, false),
         (AKAMAI_FUNCTIONS, true, false),
-        // A module: hosts make a component of it.
+        // A module, which the host encodes as a component.
         (FERMYON_CLOUD, false, false),
         (FERMYON_CLOUD_SQLITE, false, false),
         (AKAMAI_FUNCTIONS_REDIS, true, false),
@@ -140,21 +138,14 @@ fn each_build_command_makes_its_source() {
     for ((file, is_component, has_atomics), built) in builds.into_iter().zip(built) {
         assert_eq!(&built[..4], b"\0asm", "{file}");
         // https://github.com/WebAssembly/component-model/blob/main/design/mvp/Binary.md
-        assert_eq!(
-            built[6] == 1,
-            is_component,
-            "{file}: whether it is a component"
-        );
+        assert_eq!(built[6] == 1, is_component, "{file}");
         let atomics = b"wasi:keyvalue/atomics";
         let names_atomics = built.windows(atomics.len()).any(|bytes| bytes == atomics);
-        assert_eq!(
-            names_atomics, has_atomics,
-            "{file}: whether it imports wasi:keyvalue/atomics"
-        );
+        assert_eq!(names_atomics, has_atomics, "{file}");
     }
 }
 
-/// The path that a manifest calls its component's source.
+/// The path of the component's source.
 fn source(file: &str) -> PathBuf {
     let directory = Path::new(PROJECT).join(file).parent().unwrap().to_owned();
     let source = directory.join(component(file)["source"].as_str().unwrap());
@@ -170,7 +161,7 @@ fn source(file: &str) -> PathBuf {
         })
 }
 
-/// Does what `spin build` does, and returns what is then at the source.
+/// Runs the build command as `spin build` does, and returns the source that it made.
 fn build(file: &str) -> Vec<u8> {
     let component = component(file);
     let build = &component["build"];
@@ -180,17 +171,17 @@ fn build(file: &str) -> Vec<u8> {
 
     let mut words = command.split(' ').skip_while(|word| *word != "--target");
     let target = words.nth(1).unwrap();
-    // Nothing to do if it is there. If it cannot be installed, the build says what is missing.
+    // If the target cannot be installed, the build says that it is missing.
     let _ = Command::new("rustup")
         .args(["target", "add", target])
         .current_dir(&directory)
         .status();
 
-    // An older build of another kind must not pass for this one's. cargo puts it back if it is up to date.
+    // The source must not be an older build of another kind. cargo puts it back if it is up to date.
     let _ = std::fs::remove_file(source(file));
     let mut shell = Command::new("sh");
     shell.args(["-c", command]).current_dir(&directory);
-    // Whoever runs `spin build` is not called by cargo.
+    // `spin build` does not run below cargo.
     for (name, _) in std::env::vars_os() {
         let is_outer = name.to_str().is_some_and(|name| {
             name == "CARGO"
@@ -211,7 +202,7 @@ fn build(file: &str) -> Vec<u8> {
     })
 }
 
-/// A manifest's variables with their defaults, and which of them the component has asked for.
+/// The defaults of a manifest's variables, and the names that the component has read.
 struct Defaults {
     values: BTreeMap<String, String>,
     asked: Mutex<BTreeSet<String>>,
@@ -224,7 +215,7 @@ impl Variables for Defaults {
     }
 }
 
-/// The settings of the component on a host that leaves all variables alone, and the variables that it reads.
+/// The settings of the component if only the required variables are set, and the names that it reads.
 async fn settings(file: &str) -> (Settings, BTreeSet<String>) {
     let manifest = read(file);
     let variables = manifest["variables"].as_table().unwrap();
@@ -248,7 +239,7 @@ async fn settings(file: &str) -> (Settings, BTreeSet<String>) {
     let settings = Settings::read(&defaults)
         .await
         .unwrap_or_else(|error| panic!("{file}: {error}"));
-    // Whoever has the default in this file would have the token.
+    // A token with a default in this file would be known to everyone.
     let token = settings::operator_token(&defaults).await;
     assert_eq!(token, Ok(None), "{file}");
     if REDIS.contains(&file) {
@@ -261,19 +252,19 @@ async fn settings(file: &str) -> (Settings, BTreeSet<String>) {
 }
 
 #[tokio::test]
-async fn a_manifest_has_the_variables_that_the_component_reads_with_defaults_that_it_takes() {
+async fn each_manifest_has_the_variables_that_the_component_reads_with_valid_defaults() {
     for file in MANIFESTS {
         let (_, mut read_by_component) = settings(file).await;
         if WITHOUT_SERVICE.contains(&file) {
             read_by_component.retain(|name| !name.starts_with("service_"));
         }
         if WASI_0_2.contains(&file) {
-            // An instance serves one request there.
+            // With WASI 0.2, an instance serves one request.
             read_by_component.remove("instance_waits_max");
         }
         let manifest = read(file);
         let mut variables = keys(&manifest["variables"]);
-        // What the component may connect to is not the component's to know.
+        // This variable is for the grant alone. The component does not read it.
         let has_host = variables.remove("redis_host");
         assert_eq!(has_host, REDIS.contains(&file), "{file}");
         assert!(variables.iter().eq(&read_by_component), "{file}");
@@ -294,10 +285,10 @@ async fn a_manifest_has_the_variables_that_the_component_reads_with_defaults_tha
 }
 
 #[tokio::test]
-async fn on_the_clouds_waits_and_streams_end_before_their_request_is_ended() {
+async fn on_the_clouds_waits_and_streams_end_before_the_request_timeout() {
     for file in CLOUDS {
         let (settings, _) = settings(file).await;
-        // A wait is over at most one interval after its time; the store is given a second.
+        // A wait ends at most one interval after its timeout. The store may take a second.
         let late = settings.polling.last + Duration::from_secs(1);
         assert!(settings.wait_max + late < REQUEST, "{file}");
         let stream = settings.stream_max.unwrap_or(Duration::MAX);
@@ -306,24 +297,18 @@ async fn on_the_clouds_waits_and_streams_end_before_their_request_is_ended() {
 }
 
 #[test]
-fn akamai_functions_are_what_their_manifest_targets() {
+fn the_manifests_for_akamai_functions_target_it() {
     for file in [AKAMAI_FUNCTIONS, AKAMAI_FUNCTIONS_REDIS] {
         let targets = read(file)["application"]["targets"].clone();
         assert_eq!(targets, Value::from(vec!["akamai-functions"]));
     }
 }
 
-/// Spin refuses a manifest with a key that it does not know. These are those of 2.3 that are of use here, from
+/// Spin rejects a manifest with an unknown key. These are the keys that Spin 2.3 knows and that are of use here, from
 /// https://github.com/spinframework/spin/blob/v2.3.0/crates/manifest/src/schema/v2.rs and common.rs beside it, and from
 /// crates/http/src/config.rs.
 #[test]
 fn the_manifests_for_wasi_0_2_have_no_key_that_spin_2_3_does_not_know() {
-    for file in WASI_0_2 {
-        has_no_key_that_spin_2_3_does_not_know(file);
-    }
-}
-
-fn has_no_key_that_spin_2_3_does_not_know(file: &str) {
     fn only(table: &Value, known: &[&str]) {
         let unknown: Vec<_> = keys(table)
             .into_iter()
@@ -332,60 +317,62 @@ fn has_no_key_that_spin_2_3_does_not_know(file: &str) {
         assert!(unknown.is_empty(), "{unknown:?}");
     }
 
-    let manifest = Value::from(read(file));
-    only(
-        &manifest,
-        &[
-            "spin_manifest_version",
-            "application",
-            "variables",
-            "trigger",
-            "component",
-        ],
-    );
-    only(
-        &manifest["application"],
-        &[
-            "name",
-            "version",
-            "description",
-            "authors",
-            "trigger",
-            "tool",
-        ],
-    );
-    for variable in manifest["variables"].as_table().unwrap().values() {
-        only(variable, &["required", "default", "secret"]);
+    for file in WASI_0_2 {
+        let manifest = Value::from(read(file));
+        only(
+            &manifest,
+            &[
+                "spin_manifest_version",
+                "application",
+                "variables",
+                "trigger",
+                "component",
+            ],
+        );
+        only(
+            &manifest["application"],
+            &[
+                "name",
+                "version",
+                "description",
+                "authors",
+                "trigger",
+                "tool",
+            ],
+        );
+        for variable in manifest["variables"].as_table().unwrap().values() {
+            only(variable, &["required", "default", "secret"]);
+        }
+        for trigger in manifest["trigger"]["http"].as_array().unwrap() {
+            only(trigger, &["id", "component", "route", "executor"]);
+        }
+        let component = component(file);
+        only(
+            &component,
+            &[
+                "source",
+                "description",
+                "variables",
+                "environment",
+                "files",
+                "exclude_files",
+                "allowed_outbound_hosts",
+                "key_value_stores",
+                "sqlite_databases",
+                "ai_models",
+                "build",
+                "tool",
+            ],
+        );
+        only(&component["build"], &["command", "workdir", "watch"]);
+        // Lists of commands came with Spin 3.
+        assert!(component["build"]["command"].is_str());
     }
-    for trigger in manifest["trigger"]["http"].as_array().unwrap() {
-        only(trigger, &["id", "component", "route", "executor"]);
-    }
-    let component = component(file);
-    only(
-        &component,
-        &[
-            "source",
-            "description",
-            "variables",
-            "environment",
-            "files",
-            "exclude_files",
-            "allowed_outbound_hosts",
-            "key_value_stores",
-            "sqlite_databases",
-            "ai_models",
-            "build",
-            "tool",
-        ],
-    );
-    only(&component["build"], &["command", "workdir", "watch"]);
-    // A list of commands came with Spin 3.
-    assert!(component["build"]["command"].is_str());
 }
 
 /// https://github.com/spinframework/spin/blob/v2.3.0/crates/trigger/src/runtime_config/key_value.rs
 #[test]
-fn the_runtime_configuration_keeps_the_component_s_store_in_redis() {
+fn the_runtime_configuration_keeps_the_default_store_in_redis() {
     let configuration = read("deploy/runtime-config.toml");
     assert_eq!(configuration.len(), 1);
     let stores = configuration["key_value_store"].as_table().unwrap();

@@ -1,4 +1,4 @@
-//! `/openapi.json` says what the code does.
+//! `/openapi.json` agrees with the code.
 
 mod support;
 
@@ -24,7 +24,7 @@ async fn description(host: &Harness) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_path_takes_the_methods_that_it_is_described_with_and_no_others() {
+async fn every_path_has_the_methods_of_its_description_and_no_others() {
     let host = Harness::start().await.unwrap();
     let description = description(&host).await;
     let paths = description["paths"].as_object().unwrap();
@@ -32,13 +32,13 @@ async fn every_path_takes_the_methods_that_it_is_described_with_and_no_others() 
         let item = item.as_object().unwrap();
         let mut described: BTreeSet<String> = item.keys().map(|key| key.to_uppercase()).collect();
         described.remove("PARAMETERS");
-        // HTTP wants HEAD where GET is.
+        // HTTP requires HEAD for every path with GET.
         if described.contains("GET") {
             described.insert("HEAD".into());
         }
         for method in METHODS {
             let path = path.replace("{name}", "door");
-            // A parameter that no route has: the methods that are there refuse it and do nothing.
+            // No route has this parameter, so a method that exists rejects it and does nothing.
             let response = send(&host, method, &format!("{path}?nonsense=1"), &[], "").await;
             if response.status() == StatusCode::METHOD_NOT_ALLOWED {
                 let allowed = response.headers()[header::ALLOW].to_str().unwrap();
@@ -102,7 +102,7 @@ async fn the_limits_are_those_of_the_code() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_says_what_the_build_promises() {
+async fn the_description_lists_the_promises_of_the_build() {
     for build in Build::ALL {
         let described = description(&build.start().await).await;
         let ids = PROMISES.iter().map(|promise| promise.id);
@@ -113,7 +113,7 @@ async fn it_says_what_the_build_promises() {
 
 /// The host does not depend on this crate, so it lists the promises again.
 #[test]
-fn the_host_says_where_each_promise_is_checked() {
+fn the_hosts_list_of_promises_is_complete() {
     let contract = include_str!("harness/src/bin/loopless-host/contract.rs");
     let variant = |id: &str| -> String {
         let words = id

@@ -1,19 +1,33 @@
-//! A simulated world: what it lets happen to the component, and that it is only that.
+//! The simulated world: which faults it injects, and what stays possible under them.
 
 use std::time::Duration;
 
 use http::{Request, StatusCode};
 use loopless_host::component;
 use loopless_host::simulation::{
-    Database, Exchange, Faults, Host, Lost, Outcome, Settings, Simulation,
+    Database, Exchange, Faults, Host, Lost, Outcome, Settings, Simulation, World,
 };
 use loopless_host::store::Quirks;
+use tokio::task::JoinHandle;
 
 const EVENT: &str = "event/door";
 
 fn simulation() -> Simulation {
     let project = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     Simulation::load(component::build(project).unwrap()).unwrap()
+}
+
+/// A healthy database, and a host on it.
+fn alone(world: &World) -> (Database, Host) {
+    let database = Database::new(world, Faults::default());
+    let host = world.host("A", &database, Settings::default()).unwrap();
+    (database, host)
+}
+
+/// Sends a request in a task of its own.
+fn spawn_get(host: &Host, path: &'static str) -> JoinHandle<Exchange> {
+    let host = host.clone();
+    tokio::spawn(async move { get(&host, path).await })
 }
 
 async fn put(host: &Host, set: bool) -> Exchange {
@@ -38,7 +52,7 @@ fn is_set(exchange: &Exchange) -> bool {
 }
 
 #[test]
-fn ten_minutes_of_waiting_are_over_at_once_and_ten_minutes_long() {
+fn a_wait_of_ten_minutes_takes_ten_minutes_of_virtual_time() {
     let run = simulation().run(0, async |world| {
         let database = Database::new(&world, Faults::default());
         let mut settings = Settings::default();
@@ -55,12 +69,11 @@ fn ten_minutes_of_waiting_are_over_at_once_and_ten_minutes_long() {
 }
 
 #[test]
-fn a_call_that_fails_did_nothing_and_one_whose_answer_is_lost_was_done() {
+fn a_call_that_fails_is_not_done_and_a_call_whose_answer_is_lost_is() {
     let simulation = simulation();
     for is_done in [false, true] {
         let run = simulation.run(0, async |world| {
-            let database = Database::new(&world, Faults::default());
-            let host = world.host("A", &database, Settings::default()).unwrap();
+            let (database, host) = alone(&world);
             database.set_faults(Faults {
                 failing: if is_done { 0.0 } else { 1.0 },
                 lost_answers: if is_done { 1.0 } else { 0.0 },
@@ -81,14 +94,10 @@ fn a_call_that_fails_did_nothing_and_one_whose_answer_is_lost_was_done() {
 }
 
 #[test]
-fn a_lost_answer_of_a_swap_is_no_lost_change() {
+fn no_change_is_lost_with_the_answer_to_its_swap() {
     let run = simulation().run(0, async |world| {
-        let database = Database::new(&world, Faults::default());
-        let host = world.host("A", &database, Settings::default()).unwrap();
-        let waiting = tokio::spawn({
-            let host = host.clone();
-            async move { get(&host, "/events/door/wait?timeout=5").await }
-        });
+        let (database, host) = alone(&world);
+        let waiting = spawn_get(&host, "/events/door/wait?timeout=5");
         world.sleep(Duration::from_millis(20)).await;
         let mut tries = 0;
         database.set_faults(Faults {
@@ -111,15 +120,11 @@ fn a_lost_answer_of_a_swap_is_no_lost_change() {
 }
 
 #[test]
-fn a_host_that_crashed_refuses_and_a_restart_forgets_nothing() {
+fn a_host_that_crashed_refuses_connections_and_loses_nothing_by_a_restart() {
     let run = simulation().run(0, async |world| {
-        let database = Database::new(&world, Faults::default());
-        let host = world.host("A", &database, Settings::default()).unwrap();
+        let (_database, host) = alone(&world);
         assert_eq!(status(&put(&host, true).await), StatusCode::OK);
-        let waiting = tokio::spawn({
-            let host = host.clone();
-            async move { get(&host, "/events/other/wait?timeout=20").await }
-        });
+        let waiting = spawn_get(&host, "/events/other/wait?timeout=20");
         world.sleep(Duration::from_secs(1)).await;
         host.crash();
         assert_eq!(waiting.await.unwrap().result.unwrap_err(), Lost::Broken);
@@ -137,15 +142,10 @@ fn a_host_that_crashed_refuses_and_a_restart_forgets_nothing() {
 }
 
 #[test]
-fn an_instance_that_dies_takes_its_requests_with_it_and_no_others() {
+fn an_instance_that_dies_fails_its_requests_and_no_others() {
     let run = simulation().run(0, async |world| {
-        let database = Database::new(&world, Faults::default());
-        let host = world.host("A", &database, Settings::default()).unwrap();
-        let wait = |host: Host| async move { get(&host, "/events/door/wait?timeout=20").await };
-        let waiting = [
-            tokio::spawn(wait(host.clone())),
-            tokio::spawn(wait(host.clone())),
-        ];
+        let (_database, host) = alone(&world);
+        let waiting = [(); 2].map(|()| spawn_get(&host, "/events/door/wait?timeout=20"));
         world.sleep(Duration::from_secs(1)).await;
         assert!(host.kill_an_instance());
         put(&host, true).await;
@@ -159,14 +159,14 @@ fn an_instance_that_dies_takes_its_requests_with_it_and_no_others() {
                 }
             }
         }
-        // They came at the same moment, so each had an instance of its own.
+        // The waits came at the same moment, so each had an instance of its own.
         assert_eq!(lost, 1);
     });
     run.unwrap();
 }
 
 #[test]
-fn a_replica_shows_the_past_and_its_readers_wake_up_all_the_same() {
+fn a_wait_on_a_replica_ends_when_the_replica_has_the_set() {
     let run = simulation().run(0, async |world| {
         let database = Database::new(&world, Faults::default());
         let near = world.host("A", &database, Settings::default()).unwrap();
@@ -178,10 +178,7 @@ fn a_replica_shows_the_past_and_its_readers_wake_up_all_the_same() {
         };
         let far = world.host("B", &database, far).unwrap();
         assert!(!is_set(&get(&far, "/events/door").await));
-        let waiting = tokio::spawn({
-            let far = far.clone();
-            async move { get(&far, "/events/door/wait?timeout=5").await }
-        });
+        let waiting = spawn_get(&far, "/events/door/wait?timeout=5");
         world.sleep(Duration::from_millis(100)).await;
         let changed = put(&near, true).await;
         assert!(is_set(&get(&near, "/events/door").await));
@@ -198,7 +195,7 @@ fn a_replica_shows_the_past_and_its_readers_wake_up_all_the_same() {
 }
 
 #[test]
-fn what_an_instance_has_written_it_reads_even_from_a_replica_that_has_nothing_yet() {
+fn a_host_reads_its_own_writes_even_from_a_replica_that_lags() {
     let run = simulation().run(0, async |world| {
         let database = Database::new(&world, Faults::default());
         let settings = Settings {

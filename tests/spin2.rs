@@ -1,4 +1,4 @@
-//! The harness on a component for Spin 2 and 3: a core module for WASI 0.2, and the hosts that it can be like.
+//! The harness runs a component for Spin 2 and 3, which is a core module for WASI 0.2, and imitates other platforms.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full};
 use loopless_host::console::Output;
 use loopless_host::manifest::Manifest;
 use loopless_host::platform::{Interface, Platform};
-use loopless_host::store::{Memory, Observed, Quotas, Store};
+use loopless_host::store::{Memory, Observed, Store};
 use loopless_host::{Builder, Harness, component};
 use tokio::time::Instant;
 
@@ -23,13 +23,11 @@ fn text(body: &Bytes) -> &str {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_request_has_an_instance_of_its_own_and_the_store_outlives_it() {
+async fn each_request_has_an_instance_of_its_own_on_one_store() {
     let host = guestbook().start().await.unwrap();
     for name in ["ann", "ben"] {
-        assert_eq!(
-            host.post(&format!("/{name}"), "hi").await.status(),
-            StatusCode::OK
-        );
+        let signed = host.post(&format!("/{name}"), "hi").await;
+        assert_eq!(signed.status(), StatusCode::OK);
     }
     let page = host.get("/").await;
     assert_eq!(text(page.body()), "Hello, guests\nann: hi\nben: hi\n");
@@ -42,7 +40,7 @@ async fn each_request_has_an_instance_of_its_own_and_the_store_outlives_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_comes_as_it_is_written() {
+async fn a_body_is_streamed_as_the_guest_writes_it() {
     let store = Memory::default();
     store.set("ann", b"hi").await.unwrap();
     let host = guestbook().store(store).start().await.unwrap();
@@ -59,10 +57,10 @@ async fn a_body_comes_as_it_is_written() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn variables_are_those_of_the_manifest_or_given_for_its_application() {
+async fn variables_come_from_the_manifest_or_from_the_test() {
     let host = guestbook().variable("name", "you").start().await.unwrap();
     assert_eq!(text(host.get("/").await.body()), "Hello, you\n");
-    // What the manifest does not give the component, it does not have.
+    // The component has only the variables that the manifest gives it.
     let host = guestbook()
         .variable("greeting", "Hi")
         .start()
@@ -72,7 +70,7 @@ async fn variables_are_those_of_the_manifest_or_given_for_its_application() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_is_too_slow_ends_at_the_limit_also_in_the_middle_of_its_body() {
+async fn the_request_timeout_ends_a_response_in_the_middle_of_its_body() {
     let store = Memory::default();
     for name in 0..60 {
         store.set(&name.to_string(), b"hi").await.unwrap();
@@ -96,7 +94,7 @@ async fn a_request_that_is_too_slow_ends_at_the_limit_also_in_the_middle_of_its_
 }
 
 #[tokio::test(start_paused = true)]
-async fn memory_ends_where_the_platforms_does() {
+async fn a_guest_has_as_much_memory_as_on_the_platform() {
     let host = guestbook().start().await.unwrap();
     assert_eq!(text(host.get("/memory").await.body()), "209715200\n");
     let platform = Platform {
@@ -105,22 +103,16 @@ async fn memory_ends_where_the_platforms_does() {
         ..Platform::akamai_functions()
     };
     let host = guestbook().platform(platform).start().await.unwrap();
-    assert_eq!(
-        host.get("/memory").await.status(),
-        StatusCode::INTERNAL_SERVER_ERROR
-    );
+    let trapped = host.get("/memory").await;
+    assert_eq!(trapped.status(), StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(host.get("/").await.status(), StatusCode::OK);
 }
 
 #[tokio::test(start_paused = true)]
-async fn beyond_a_quota_the_component_gets_an_error_of_the_store() {
+async fn a_call_that_exceeds_a_quota_is_an_error_of_the_store() {
     let store = Observed::new(Memory::default());
     let mut platform = Platform::fermyon_cloud();
-    let quotas = Quotas {
-        keys: Some(1),
-        ..platform.quotas
-    };
-    platform.quotas = quotas;
+    platform.quotas.keys = Some(1);
     let builder = guestbook().store(store.clone()).platform(platform);
     let host = builder.start().await.unwrap();
     assert_eq!(host.post("/ann", "hi").await.status(), StatusCode::OK);
@@ -133,7 +125,7 @@ async fn beyond_a_quota_the_component_gets_an_error_of_the_store() {
 }
 
 #[tokio::test]
-async fn a_component_that_needs_what_the_platform_lacks_does_not_start_and_says_what_that_is() {
+async fn a_component_does_not_start_on_a_platform_that_lacks_its_import_and_the_error_names_it() {
     let mut platform = Platform::spin();
     platform.lacks.push(Interface::Atomics);
     let error = Harness::builder()
@@ -157,7 +149,7 @@ async fn a_component_that_needs_what_the_platform_lacks_does_not_start_and_says_
 }
 
 #[tokio::test]
-async fn what_is_no_component_does_not_start_and_says_so() {
+async fn a_file_that_is_no_http_component_does_not_start_and_the_error_says_why() {
     let directory = tempfile::tempdir().unwrap();
     for (bytes, says) in [
         (&b"\0asm\x01\0\0\0"[..], "exports neither wasi:http/handler"),
@@ -173,7 +165,7 @@ async fn what_is_no_component_does_not_start_and_says_so() {
 }
 
 #[test]
-fn a_module_is_encoded_as_a_component_and_a_component_is_left_as_it_is() {
+fn a_module_is_encoded_as_a_component_and_a_component_is_not_changed() {
     let module = Manifest::read(Path::new(MANIFEST))
         .unwrap()
         .build()

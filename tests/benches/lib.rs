@@ -1,4 +1,4 @@
-//! A host in memory, for benchmarks: nothing in it takes time but what is measured.
+//! A host in memory for benchmarks, whose own parts take as little time as possible.
 #![warn(missing_docs)]
 #![cfg(not(target_family = "wasm"))]
 
@@ -14,7 +14,7 @@ use loopless::settings::Variables;
 use loopless::store::{Bounded, Memory};
 use loopless::strategy::Exact;
 
-/// The machine's time. Nobody waits for it here.
+/// The machine's clock. Nothing sleeps in a benchmark.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine(Instant);
 
@@ -40,7 +40,7 @@ impl Calendar for Machine {
     }
 }
 
-/// No variable is set.
+/// Variables of which none is set.
 #[derive(Clone, Copy, Debug)]
 pub struct Unset;
 
@@ -50,11 +50,11 @@ impl Variables for Unset {
     }
 }
 
-/// The host, as Spin 4.1 is one.
+/// A host with what Spin 4.1 has.
 #[derive(Clone, Copy, Debug)]
 pub struct Host;
 
-/// As in the component.
+/// The strategy of the component.
 pub type Strategy = Exact<Bounded<Memory, Machine>>;
 
 impl routes::Host for Host {
@@ -72,22 +72,22 @@ impl routes::Host for Host {
 impl Background for Host {
     type Store = Bounded<Memory, Machine>;
 
-    /// Nothing that is measured leaves a task behind.
+    /// Drops the task: no benchmark needs one.
     fn spawn(_: impl Future<Output = ()> + Send + 'static) {}
 
     fn print(_: &str) {}
 }
 
-/// No event is set.
+/// Events on an empty store.
 pub fn events() -> Events<Strategy, Machine> {
     let machine = Machine::default();
-    // What random bits tell apart does not occur here.
+    // Tags need not differ here.
     let random: fn() -> u64 = || 0;
     let store = Bounded::new(Memory::default(), machine);
     Events::new(Exact::new(store, random), machine)
 }
 
-/// What this gives. It never has to wait here.
+/// Runs a future, which never has to wait here.
 pub fn now<T>(future: impl Future<Output = T>) -> T {
     futures_executor::block_on(future)
 }

@@ -1,6 +1,6 @@
-//! `cargo bench`: how long the event, what it asks of its store, and the router take, natively and without a host.
+//! `cargo bench`: the time of the event, of its store, and of the router, natively and without a host.
 //!
-//! `cargo bench -- --test` runs each of them once, and measures nothing.
+//! `cargo bench -- --test` runs each benchmark once, and measures nothing.
 #![cfg_attr(target_family = "wasm", no_main)]
 #![cfg(not(target_family = "wasm"))]
 
@@ -20,11 +20,11 @@ fn main() {
     divan::main();
 }
 
-/// What an event asks of its store.
+/// Operations of the store.
 mod store {
     use super::*;
 
-    /// A value that is present is replaced, as every change does.
+    /// Replaces a value, as every change does.
     #[divan::bench]
     fn swap(bencher: Bencher) {
         let store = Memory::default();
@@ -41,7 +41,7 @@ mod store {
     }
 }
 
-/// The event, over a store that answers at once.
+/// Operations of the event, on a store that answers at once.
 mod event {
     use super::*;
 
@@ -53,7 +53,7 @@ mod event {
         bencher.bench_local(|| assert!(now(black_box(&event).state()).unwrap().is_set()));
     }
 
-    /// Two changes.
+    /// A set and a clear, which are two items.
     #[divan::bench]
     fn set_and_clear(bencher: Bencher) {
         let events = events();
@@ -65,7 +65,7 @@ mod event {
     }
 
     #[divan::bench]
-    fn wait_of_a_set_event(bencher: Bencher) {
+    fn wait_on_a_set_event(bencher: Bencher) {
         let events = events();
         let event = events.named(&Name::DEMO);
         now(event.set()).unwrap();
@@ -73,7 +73,7 @@ mod event {
     }
 }
 
-/// Whole requests, from the router's first look at them to the last byte of the answer.
+/// Requests to the router, to the last byte of the response.
 mod router {
     use super::*;
 

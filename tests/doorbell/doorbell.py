@@ -1,4 +1,4 @@
-"""The doorbell in Python, with some of its routes. `tests/dependency.rs` makes a component of it."""
+"""The doorbell in Python, with most of its routes. `tests/dependency.rs` builds a component of it."""
 
 import asyncio
 
@@ -37,5 +37,5 @@ async def answer(method: str, path: list[str]) -> str:
 
 
 def shown(waited: Waited) -> str:
-    """As the interface names it."""
+    """The name in the interface."""
     return waited.name.lower().replace("_", "-")

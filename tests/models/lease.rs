@@ -1,8 +1,8 @@
-//! The lease of the service, checked exhaustively: every order in which two and three would-be runners can take their
-//! steps on the store, where each one's date makes it take those before it for dead, and answers of swaps are lies.
+//! The lease of the service, model-checked: every order in which two runners take their steps on the store. By its own date,
+//! each runner believes that the earlier one is dead, and the answers to swaps may be false.
 //!
-//! What runs is the code that ships, `loopless::lease` in `loopless::service`: see `replay.rs`. That a process dies
-//! needs no step of its own: the promises hold in every state, also in the last one that it reaches.
+//! The runners execute the code that ships, `loopless::lease` in `loopless::service`: see `replay.rs`. The death of a
+//! process needs no step of its own, because the properties hold in every state, also in the last one that a process reaches.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -19,12 +19,12 @@ use stateright::{Checker, Model, Property};
 
 use crate::replay::{Answer, Replay, Step};
 
-/// How often a runner ticks before the model looks no further.
+/// The number of ticks after which a runner takes no more steps.
 const TICKS: usize = 2;
 
 const LEASE: Duration = Duration::from_secs(5);
 
-/// A would-be runner: what the store has answered, and where it is with that.
+/// A runner: the answers of the store, and how far it has come with them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Process {
     index: usize,
@@ -32,7 +32,7 @@ struct Process {
     progress: Arc<Progress>,
 }
 
-/// Where a process is.
+/// How far a process has come.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Progress {
     asks: Option<(String, Step)>,
@@ -41,7 +41,7 @@ struct Progress {
 }
 
 impl Process {
-    /// One that begins.
+    /// A process that has taken no step.
     fn new(index: usize) -> Self {
         Self {
             index,
@@ -50,18 +50,18 @@ impl Process {
         }
     }
 
-    /// Takes this answer to what it asks.
+    /// Takes its step, with this answer.
     fn take(&mut self, answer: Answer) {
         self.answers.push(answer);
         self.progress = Arc::new(replay(self.index, &self.answers));
     }
 }
 
-/// Runs a process from its start to the first step that has no answer yet, or to its end.
+/// Runs a process from its start to the first step that has no answer yet, or to its last tick.
 fn replay(index: usize, answers: &[Answer]) -> Progress {
-    // An hour later than the one before: to this one, all those are dead.
+    // An hour later than the previous process's date, so this process believes that the previous one is dead.
     let date = Duration::from_secs(1_700_000_000 + 3600 * index as u64);
-    // Nobody sets the two events here.
+    // Nothing sets the two events of the service here.
     let store = Replay::new(answers, date).with_constant("event/");
     let (mut term, ticks) = (0, Cell::new(0));
     let asks = store.play(async {
@@ -95,27 +95,36 @@ struct State {
     processes: Vec<Process>,
     /// The term of the last tick.
     last: u64,
+    /// Whether a tick had an earlier term than the one before it.
     went_back: bool,
+}
+
+impl State {
+    /// The number of ticks of each process.
+    fn ticks(&self) -> impl Iterator<Item = usize> {
+        let processes = self.processes.iter();
+        processes.map(|process| process.progress.ticks)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Action {
-    /// The process takes its step, and the store tells the truth.
+    /// The process takes its step, and the answer is true.
     Step(usize),
-    /// It takes its swap, and the store says the opposite of the truth.
+    /// The process takes its swap, and the answer is false.
     Lie(usize),
 }
 
-/// Would-be runners, and what their store does.
+/// The runners, and what their store may do.
 #[derive(Clone, Debug)]
 struct Protocol {
     runners: usize,
-    /// How many steps each one takes at most. A takeover without a race takes about 20.
+    /// The most steps that each runner takes. A takeover without a race takes about 20.
     steps: usize,
-    /// Whether nobody has the lease at first. Otherwise, the first one has it.
+    /// Whether no runner has the lease at first. Otherwise, the first runner has it.
     is_fresh: bool,
     lies: bool,
-    /// A store whose swaps are plain writes, to see that the check sees it.
+    /// Whether swaps are plain writes. The model checker has to find that this is wrong.
     is_blind: bool,
 }
 
@@ -152,7 +161,7 @@ fn number(value: &[u8]) -> i64 {
     std::str::from_utf8(value).unwrap().parse().unwrap()
 }
 
-/// The ticks of the run, by the store alone.
+/// The number of ticks in the run, by the store alone.
 fn counted(store: &BTreeMap<String, Vec<u8>>) -> u64 {
     let Some(term) = store.get("service/lease").map(|value| number(value)) else {
         return 0;
@@ -160,7 +169,7 @@ fn counted(store: &BTreeMap<String, Vec<u8>>) -> u64 {
     if term == 0 {
         return 0;
     }
-    // What is missing counts as nothing, which the check then sees. A term is born with 8.
+    // A missing value counts as no tick, which then breaks the property. The beats of a new term are 8.
     let beats = store.get(&format!("service/beats/{term}"));
     let beats = beats.map_or(8, |value| number(value));
     let beats = if beats > 0 {
@@ -185,10 +194,10 @@ impl Model for Protocol {
             last: 0,
             went_back: false,
         };
-        // The first one has the lease already. From here on, every order is tried.
+        // The first runner takes the lease. From there on, every order is explored.
         while !self.is_fresh && state.processes[0].progress.term == 0 {
             let next = self.next_state(&state, Action::Step(0));
-            state = next.expect("it takes steps until it has the lease");
+            state = next.expect("it has a step to take until it has the lease");
         }
         vec![state]
     }
@@ -229,27 +238,31 @@ impl Model for Protocol {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always("the store counts what was told", |_, state: &State| {
-                let ticks = state.processes.iter().map(|process| process.progress.ticks);
-                let told: usize = ticks.sum();
-                counted(&state.store) == told as u64
+            Property::always("the store counts each tick once", |_, state: &State| {
+                counted(&state.store) == state.ticks().sum::<usize>() as u64
             }),
             Property::always("no term ticks after a later one", |_, state: &State| {
                 !state.went_back
             }),
             Property::sometimes("a runner takes over and ticks", |_, state: &State| {
-                let processes = state.processes.iter();
-                let ticking = processes.filter(|process| process.progress.ticks > 0);
-                ticking.count() > 1
+                state.ticks().filter(|ticks| *ticks > 0).count() > 1
             }),
         ]
     }
 }
 
+const TAKEOVER: Protocol = Protocol {
+    runners: 2,
+    steps: 60,
+    is_fresh: false,
+    lies: true,
+    is_blind: false,
+};
+
 fn holds(protocol: Protocol) {
     let checker = protocol.clone().checker().threads(2).spawn_bfs().join();
     println!(
-        "{protocol:?}: {} states, {} steps at most",
+        "{protocol:?}: {} states, at most {} steps",
         checker.unique_state_count(),
         checker.max_depth()
     );
@@ -257,36 +270,27 @@ fn holds(protocol: Protocol) {
 }
 
 #[test]
-fn a_runner_and_one_that_takes_it_for_dead() {
-    holds(Protocol {
-        runners: 2,
-        steps: 60,
-        is_fresh: false,
-        lies: true,
-        is_blind: false,
-    });
+fn a_takeover_from_a_runner_that_is_alive_keeps_the_promises() {
+    holds(TAKEOVER);
 }
 
 #[test]
-fn two_that_start_at_once() {
+fn two_starts_at_the_same_time_keep_the_promises() {
     holds(Protocol {
-        runners: 2,
         steps: 21,
         is_fresh: true,
         lies: false,
-        is_blind: false,
+        ..TAKEOVER
     });
 }
 
 #[test]
-fn the_check_finds_what_a_blind_swap_does() {
+fn the_model_checker_finds_swaps_that_are_plain_writes() {
     let protocol = Protocol {
-        runners: 2,
-        steps: 60,
-        is_fresh: false,
         lies: false,
         is_blind: true,
+        ..TAKEOVER
     };
     let checker = protocol.checker().threads(2).spawn_bfs().join();
-    checker.assert_any_discovery("the store counts what was told");
+    checker.assert_any_discovery("the store counts each tick once");
 }

@@ -1,8 +1,8 @@
-//! Code that a model checker takes through every order of its steps on a store.
+//! Lets a model checker explore every order in which processes take their steps on a store.
 //!
-//! What runs is the code that ships. A future cannot be copied or compared, as a model checker needs it. But an instance is a
-//! function of what the store has answered it: so a state of a model holds those answers, and the future is run again from its
-//! start to learn what it asks for next.
+//! The processes run the code that ships. A model checker has to copy and compare its states, and a future can be neither copied
+//! nor compared. But a process is determined by the store's answers to it. So a state of a model holds these answers, and the
+//! future runs again from its start to find out which step comes next.
 
 use std::future::{Future, pending, poll_fn};
 use std::pin::pin;
@@ -21,7 +21,7 @@ pub enum Step {
     Get,
     Keys,
     Add(i64),
-    /// The handle of a compare-and-swap takes its look.
+    /// Reads the value that the swap of this compare-and-swap expects.
     Look,
     Swap {
         seen: Value,
@@ -31,7 +31,7 @@ pub enum Step {
     Put(Value),
 }
 
-/// What the store answers to a step.
+/// The store's answer to a step.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Answer {
     Value(Value),
@@ -42,7 +42,7 @@ pub enum Answer {
     Failed,
 }
 
-/// A process of the model, at most as far as it has come: its store and its clock.
+/// The store and the clock of one process of the model. They let the process go as far as it has answers.
 #[derive(Clone, Debug)]
 pub struct Replay {
     run: Arc<Mutex<Run>>,
@@ -59,7 +59,7 @@ struct Run {
 }
 
 impl Replay {
-    /// A process that has had these answers, on a machine that has this date.
+    /// A process that has received these answers, on a machine with this date.
     pub fn new(answers: &[Answer], date: Duration) -> Self {
         let run = Run {
             answers: answers.to_vec(),
@@ -74,13 +74,14 @@ impl Replay {
         }
     }
 
-    /// Nobody ever writes keys that begin with `prefix`: to read one is not a step.
+    /// Declares that no process writes keys that begin with `prefix`, so that a read of such a key is not a step.
     pub fn with_constant(mut self, prefix: &'static str) -> Self {
         self.constant = Some(prefix);
         self
     }
 
-    /// Runs the process's code from its start to the first step that has no answer yet, which this returns, or to its end.
+    /// Runs the code of the process from its start. Returns the first step that has no answer yet, or `None` if the code ends
+    /// before.
     pub fn play(&self, code: impl Future<Output = ()>) -> Option<(String, Step)> {
         let mut context = Context::from_waker(Waker::noop());
         _ = pin!(code).poll(&mut context);
@@ -91,7 +92,7 @@ impl Replay {
         self.run.lock().unwrap()
     }
 
-    /// The recorded answer to the next step, or, if there is none yet, a wait for it that does not end.
+    /// Returns the recorded answer to the next step. If there is none yet, records the step and never returns.
     async fn ask(&self, key: &str, step: Step) -> Answer {
         let answer = {
             let mut run = self.run();
@@ -115,7 +116,7 @@ impl Replay {
         }
     }
 
-    /// Looks and, unless `old` is another value than that, swaps. Returns the answer.
+    /// Reads the value and, if it is `old` or `old` is `None`, swaps it. Returns the answer to the swap.
     pub async fn compare_and_swap(
         &self,
         key: &str,
@@ -186,8 +187,8 @@ impl Clock for Replay {
         self.run().time
     }
 
-    /// Time passes for a process only while it asks for nothing. Processes have no common clock: any of them may be
-    /// slow, so that every order of their steps is one that time allows.
+    /// Time passes for a process only while it has no step to take. Processes share no clock: any of them may be slow, so
+    /// every order of their steps is possible in time.
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send {
         let replay = self.clone();
         poll_fn(move |_| {

@@ -1,15 +1,18 @@
-//! The seed's application: one page, one button, one event.
+//! The original's application: one page, one button, one event.
 
 use std::time::Duration;
 
-use super::BUILD;
-use crate::support::text;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
+use loopless_host::Reuse;
 use loopless_host::store::{Operation, Quirks, Store};
-use tokio::time::Instant;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 
-/// What the page's one button says.
+use super::BUILD;
+use crate::support::text;
+
+/// The label of the page's only button.
 fn button(response: &Response<Bytes>) -> &str {
     assert_eq!(response.status(), StatusCode::OK, "{}", text(response));
     let (_, rest) = text(response).split_once("<button").unwrap();
@@ -36,7 +39,7 @@ async fn the_button_offers_the_other_state_on_every_host() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_page_is_html_that_nobody_may_store() {
+async fn the_page_is_html_and_is_not_cached() {
     let host = BUILD.start().await;
     let page = host.get("/").await;
     assert_eq!(
@@ -67,7 +70,7 @@ async fn head_answers_as_get_without_the_body() {
         head.headers()[header::CONTENT_TYPE],
         get.headers()[header::CONTENT_TYPE]
     );
-    // A host of WASI 0.2 would hold the response to this length.
+    // A host of WASI 0.2 would expect a body of this length.
     let length = head.headers().get(header::CONTENT_LENGTH);
     let expected = BUILD.has_wasi_0_3().then(|| get.body().len().to_string());
     assert_eq!(
@@ -100,7 +103,7 @@ async fn a_set_during_the_wait_is_shown_at_once() {
         let host = host.clone();
         async move { host.get("/").await }
     });
-    tokio::time::sleep(Duration::from_millis(30)).await;
+    sleep(Duration::from_millis(30)).await;
     host.post("/change_event", "True").await;
     assert_eq!(button(&waiting.await.unwrap()), "Clear");
     assert!(began.elapsed() < Duration::from_millis(50));
@@ -115,7 +118,7 @@ async fn the_page_of_a_set_event_costs_one_read_and_the_store_is_opened_once_an_
         assert_eq!(button(&host.get("/").await), "Clear");
     }
     assert_eq!(store.count(Operation::Get) - reads, 50);
-    // Once for Spin's interface, and once for that of compare-and-swap, where that is used.
+    // Once for Spin's interface, and once for the interface of compare-and-swap if the build uses it.
     let opened = 1 + u64::from(BUILD.keeps("conditions") && BUILD.has_key_value());
     let (instances, opened) = if BUILD.has_wasi_0_3() {
         (1, opened)
@@ -130,7 +133,7 @@ async fn the_page_of_a_set_event_costs_one_read_and_the_store_is_opened_once_an_
 async fn the_state_is_a_generation_under_the_events_name() {
     let (host, store) = BUILD.observed().await;
     host.get("/").await;
-    assert_eq!(store.keys().await, Ok(vec![]), "looking writes nothing");
+    assert_eq!(store.keys().await, Ok(vec![]), "a read writes nothing");
     for (body, generation) in [("True", 1), ("True", 1), ("False", 2), ("True", 3)] {
         host.post("/change_event", body).await;
         let value = store.get("event/event").await.unwrap().unwrap();
@@ -142,9 +145,9 @@ async fn the_state_is_a_generation_under_the_events_name() {
 async fn requests_in_many_instances_see_one_event() {
     let host = BUILD
         .builder()
-        .reuse(loopless_host::Reuse {
+        .reuse(Reuse {
             requests: 1,
-            ..Default::default()
+            ..Reuse::default()
         })
         .start()
         .await
@@ -157,11 +160,11 @@ async fn requests_in_many_instances_see_one_event() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hundred_sets_at_once_on_the_component_make_one_transition_on_every_host() {
+async fn a_hundred_sets_at_once_make_one_transition_on_every_host() {
     for &(name, quirks) in BUILD.quirks() {
         let store = BUILD.store().await;
         let host = BUILD.on(&store).quirks(quirks).start().await.unwrap();
-        let mut sets = tokio::task::JoinSet::new();
+        let mut sets = JoinSet::new();
         for _ in 0..100 {
             let host = host.clone();
             sets.spawn(async move { host.post("/change_event", "True").await.status() });
@@ -173,20 +176,20 @@ async fn a_hundred_sets_at_once_on_the_component_make_one_transition_on_every_ho
         host.post("/change_event", "True").await;
         let value = store.get("event/event").await.unwrap().unwrap();
         assert_eq!(BUILD.generation(&value), 3, "{name}");
-        // Spin's SQLite store can count with nothing else.
+        // Spin's SQLite store increments only values of eight bytes.
         assert!(quirks != Quirks::SpinSqlite || value.len() == 8, "{name}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn changes_go_on_however_many_there_were() {
+async fn changes_go_on_after_an_instance_has_used_up_its_swaps() {
     for &(name, quirks) in BUILD.quirks() {
         let host = BUILD.builder().quirks(quirks).start().await.unwrap();
         for body in ["True", "False"].repeat(200) {
             let changed = host.post("/change_event", body).await;
             assert_eq!(changed.status(), StatusCode::NO_CONTENT, "{name}");
         }
-        // Spin has room for 256 swaps in an instance, which is gone before that.
+        // On Spin, an instance can make 256 swaps. It is dropped before.
         assert!(host.instances() > 1);
     }
 }

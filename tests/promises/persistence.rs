@@ -1,20 +1,18 @@
 //! The event outlives instances and hosts, and hosts share it.
 
 use http::StatusCode;
-
-use super::BUILD;
-use crate::support::Kept;
 use loopless_host::Harness;
 use loopless_host::store::Quirks;
+
+use super::BUILD;
+use crate::support::{Kept, json};
 
 async fn host(kept: &Kept, quirks: Quirks) -> Harness {
     kept.builder().quirks(quirks).start().await.unwrap()
 }
 
 async fn is_set(host: &Harness) -> bool {
-    let page = host.get("/").await;
-    assert_eq!(page.status(), StatusCode::OK);
-    page.body().windows(7).any(|window| window == b">Clear<")
+    json(&host.get("/events/event").await)["set"] == true
 }
 
 #[tokio::test]

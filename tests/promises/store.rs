@@ -1,72 +1,87 @@
-//! What becomes of requests while the store hangs, and after it went back to an earlier state or to nothing.
+//! A store that fails, hangs, is restored from a backup, or is wiped, and what requests get then.
 
 use std::time::Duration;
 
-use super::BUILD;
-use crate::support::sse::Client;
-use crate::support::{Seen, etag, json, problem, send};
+use bytes::Bytes;
 use http::{Response, StatusCode, header};
 use loopless_host::console::Output;
-use loopless_host::store::Operation;
-use loopless_host::{Harness, Reuse};
+use loopless_host::store::{Backup, Operation};
+use loopless_host::{Builder, Harness, Reuse};
 use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
+use super::BUILD;
+use crate::support::sse::Client;
+use crate::support::{CLEAR, SET, Seen, etag, json, problem, send, set, try_set};
+
 const SECOND: Duration = Duration::from_secs(1);
 
-/// How long a request may take on these hosts. What cannot be given up (WASI 0.2) ends with that.
+/// The request timeout of these hosts. With WASI 0.2, no call of the store can be given up, so it ends such requests.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A reading of a wait or a stream that is old, with its jitter.
+/// The longest time between two reads of an old wait or stream, with its jitter.
 const READING: Duration = Duration::from_millis(125);
 
-const SET: &str = "{\"set\": true}";
-const CLEAR: &str = "{\"set\": false}";
-/// Who knows an event that nobody has set yet.
+/// The entity tag of an event that nobody has set.
 const KNOWN: [(&str, &str); 1] = [("if-none-match", "\"0\"")];
 const OPERATOR: [(&str, &str); 1] = [("authorization", "Bearer sesame")];
 
-/// Every route that asks the store, as a request.
-const ROUTES: [(&str, &str, &str); 19] = [
-    ("GET", "/", ""),
-    ("POST", "/change_event", "False"),
-    ("GET", "/events", ""),
-    ("GET", "/events/door", ""),
-    ("PUT", "/events/door", CLEAR),
-    ("PUT", "/events/new", SET),
-    ("POST", "/events/door", "state=False"),
-    ("DELETE", "/events/door", ""),
-    ("GET", "/events/door/wait", ""),
-    ("GET", "/events/door?wait=20", ""),
-    ("GET", "/events/door/stream", ""),
-    ("GET", "/healthz", ""),
-    ("GET", "/service", ""),
-    ("POST", "/service/start", ""),
-    ("POST", "/service/stop", ""),
-    ("GET", "/service/stream", ""),
-    ("POST", "/lifespan/startup", ""),
-    ("POST", "/lifespan/shutdown", ""),
-    ("HEAD", "/", ""),
-];
+/// Every request that needs the store: method, path and body.
+fn requests() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    let all = [
+        ("GET", "/", ""),
+        ("HEAD", "/", ""),
+        ("POST", "/change_event", "False"),
+        ("GET", "/events", ""),
+        ("GET", "/events/door", ""),
+        ("PUT", "/events/door", CLEAR),
+        ("PUT", "/events/new", SET),
+        ("POST", "/events/door", "state=False"),
+        ("DELETE", "/events/door", ""),
+        ("GET", "/events/door/wait", ""),
+        ("GET", "/events/door?wait=20", ""),
+        ("GET", "/events/door/stream", ""),
+        ("GET", "/healthz", ""),
+        ("GET", "/service", ""),
+        ("POST", "/service/start", ""),
+        ("POST", "/service/stop", ""),
+        ("GET", "/service/stream", ""),
+        ("POST", "/lifespan/startup", ""),
+        ("POST", "/lifespan/shutdown", ""),
+    ];
+    all.into_iter().filter(|(_, path, _)| {
+        let is_services = path.starts_with("/service") || path.starts_with("/lifespan");
+        !is_services || BUILD.keeps("service")
+    })
+}
 
-async fn host_on(store: &Seen) -> Harness {
+/// Checks that a response is 503 with Retry-After, and that its problem contains `detail`. The response to HEAD has no body.
+fn is_unavailable(method: &str, path: &str, response: &Response<Bytes>, detail: &str) {
+    let retry_after = &response.headers()[header::RETRY_AFTER];
+    assert_eq!(retry_after, "1", "{method} {path}");
+    if method == "HEAD" {
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        return;
+    }
+    let said = problem(response, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(said.contains(detail), "{method} {path}: {said}");
+}
+
+fn builder_on(store: &Seen) -> Builder {
     let reuse = Reuse {
         request_timeout: Some(REQUEST_TIMEOUT),
         ..Reuse::default()
     };
-    let builder = BUILD.on(store).reuse(reuse);
-    let builder = builder.variable("operator_token", "sesame");
+    BUILD.on(store).reuse(reuse)
+}
+
+async fn host_on(store: &Seen) -> Harness {
+    let builder = builder_on(store).variable("operator_token", "sesame");
     builder.start().await.unwrap()
 }
 
-async fn put(host: &Harness, body: &str) -> Response<bytes::Bytes> {
-    let changed = send(host, "PUT", "/events/door", &[], body).await;
-    assert_eq!(changed.status(), StatusCode::OK);
-    changed
-}
-
-/// How often the store was asked for something that changes it. Some of these calls cannot be given up.
+/// The number of calls so far that change the store. Some of them cannot be given up.
 fn changes(store: &Seen) -> u64 {
     let all = [
         Operation::Swap,
@@ -78,44 +93,51 @@ fn changes(store: &Seen) -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_hangs_is_503_within_2_s_on_every_route_and_is_asked_for_no_change() {
+async fn a_store_that_fails_is_503_on_every_route_and_loses_nothing() {
+    let store = BUILD.store().await;
+    let host = host_on(&store).await;
+    set(&host, "door", true).await;
+    let before = store.backup().await.unwrap();
+    store.fail("the disk is on fire");
+    for (method, path, body) in requests() {
+        let response = send(&host, method, path, &OPERATOR, body).await;
+        is_unavailable(method, path, &response, "the disk is on fire");
+    }
+    store.recover();
+    assert_eq!(store.backup().await.unwrap(), before);
+    assert_eq!(host.get("/").await.status(), StatusCode::OK);
+    assert_eq!(host.printed(Output::Stderr), [""; 0], "nothing trapped");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_is_503_within_2_s_on_every_route_and_gets_no_change() {
     for is_first in [false, true] {
         let store = BUILD.store().await;
         let host = host_on(&store).await;
         if !is_first {
-            put(&host, SET).await;
+            set(&host, "door", true).await;
         }
-        // The store is not known to answer any more. The instance is still there.
+        // By now, the last answer of the store is too old to rely on. The instance still exists.
         sleep(SECOND / 2).await;
         let before = (store.backup().await.unwrap(), changes(&store));
 
         store.hang();
-        let mut requests = JoinSet::new();
-        for (method, path, body) in ROUTES {
-            let is_services = path.starts_with("/service") || path.starts_with("/lifespan");
-            if is_services && !BUILD.keeps("service") {
-                continue;
-            }
+        let mut sent = JoinSet::new();
+        for (method, path, body) in requests() {
             let host = host.clone();
-            requests.spawn(async move {
+            sent.spawn(async move {
                 let began = Instant::now();
                 let response = send(&host, method, path, &OPERATOR, body).await;
-                (format!("{method} {path}"), response, began.elapsed())
+                (method, path, response, began.elapsed())
             });
         }
-        for (what, response, took) in requests.join_all().await {
+        for (method, path, response, took) in sent.join_all().await {
             if BUILD.has_wasi_0_3() {
-                assert_eq!(response.headers()[header::RETRY_AFTER], "1", "{what}");
-                assert!(took <= SECOND * 2, "{what}: {took:?}");
-                if what.starts_with("HEAD") {
-                    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-                    continue;
-                }
-                let detail = problem(&response, StatusCode::SERVICE_UNAVAILABLE);
-                assert!(detail.contains("1.5 s"), "{what}: {detail}");
+                is_unavailable(method, path, &response, "1.5 s");
+                assert!(took <= SECOND * 2, "{method} {path}: {took:?}");
             } else {
-                assert!(response.status().is_server_error(), "{what}");
-                assert_eq!(took, REQUEST_TIMEOUT, "{what}");
+                assert!(response.status().is_server_error(), "{method} {path}");
+                assert_eq!(took, REQUEST_TIMEOUT, "{method} {path}");
             }
         }
         assert_eq!((store.backup().await.unwrap(), changes(&store)), before);
@@ -123,7 +145,7 @@ async fn a_store_that_hangs_is_503_within_2_s_on_every_route_and_is_asked_for_no
         store.recover();
         let began = Instant::now();
         assert_eq!(host.get("/healthz").await.status(), StatusCode::OK);
-        assert_eq!(json(&put(&host, SET).await)["changed"], is_first);
+        assert_eq!(json(&set(&host, "door", true).await)["changed"], is_first);
         assert_eq!(began.elapsed(), Duration::ZERO);
         if BUILD.has_wasi_0_3() {
             assert_eq!(host.printed(Output::Stderr), [""; 0], "nothing trapped");
@@ -132,7 +154,7 @@ async fn a_store_that_hangs_is_503_within_2_s_on_every_route_and_is_asked_for_no
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_under_way_outlasts_a_store_that_hangs_for_a_while() {
+async fn waits_and_streams_go_on_after_a_store_that_hangs_for_a_while() {
     let store = BUILD.store().await;
     let host = host_on(&store).await;
     let mut client = Client::connect(&host, "/events/door/stream", &[]).await;
@@ -157,13 +179,13 @@ async fn what_was_under_way_outlasts_a_store_that_hangs_for_a_while() {
             store.hang();
             sleep(SECOND * 5).await;
             if BUILD.has_wasi_0_3() {
-                let refused = send(&host, "PUT", "/events/door", &[], SET).await;
-                problem(&refused, StatusCode::SERVICE_UNAVAILABLE);
+                let rejected = try_set(&host, "door", true).await;
+                problem(&rejected, StatusCode::SERVICE_UNAVAILABLE);
             }
             sleep(SECOND * 5).await;
             store.recover();
             let recovered = Instant::now();
-            assert_eq!(json(&put(&host, SET).await)["changed"], true);
+            assert_eq!(json(&set(&host, "door", true).await)["changed"], true);
             assert_eq!(recovered.elapsed(), Duration::ZERO);
             recovered
         },
@@ -175,15 +197,9 @@ async fn what_was_under_way_outlasts_a_store_that_hangs_for_a_while() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_under_way_ends_in_time_where_the_store_hangs_for_ever() {
+async fn waits_and_streams_end_in_time_if_the_store_hangs_forever() {
     let store = BUILD.store().await;
-    let host = BUILD
-        .on(&store)
-        .reuse(Reuse {
-            request_timeout: Some(REQUEST_TIMEOUT),
-            ..Reuse::default()
-        })
-        .variable("stream_max_seconds", "20");
+    let host = builder_on(&store).variable("stream_max_seconds", "20");
     let host = host.start().await.unwrap();
     let mut waits = JoinSet::new();
     for (path, headers, status) in [
@@ -207,31 +223,29 @@ async fn what_was_under_way_ends_in_time_where_the_store_hangs_for_ever() {
             }
         });
     }
-    let mut streams = vec!["/events/door/stream"];
+    let mut streams = Vec::new();
+    // With WASI 0.2, the platform ends streams too.
+    if BUILD.has_wasi_0_3() {
+        streams.push("/events/door/stream");
+    }
     if BUILD.keeps("service") {
         assert!(host.post("/service/start", "").await.status().is_success());
         streams.push("/service/stream");
     }
     for path in streams {
-        // That is the platform's to end, too, where no call can be given up.
-        if !BUILD.has_wasi_0_3() {
-            continue;
-        }
         let host = host.clone();
         waits.spawn(async move {
             let began = Instant::now();
             let mut client = Client::connect(&host, path, &[]).await;
             client.next().await.unwrap();
-            // The sign of life is as late as an answer may be, and so is the end.
+            // The comment that keeps the stream open and its end are late by at most the time for one answer.
             assert_eq!(client.next().await.unwrap(), ":", "{path}");
             let lasted = began.elapsed();
             assert!(lasted <= SECOND * 17, "{path}: {lasted:?}");
             assert_eq!(client.next().await, None, "{path}");
             let lasted = began.elapsed();
-            assert!(
-                (SECOND * 20..=SECOND * 22).contains(&lasted),
-                "{path}: {lasted:?}"
-            );
+            let is_in_time = (SECOND * 20..=SECOND * 22).contains(&lasted);
+            assert!(is_in_time, "{path}: {lasted:?}");
         });
     }
     sleep(SECOND / 2).await;
@@ -240,36 +254,37 @@ async fn what_was_under_way_ends_in_time_where_the_store_hangs_for_ever() {
     waits.join_all().await;
     assert_eq!(changes(&store), before);
     if BUILD.keeps("service") {
-        // Its runner has ended, too.
+        // The service's runner has ended too.
         let printed = host.printed(Output::Stdout);
         let last = printed.last().unwrap();
         assert!(last.contains("lost its lease"), "{printed:?}");
     }
 }
 
-/// The event `door` of a store that lost its last changes: it is set, and was set again and cleared since.
+/// A host whose store has lost changes of the event `door`: the event was set, cleared, set and cleared, and the store has only the
+/// first set.
 struct Lost {
     host: Harness,
     store: Seen,
-    /// The entity tags of the states that it does not have any more.
+    /// The entity tags of the lost states.
     tags: Vec<String>,
 }
 
 impl Lost {
     async fn new() -> Self {
         let (host, store) = BUILD.observed().await;
-        put(&host, SET).await;
+        set(&host, "door", true).await;
         let backup = store.backup().await.unwrap();
         let mut tags = Vec::new();
-        for body in [CLEAR, SET, CLEAR] {
-            tags.push(etag(&put(&host, body).await).to_owned());
+        for is_set in [false, true, false] {
+            tags.push(etag(&set(&host, "door", is_set).await).to_owned());
         }
         store.restore(&backup).await.unwrap();
         Self { host, store, tags }
     }
 
-    /// Checks that no tag of a lost state matches the event as it is now.
-    async fn is_told_now(&self, is_set: bool) {
+    /// Checks that no tag of a lost state matches the present one, which is `is_set`.
+    async fn matches_no_tag(&self, is_set: bool) {
         for tag in &self.tags {
             let known = [("if-none-match", tag.as_str())];
             for path in ["/events/door", "/events/door?wait=20"] {
@@ -284,24 +299,24 @@ impl Lost {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_the_store_went_back_no_entity_tag_of_before_matches_another_state() {
+async fn after_a_restore_no_earlier_entity_tag_matches_another_state() {
     let lost = Lost::new().await;
-    lost.is_told_now(true).await;
-    // The same changes again are others: none of them is one that was lost.
-    for body in [CLEAR, SET, CLEAR] {
-        put(&lost.host, body).await;
-        lost.is_told_now(body == SET).await;
+    lost.matches_no_tag(true).await;
+    // The same changes again get other tags than the lost ones.
+    for is_set in [false, true, false] {
+        set(&lost.host, "door", is_set).await;
+        lost.matches_no_tag(is_set).await;
     }
     lost.store.wipe().await.unwrap();
-    lost.is_told_now(false).await;
-    for body in [SET, CLEAR, SET, CLEAR] {
-        put(&lost.host, body).await;
-        lost.is_told_now(body == SET).await;
+    lost.matches_no_tag(false).await;
+    for is_set in [true, false, true, false] {
+        set(&lost.host, "door", is_set).await;
+        lost.matches_no_tag(is_set).await;
     }
 }
 
-/// The kind of a message, if it has one, and the state in it.
-fn told(message: &str) -> (Option<&str>, Value) {
+/// The event type of a message, if there is one, and the state in its data.
+fn parsed(message: &str) -> (Option<&str>, Value) {
     let lines = || message.lines();
     let kind = lines().find_map(|line| line.strip_prefix("event: "));
     let data = lines().find_map(|line| line.strip_prefix("data: "));
@@ -309,31 +324,104 @@ fn told(message: &str) -> (Option<&str>, Value) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_goes_on_from_what_a_restored_store_has() {
+async fn a_stream_goes_on_from_the_state_of_a_restored_store() {
     let (host, store) = BUILD.observed().await;
-    put(&host, SET).await;
+    set(&host, "door", true).await;
     let backup = store.backup().await.unwrap();
-    for body in [CLEAR, SET, CLEAR] {
-        put(&host, body).await;
+    for is_set in [false, true, false] {
+        set(&host, "door", is_set).await;
     }
     let mut client = Client::connect(&host, "/events/door/stream", &[]).await;
     let message = client.next().await.unwrap();
-    assert_eq!(told(&message).1["set"], false);
+    assert_eq!(parsed(&message).1["set"], false);
     sleep(SECOND * 5).await;
 
     let restored = Instant::now();
     store.restore(&backup).await.unwrap();
     let message = client.next().await.unwrap();
     assert!(restored.elapsed() <= READING);
-    let (kind, state) = told(&message);
+    let (kind, state) = parsed(&message);
     assert_eq!(state["set"], true, "{message}");
-    // Without an order of versions, it looks like a change.
+    // Versions without an order make the restore look like a change.
     let expected = BUILD.keeps("counted").then_some("reset");
     assert_eq!(kind, expected, "{message}");
-    for body in [CLEAR, SET] {
-        put(&host, body).await;
+    for is_set in [false, true] {
+        set(&host, "door", is_set).await;
         let message = client.next().await.unwrap();
-        let (kind, state) = told(&message);
-        assert_eq!((kind, &state["set"]), (None, &(body == SET).into()));
+        let (kind, state) = parsed(&message);
+        assert_eq!((kind, &state["set"]), (None, &is_set.into()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn healthz_reads_the_store_once_and_reports_how_long_that_took() {
+    let (host, store) = BUILD.observed().await;
+    let reads = store.count(Operation::Get);
+    let health = json(&host.get("/healthz").await);
+    assert_eq!(store.count(Operation::Get), reads + 1);
+    assert_eq!(health["status"], "ok");
+    assert_eq!(health["store_ms"], 0.0);
+    assert_eq!(health.as_object().unwrap().len(), 2);
+
+    store.fail("the disk is full");
+    let ill = host.get("/healthz").await;
+    let detail = problem(&ill, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(detail.contains("the disk is full"), "{detail}");
+    assert!(ill.headers().contains_key(header::RETRY_AFTER));
+
+    if BUILD.has_wasi_0_3() {
+        store.recover();
+        store.hang();
+        let began = Instant::now();
+        problem(&host.get("/healthz").await, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(began.elapsed() < SECOND * 2);
+    }
+    store.recover();
+    assert_eq!(host.get("/healthz").await.status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_state_of_a_store_that_is_wiped_or_restored_is_the_truth_for_new_and_old_waits() {
+    for is_wiped in [true, false] {
+        let (host, store) = BUILD.observed().await;
+        set(&host, "door", true).await;
+        set(&host, "door", false).await;
+        let backup = if is_wiped {
+            Backup::default()
+        } else {
+            store.backup().await.unwrap()
+        };
+        set(&host, "door", true).await;
+        set(&host, "door", false).await;
+        let generation = if is_wiped { 0 } else { 2 };
+        let go_back = async || store.restore(&backup).await.unwrap();
+
+        // A wait that is under way ends on the next set. If versions have no order, a wipe looks like a forgotten event to it,
+        // and a restore like a change.
+        let (waited, ()) = tokio::join!(host.get("/events/door/wait"), async {
+            sleep(SECOND * 5).await;
+            go_back().await;
+            sleep(SECOND * 5).await;
+            let shown = host.get("/events/door").await;
+            assert_eq!(json(&shown)["generation"], generation);
+            set(&host, "door", true).await;
+        });
+        if BUILD.keeps("counted") {
+            assert_eq!(json(&waited)["generation"], generation + 1);
+        } else if is_wiped {
+            problem(&waited, StatusCode::GONE);
+        } else {
+            assert_eq!(json(&waited)["generation"], 2);
+        }
+
+        // A wait that begins afterwards knows nothing of the earlier state.
+        go_back().await;
+        let waited = host.get("/events/door/wait?timeout=1").await;
+        problem(&waited, StatusCode::REQUEST_TIMEOUT);
+        let (waited, ()) = tokio::join!(host.get("/events/door/wait"), async {
+            sleep(SECOND * 5).await;
+            set(&host, "door", true).await;
+        },);
+        assert_eq!(json(&waited)["generation"], generation + 1);
     }
 }

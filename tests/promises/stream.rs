@@ -1,79 +1,72 @@
-//! An event's changes as server-sent events.
+//! The changes of an event as server-sent events.
 
 use std::time::Duration;
 
-use super::BUILD;
-use crate::support::sse::Client;
-use crate::support::{etag, problem, send};
 use http::StatusCode;
 use http_body_util::BodyExt;
 use loopless_host::Harness;
 use loopless_host::store::{Operation, Store};
 use tokio::time::{Instant, sleep, timeout};
 
-const SET: &str = "{\"set\": true}";
-const CLEAR: &str = "{\"set\": false}";
-
-async fn put(host: &Harness, body: &str) {
-    let status = send(host, "PUT", "/events/door", &[], body).await.status();
-    assert_eq!(status, StatusCode::OK);
-}
+use super::BUILD;
+use crate::support::sse::Client;
+use crate::support::{etag, problem, send, set};
 
 async fn connect(host: &Harness, headers: &[(&str, &str)]) -> Client {
     Client::connect(host, "/events/door/stream", headers).await
 }
 
-/// The generation and the id of a change as the stream tells it.
+/// The generation and the id in the message of a change.
 fn change(message: &str) -> (u64, &str) {
     let (id, data) = message.split_once("\ndata: ").unwrap();
     let id = id.strip_prefix("id: ").unwrap();
     let view: serde_json::Value = serde_json::from_str(data).unwrap();
     let generation = view["generation"].as_u64().unwrap();
-    let set = generation % 2 == 1;
-    let expected = format!("{{\"name\":\"door\",\"set\":{set},\"generation\":{generation}}}");
+    let is_set = generation % 2 == 1;
+    let expected = format!("{{\"name\":\"door\",\"set\":{is_set},\"generation\":{generation}}}");
     assert_eq!(data, expected);
     (generation, id)
 }
 
-/// Checks that the next message is of a change to this generation.
-async fn is_told(client: &mut Client, generation: u64) {
+/// Checks that the next message is the change to this generation.
+async fn receives(client: &mut Client, generation: u64) {
     let message = client.next().await.unwrap();
-    let (told, id) = change(&message);
-    assert_eq!(told, generation, "{message}");
+    let (received, id) = change(&message);
+    assert_eq!(received, generation, "{message}");
     assert!(BUILD.is_version(id, generation), "{message}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_tells_the_state_at_once_and_then_each_change() {
+async fn a_stream_has_the_state_at_once_and_then_each_change() {
     let host = BUILD.start().await;
     let began = Instant::now();
     let mut client = connect(&host, &[]).await;
-    is_told(&mut client, 0).await;
+    receives(&mut client, 0).await;
     assert_eq!(began.elapsed(), Duration::ZERO);
     for generation in 1..6 {
-        put(&host, if generation % 2 == 1 { SET } else { CLEAR }).await;
+        set(&host, "door", generation % 2 == 1).await;
         let changed = Instant::now();
-        is_told(&mut client, generation).await;
+        receives(&mut client, generation).await;
         assert!(changed.elapsed() <= Duration::from_millis(10));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pulse_is_told_as_its_two_changes() {
+async fn a_pulse_is_two_messages() {
     let host = BUILD.start().await;
     let mut client = connect(&host, &[]).await;
     client.next().await;
     sleep(Duration::from_secs(5)).await;
-    put(&host, SET).await;
-    put(&host, CLEAR).await;
-    // If nobody has seen it set, nobody knows the tag of that.
+    set(&host, "door", true).await;
+    set(&host, "door", false).await;
+    // If nobody has read the event while it was set, its tag then is unknown.
     let set = client.next().await.unwrap();
     assert_eq!(change(&set).0, 1);
-    is_told(&mut client, 2).await;
+    receives(&mut client, 2).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_thing_it_sends_sets_the_time_of_retries() {
+async fn a_stream_begins_with_the_retry_time() {
     let host = BUILD.start().await;
     let mut client = connect(&host, &[]).await;
     let frame = client.response.body_mut().frame().await.unwrap().unwrap();
@@ -81,38 +74,37 @@ async fn the_first_thing_it_sends_sets_the_time_of_retries() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_back_is_told_what_was_missed_and_nothing_twice() {
+async fn a_client_that_reconnects_gets_the_changes_that_it_missed_and_no_other() {
     let host = BUILD.start().await;
     let mut ids = Vec::new();
-    for body in [SET, CLEAR, SET, CLEAR] {
-        put(&host, body).await;
-        let shown = host.get("/events/door").await;
-        ids.push(etag(&shown).trim_matches('"').to_owned());
+    for is_set in [true, false, true, false] {
+        let changed = set(&host, "door", is_set).await;
+        ids.push(etag(&changed).trim_matches('"').to_owned());
     }
     let mut client = connect(&host, &[("last-event-id", &ids[1])]).await;
     let missed = client.next().await.unwrap();
     assert_eq!(change(&missed), (3, "3"));
-    is_told(&mut client, 4).await;
-    put(&host, SET).await;
+    receives(&mut client, 4).await;
+    set(&host, "door", true).await;
     let last = client.next().await.unwrap();
     let (generation, id) = change(&last);
     assert_eq!(generation, 5);
 
     let mut client = connect(&host, &[("last-event-id", id)]).await;
-    put(&host, CLEAR).await;
-    is_told(&mut client, 6).await;
+    set(&host, "door", false).await;
+    receives(&mut client, 6).await;
 
-    // What is not an id.
+    // Invalid ids.
     for id in ["x", "-1", ""] {
         let mut client = connect(&host, &[("last-event-id", id)]).await;
-        is_told(&mut client, 6).await;
+        receives(&mut client, 6).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_missed_very_much_is_told_the_end_of_it() {
+async fn a_client_that_missed_very_many_changes_gets_the_last_100() {
     if !BUILD.keeps("counted") {
-        // It is told that there was a pulse, as everybody who has missed something.
+        // The client learns that there was a pulse, however many changes it missed.
         return;
     }
     let (host, store) = BUILD.observed().await;
@@ -121,15 +113,16 @@ async fn who_missed_very_much_is_told_the_end_of_it() {
     store.set("event/door", &value).await.unwrap();
     let mut client = connect(&host, &[("last-event-id", "1.000007")]).await;
     for generation in 999_901..1_000_000 {
-        // Only of the newest is it known which change it was.
-        let told = client.next().await.unwrap();
-        assert_eq!(change(&told), (generation, generation.to_string().as_str()));
+        // Only the tag of the last change is known.
+        let message = client.next().await.unwrap();
+        let id = generation.to_string();
+        assert_eq!(change(&message), (generation, id.as_str()));
     }
-    is_told(&mut client, 1_000_000).await;
+    receives(&mut client, 1_000_000).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_comment_every_15_s_keeps_it_open() {
+async fn a_comment_every_15_s_keeps_a_stream_open() {
     let host = BUILD.start().await;
     let mut client = connect(&host, &[]).await;
     client.next().await;
@@ -139,12 +132,12 @@ async fn a_comment_every_15_s_keeps_it_open() {
         let waited = began.elapsed().as_secs_f64();
         assert!((15.0..15.2).contains(&waited), "{waited}");
     }
-    put(&host, SET).await;
-    is_told(&mut client, 1).await;
+    set(&host, "door", true).await;
+    receives(&mut client, 1).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_old_stream_reads_at_most_twelve_times_a_second_also_after_a_comment() {
+async fn an_old_stream_reads_at_most_twelve_times_a_second() {
     let (host, store) = BUILD.observed().await;
     let mut client = connect(&host, &[]).await;
     client.next().await;
@@ -156,11 +149,11 @@ async fn an_old_stream_reads_at_most_twelve_times_a_second_also_after_a_comment(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_whose_client_is_gone_stops_reading_within_a_second() {
+async fn a_stream_whose_client_hung_up_stops_reading_within_a_second() {
     let (host, store) = BUILD.observed().await;
     let mut client = connect(&host, &[]).await;
     client.next().await;
-    // Somebody takes what comes, until the client goes away.
+    // The client reads for a while before it hangs up.
     _ = timeout(Duration::from_secs(5), client.next()).await;
     drop(client);
     sleep(Duration::from_millis(1100)).await;
@@ -170,28 +163,28 @@ async fn a_stream_whose_client_is_gone_stops_reading_within_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_forgotten_event_ends_its_streams() {
+async fn an_event_that_is_forgotten_ends_its_streams() {
     let host = BUILD.start().await;
-    put(&host, SET).await;
+    set(&host, "door", true).await;
     let mut client = connect(&host, &[]).await;
-    is_told(&mut client, 1).await;
+    receives(&mut client, 1).await;
     send(&host, "DELETE", "/events/door", &[], "").await;
     let last = client.next().await.unwrap();
     let last = last.strip_prefix("event: forgotten\n").unwrap();
     let generation = if BUILD.keeps("counted") { 4 } else { 0 };
-    let (told, id) = change(last);
-    assert_eq!(told, generation);
+    let (received, id) = change(last);
+    assert_eq!(received, generation);
     assert!(BUILD.is_version(id, generation), "{id}");
     assert_eq!(client.next().await, None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_variable_ends_it_after_a_while_for_hosts_that_would_cut_it_off() {
+async fn a_stream_ends_after_the_time_that_the_variable_sets() {
     let host = BUILD.builder().variable("stream_max_seconds", "20");
     let host = host.start().await.unwrap();
     let began = Instant::now();
     let mut client = connect(&host, &[]).await;
-    is_told(&mut client, 0).await;
+    receives(&mut client, 0).await;
     assert_eq!(client.next().await.unwrap(), ":");
     assert_eq!(client.next().await, None);
     let lasted = began.elapsed().as_secs_f64();
@@ -199,55 +192,57 @@ async fn a_variable_ends_it_after_a_while_for_hosts_that_would_cut_it_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_outlasts_a_store_that_fails_for_a_while() {
+async fn a_stream_goes_on_after_a_store_that_fails_for_a_while() {
     let (host, store) = BUILD.observed().await;
     let mut client = connect(&host, &[]).await;
     client.next().await;
     store.fail("down");
     assert_eq!(client.next().await.unwrap(), ":");
     store.recover();
-    put(&host, SET).await;
-    is_told(&mut client, 1).await;
+    set(&host, "door", true).await;
+    receives(&mut client, 1).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_takes_no_parameters() {
+async fn a_stream_takes_no_parameters() {
     let host = BUILD.start().await;
     let response = host.get("/events/door/stream?from=1").await;
     problem(&response, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_goes_back_is_told_as_a_reset_and_the_stream_goes_on() {
+async fn a_store_that_is_wiped_is_a_reset_and_the_stream_goes_on() {
     let (host, store) = BUILD.observed().await;
-    for body in [SET, CLEAR, SET] {
-        put(&host, body).await;
+    for is_set in [true, false, true] {
+        set(&host, "door", is_set).await;
     }
     let before = etag(&host.get("/events/door").await)
         .trim_matches('"')
         .to_owned();
     let mut client = connect(&host, &[]).await;
-    is_told(&mut client, 3).await;
+    receives(&mut client, 3).await;
     store.wipe().await.unwrap();
     let message = client.next().await.unwrap();
     if BUILD.keeps("counted") {
-        let told = message.strip_prefix("event: reset\n").unwrap();
-        assert_eq!(change(told), (0, "0"));
-        put(&host, SET).await;
-        is_told(&mut client, 1).await;
+        let reset = message.strip_prefix("event: reset\n").unwrap();
+        assert_eq!(change(reset), (0, "0"));
+        set(&host, "door", true).await;
+        receives(&mut client, 1).await;
     } else {
-        // It looks like an event that was forgotten.
+        // It looks as if the event were forgotten.
         assert!(message.starts_with("event: forgotten\n"), "{message}");
     }
 
-    // To who comes back, too, until the generation has passed the one of before.
-    for (generation, body) in [(1, SET), (2, CLEAR), (3, SET)] {
-        put(&host, body).await;
+    // A client that reconnects gets a reset too, until the generation is greater than the client's.
+    for (generation, is_set) in [(1, true), (2, false), (3, true)] {
+        set(&host, "door", is_set).await;
         let mut client = connect(&host, &[("last-event-id", &before)]).await;
         let message = client.next().await.unwrap();
         if BUILD.keeps("counted") {
-            let told = message.strip_prefix("event: reset\n").unwrap();
-            assert_eq!(change(told).0, generation);
+            let reset = message.strip_prefix("event: reset\n").unwrap();
+            assert_eq!(change(reset).0, generation);
+        } else {
+            assert_eq!(change(&message).0, generation, "{message}");
         }
     }
 }

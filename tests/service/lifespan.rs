@@ -1,4 +1,4 @@
-//! The application's lifespan: what the host's owner asks for at its start and before its end.
+//! The lifespan of the application: what the operator's host requests at its start and before its end.
 
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
@@ -6,7 +6,7 @@ use loopless_host::Harness;
 use loopless_host::store::{Memory, Observed, Quirks, Store};
 use tokio::time::sleep;
 
-use super::{SECOND, lines, start, status};
+use super::{SECOND, TICK, lines, start, status};
 use crate::support::{problem, send};
 
 const TOKEN: (&str, &str) = ("authorization", "Bearer sesame");
@@ -16,7 +16,7 @@ async fn lifespan(host: &Harness, path: &str) -> Response<Bytes> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_lifespan_starts_and_stops_the_service_if_the_operator_wants_that() {
+async fn the_lifespan_starts_and_stops_the_service_if_the_variable_says_so() {
     for (name, quirks) in Quirks::ALL {
         let builder = Harness::builder()
             .variable("operator_token", "sesame")
@@ -33,7 +33,7 @@ async fn the_lifespan_starts_and_stops_the_service_if_the_operator_wants_that() 
         }
         let story = [
             "Service started",
-            "Service did something",
+            TICK,
             "Stopping service",
             "Service stopped",
         ];
@@ -47,7 +47,7 @@ async fn the_lifespan_starts_and_stops_the_service_if_the_operator_wants_that() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_startup_that_finds_what_is_none_of_the_services_fails_and_traps_nothing() {
+async fn a_startup_that_finds_a_foreign_value_is_500_and_does_not_overwrite_it() {
     for (name, quirks) in Quirks::ALL {
         for key in ["service/lease", "service/terms"] {
             let store = Observed::new(Memory::default());
@@ -64,7 +64,7 @@ async fn a_startup_that_finds_what_is_none_of_the_services_fails_and_traps_nothi
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_lifespan_is_the_operators() {
+async fn the_lifespan_needs_the_operators_token() {
     let host = Harness::builder().variable("operator_token", "sesame");
     let host = host.start().await.unwrap();
     start(&host).await;
@@ -80,7 +80,7 @@ async fn the_lifespan_is_the_operators() {
         for path in ["/lifespan/startup", "/lifespan/shutdown"] {
             let response = send(&host, "POST", path, headers, "").await;
             if response.status() == StatusCode::NO_CONTENT {
-                // HTTP cuts the white space around a value.
+                // HTTP ignores white space around a header's value.
                 assert_eq!(headers[0].1, "Bearer sesame ");
                 continue;
             }

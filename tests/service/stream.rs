@@ -1,19 +1,35 @@
-//! The service's lines as a stream.
+//! The lines of the service as a stream.
 
 use http::StatusCode;
 use loopless_host::store::{Memory, Observed, Quirks};
 use loopless_host::{Harness, Reuse};
 use tokio::time::{Instant, sleep};
 
-use super::{SECOND, host_on, start, status, stop};
+use super::{SECOND, TICK, host_on, start, status, stop};
 use crate::support::sse::Client;
 
 async fn connect(host: &Harness, headers: &[(&str, &str)]) -> Client {
     Client::connect(host, "/service/stream", headers).await
 }
 
+/// Checks that the first run goes on with ticks from line `number` on, until it stops. Returns the number of the last line.
+async fn ends(client: &mut Client, mut number: u64) -> u64 {
+    loop {
+        let message = client.next().await.unwrap();
+        if message == ":" {
+            continue;
+        }
+        if message.ends_with("Service stopped") {
+            assert_eq!(message, format!("id: 1.{number}\ndata: Service stopped"));
+            return number;
+        }
+        assert_eq!(message, format!("id: 1.{number}\ndata: {TICK}"));
+        number += 1;
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn the_stream_tells_each_line_once_and_goes_on_where_a_client_was() {
+async fn the_stream_has_each_line_once_and_goes_on_after_the_clients_last_one() {
     let host = Harness::start().await.unwrap();
     let mut early = connect(&host, &[]).await;
     start(&host).await;
@@ -23,33 +39,33 @@ async fn the_stream_tells_each_line_once_and_goes_on_where_a_client_was() {
         "id: 1.3\ndata: Service did something",
         "id: 1.4\ndata: Service stopped",
     ];
-    early.takes(&story[..3]).await;
+    early.receives(&story[..3]).await;
     let mut late = connect(&host, &[]).await;
-    late.takes(&story[2..3]).await;
+    late.receives(&story[2..3]).await;
     stop(&host).await;
-    late.takes(&story[3..]).await;
-    early.takes(&story[3..]).await;
+    late.receives(&story[3..]).await;
+    early.receives(&story[3..]).await;
 
     for number in 1..4 {
         let id = format!("1.{number}");
         let mut again = connect(&host, &[("last-event-id", &id)]).await;
-        again.takes(&story[number..]).await;
+        again.receives(&story[number..]).await;
     }
-    // Ids that are none of this service's.
+    // Ids that are not of this run, or invalid.
     for id in ["1.5", "2.1", "x", ""] {
         let mut again = connect(&host, &[("last-event-id", id)]).await;
-        again.takes(&story[3..]).await;
+        again.receives(&story[3..]).await;
     }
 
     start(&host).await;
-    early.takes(&["id: 2.1\ndata: Service started"]).await;
+    early.receives(&["id: 2.1\ndata: Service started"]).await;
     let mut again = connect(&host, &[("last-event-id", "1.2")]).await;
-    again.takes(&story[2..]).await;
-    again.takes(&["id: 2.1\ndata: Service started"]).await;
+    again.receives(&story[2..]).await;
+    again.receives(&["id: 2.1\ndata: Service started"]).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_stream_tells_ticks_once_also_over_a_takeover() {
+async fn the_stream_has_each_tick_once_after_a_takeover_too() {
     let store = Observed::new(Memory::default());
     let reuse = Reuse {
         request_timeout: Some(SECOND * 3),
@@ -59,32 +75,17 @@ async fn the_stream_tells_ticks_once_also_over_a_takeover() {
     let host = host_on(&store, Quirks::Exact, Reuse::default()).await;
     start(&dying).await;
     let mut client = connect(&host, &[]).await;
-    client.takes(&["id: 1.1\ndata: Service started"]).await;
+    client.receives(&["id: 1.1\ndata: Service started"]).await;
     sleep(SECOND * 10).await;
     assert_eq!(status(&host).await["state"], "lost");
     sleep(SECOND * 3).await;
     stop(&host).await;
-    let mut number = 2;
-    loop {
-        let message = client.next().await.unwrap();
-        if message == ":" {
-            continue;
-        }
-        if message.ends_with("Service stopped") {
-            assert_eq!(message, format!("id: 1.{number}\ndata: Service stopped"));
-            break;
-        }
-        assert_eq!(
-            message,
-            format!("id: 1.{number}\ndata: Service did something")
-        );
-        number += 1;
-    }
+    let number = ends(&mut client, 2).await;
     assert_eq!(status(&host).await["ticks"], number - 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_stream_goes_on_from_what_a_restored_store_has() {
+async fn the_stream_goes_on_from_the_state_of_a_restored_store() {
     let store = Observed::new(Memory::default());
     let host = host_on(&store, Quirks::Exact, Reuse::default()).await;
     start(&host).await;
@@ -99,65 +100,55 @@ async fn the_stream_goes_on_from_what_a_restored_store_has() {
         "id: 1.4\ndata: Service did something",
         "id: 1.5\ndata: Service did something",
     ];
-    client.takes(&story).await;
+    client.receives(&story).await;
 
     let restored = Instant::now();
     store.restore(&backup).await.unwrap();
-    client.takes(&story[2..3]).await;
+    client.receives(&story[2..3]).await;
     assert!(restored.elapsed() < SECOND / 2, "within one reading");
-    // The runner of before has noticed, and another one goes on with the run.
+    // The earlier runner notices, and another one goes on with the run.
     sleep(SECOND * 8).await;
     assert_eq!(status(&host).await["state"], "lost");
     sleep(SECOND * 3 + SECOND / 2).await;
     assert_eq!(stop(&host).await.status(), StatusCode::OK);
-    let mut number = 4;
-    loop {
-        let message = client.next().await.unwrap();
-        if message.ends_with("Service stopped") {
-            assert_eq!(message, format!("id: 1.{number}\ndata: Service stopped"));
-            break;
-        }
-        let tick = format!("id: 1.{number}\ndata: Service did something");
-        assert_eq!(message, tick);
-        number += 1;
-    }
+    let number = ends(&mut client, 4).await;
     assert_eq!(status(&host).await["ticks"], number - 2);
 
-    // Back over the beginning of a run.
+    // A restore to a time before the run began.
     let backup = store.backup().await.unwrap();
     start(&host).await;
-    client.takes(&["id: 3.1\ndata: Service started"]).await;
+    client.receives(&["id: 3.1\ndata: Service started"]).await;
     store.restore(&backup).await.unwrap();
     let last = format!("id: 1.{number}\ndata: Service stopped");
-    client.takes(&[&last]).await;
+    client.receives(&[&last]).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_stream_tells_the_next_run_after_the_store_was_wiped() {
+async fn the_stream_has_the_next_run_after_the_store_was_wiped() {
     let store = Observed::new(Memory::default());
     let host = host_on(&store, Quirks::Exact, Reuse::default()).await;
     start(&host).await;
     let mut client = connect(&host, &[]).await;
-    client.takes(&["id: 1.1\ndata: Service started"]).await;
+    client.receives(&["id: 1.1\ndata: Service started"]).await;
     client
-        .takes(&["id: 1.2\ndata: Service did something"])
+        .receives(&["id: 1.2\ndata: Service did something"])
         .await;
     store.wipe().await.unwrap();
     // The runner notices at its next beat.
     sleep(SECOND * 2).await;
     assert_eq!(status(&host).await["state"], "stopped");
     assert_eq!(start(&host).await, StatusCode::ACCEPTED);
-    client.takes(&["id: 1.1\ndata: Service started"]).await;
+    client.receives(&["id: 1.1\ndata: Service started"]).await;
     client
-        .takes(&["id: 1.2\ndata: Service did something"])
+        .receives(&["id: 1.2\ndata: Service did something"])
         .await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_stream_of_a_service_that_never_ran_is_kept_open_and_ends_when_it_must() {
+async fn the_stream_of_a_service_that_never_ran_stays_open_for_its_time() {
     let host = Harness::builder().variable("stream_max_seconds", "20");
     let host = host.start().await.unwrap();
     let mut client = connect(&host, &[]).await;
-    client.takes(&[":"]).await;
+    client.receives(&[":"]).await;
     assert_eq!(client.next().await, None);
 }

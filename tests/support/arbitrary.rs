@@ -1,4 +1,4 @@
-//! Requests as nobody would send them, and what holds for the responses all the same.
+//! Arbitrary requests, and what must hold for every response to them.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use proptest::sample::select;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 use serde_json::Value;
 
-/// The token of a server that wants one.
+/// The token of a server that requires one.
 pub const TOKEN: &str = "w1ite";
 
 /// The origin of another site, which a server may allow.
 pub const ORIGIN: &str = "https://app.example";
 
-/// What a request is made of.
+/// The parts of a request. They need not make a valid one.
 #[derive(Clone, Debug)]
 pub struct Arbitrary {
     pub method: String,
@@ -26,7 +26,7 @@ pub struct Arbitrary {
 }
 
 impl Arbitrary {
-    /// The request, if HTTP has such a one: the rest ends at a host's front.
+    /// The request, or `None` if it is not valid HTTP: a host rejects such a request before the component sees it.
     pub fn request(&self) -> Option<Request<Bytes>> {
         let mut request = Request::builder()
             .method(self.method.as_str())
@@ -38,7 +38,7 @@ impl Arbitrary {
     }
 }
 
-/// A runner that makes the same requests each time: `cases` times some, or as often as `PROPTEST_CASES` says.
+/// A runner that generates the same `cases` each time. `PROPTEST_CASES` and `PROPTEST_RNG_SEED` change their number and seed.
 pub fn runner(cases: u32) -> TestRunner {
     let mut config = Config {
         failure_persistence: None,
@@ -53,12 +53,12 @@ pub fn runner(cases: u32) -> TestRunner {
     TestRunner::new(config)
 }
 
-/// A few requests, one after the other.
+/// The requests of one case.
 pub fn requests() -> impl Strategy<Value = Vec<Arbitrary>> {
     vec(request(), REQUESTS)
 }
 
-/// How many requests a case has.
+/// The number of requests in a case.
 pub const REQUESTS: usize = 10;
 
 /// One request.
@@ -84,7 +84,7 @@ fn method() -> impl Strategy<Value = String> {
     ]
 }
 
-/// An event's name, or something that is none.
+/// The name of an event, or an invalid one.
 fn name() -> impl Strategy<Value = String> {
     prop_oneof![
         6 => strings(&["a", "b", "event", "service.cancel", "service.stopped"]),
@@ -174,15 +174,15 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// What a store holds, but for what the service writes while it runs.
+/// What a store holds, except what the service writes while it runs.
 pub type Dump = BTreeMap<String, Vec<u8>>;
 
-/// Whether the events of the service keep this key.
+/// Whether the key is an event's, and not one of the service's two.
 pub fn is_of_events(key: &str) -> bool {
     key.starts_with("event/") && !key.starts_with("event/service.")
 }
 
-/// Checks what holds for every response to `request`, where the store held `before` and then `after`.
+/// Checks what must hold for every response to `request`. The store held `before` before the request, and `after` after it.
 pub fn check(
     request: &Arbitrary,
     response: &Response<Bytes>,
@@ -225,7 +225,7 @@ pub fn check(
         detail.ends_with(['.', '~']) || detail.ends_with(".."),
         "{detail}"
     );
-    // Whatever a client sends, what it is told of it is short.
+    // An error stays short, however long the request is that it quotes.
     prop_assert!(body.len() < 4096, "{} bytes: {:?}", body.len(), request);
     Ok(())
 }

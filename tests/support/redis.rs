@@ -1,4 +1,4 @@
-//! The Redis of a build that keeps its events in one, as a store that a test can see.
+//! The Redis of a build that keeps its events in Redis, as a store that tests can observe.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use tokio::sync::OnceCell;
 
 use super::shared::redis_server::RedisServer;
 
-/// A Redis of a test's own, started when somebody first needs it. Clones are the same one.
+/// A Redis of the test's own, which is started when it is first used. Clones share it.
 ///
-/// Virtual time stands still while Redis works. Where there is no `redis-server`, a store in memory takes the commands of the
-/// component; then nothing here says what Redis makes of them.
+/// Virtual time stands still while Redis works. Without `redis-server` on the path, a store in memory executes the component's
+/// commands instead, so the tests then check the component, but not how Redis understands it.
 #[derive(Clone, Default)]
 pub struct Redis(Arc<OnceCell<Backing>>);
 
@@ -28,7 +28,7 @@ impl fmt::Debug for Redis {
     }
 }
 
-/// What `call` gives, without any virtual time passing: tokio's clock does not jump while a blocking task runs.
+/// Awaits `call` without advancing virtual time: tokio does not advance a paused clock while a blocking task runs.
 async fn held<T>(call: impl Future<Output = T>) -> T {
     let (done, waits) = std::sync::mpsc::channel::<()>();
     let holding = tokio::task::spawn_blocking(move || waits.recv());
@@ -80,7 +80,7 @@ impl Connection for Held {
     }
 }
 
-/// The commands of the component, as a store does them.
+/// Executes the component's commands on a store in memory.
 struct Commands(Arc<Memory>);
 
 #[async_trait]
@@ -116,7 +116,7 @@ impl Connection for Commands {
                 let (key, old, new) = (text(2), &arguments[3], &arguments[4]);
                 store.swap(key, Some(old), new).await.map(|_| Value::Nil)
             }
-            _ => panic!("{command} is no command of the component"),
+            _ => panic!("the component does not use {command}"),
         };
         answer.map_err(|error| Error::Other(error.to_string()))
     }

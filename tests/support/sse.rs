@@ -7,14 +7,14 @@ use loopless_host::Harness;
 
 use super::request;
 
-/// A stream that is under way.
+/// An open stream.
 pub struct Client {
     pub response: Response<loopless_host::Body>,
     text: String,
 }
 
 impl Client {
-    /// Opens the stream at `path`, and checks that it is one.
+    /// Opens the stream at `path`, and checks the head of the response.
     pub async fn connect(host: &Harness, path: &str, headers: &[(&str, &str)]) -> Self {
         let request = request("GET", path, headers, "");
         let response = host.handle(request.map(|_| Full::<Bytes>::default())).await;
@@ -30,7 +30,7 @@ impl Client {
         }
     }
 
-    /// The next message or comment, or `None` at the end. Without what sets the time of retries.
+    /// The next message or comment, or `None` at the end of the stream. The message that sets the retry time is skipped.
     pub async fn next(&mut self) -> Option<String> {
         loop {
             if let Some((message, rest)) = self.text.split_once("\n\n") {
@@ -47,8 +47,8 @@ impl Client {
         }
     }
 
-    /// Checks that these messages come next.
-    pub async fn takes(&mut self, messages: &[&str]) {
+    /// Checks that the next messages are these.
+    pub async fn receives(&mut self, messages: &[&str]) {
         for expected in messages {
             assert_eq!(self.next().await.unwrap(), *expected);
         }

@@ -1,4 +1,4 @@
-//! The table of a build that keeps its events in SQLite, as a store that a test can see.
+//! The table of a build that keeps its events in SQLite, as a store that tests can observe.
 
 use std::sync::Arc;
 
@@ -6,14 +6,14 @@ use async_trait::async_trait;
 use loopless_host::sqlite::{Answer, Connection, Database, Value};
 use loopless_host::store::{Error, Numbers, Store};
 
-/// The table, and the database that it is in. Clones are the same one.
+/// The table `loopless` in a database of its own. Clones share the database.
 #[derive(Clone, Debug)]
 pub struct Table(Arc<Connection>);
 
 impl Table {
     pub async fn new() -> Self {
         let table = Self(Arc::new(Connection::memory().unwrap()));
-        // As the component makes it. Written down anew here: what others have in their databases must stay readable.
+        // The schema of the component. It is repeated here because databases that exist must stay readable.
         let create = "CREATE TABLE loopless (key TEXT NOT NULL PRIMARY KEY, value NOT NULL)";
         table.rows(create, Vec::new()).await.unwrap();
         table

@@ -1,6 +1,6 @@
-//! A component that uses what Spin's SQLite and Redis interfaces have, and says what they answered.
+//! A component that calls every function of Spin's SQLite and Redis interfaces, and responds with their results.
 //!
-//! `GET /sqlite`, and `GET /redis?URL`.
+//! `GET /sqlite` and `GET /redis?URL`.
 #![cfg(target_os = "wasi")]
 
 use spin_sdk::http::{IntoResponse, Request, StatusCode};

@@ -1,7 +1,7 @@
-//! What Spin gives a component dependency instead of the host's interfaces, if the dependency does not inherit them.
+//! An adapter for a component dependency that does not inherit the host's interfaces.
 //!
-//! Spin 4.1 has an adapter of its own, which answers as this one does: no store opens (`access-denied`), and no variable is
-//! defined (`undefined`). What can only be called on an open store is never called.
+//! Spin 4.1 has an adapter of its own, which answers as this one does: no store can be opened (`access-denied`), and no variable
+//! is defined (`undefined`). The methods of an open store are never called.
 #![cfg(target_os = "wasi")]
 
 wit_bindgen::generate!({
@@ -31,7 +31,7 @@ struct Adapter;
 
 export!(Adapter);
 
-/// Nobody has one.
+/// An open store, which never exists.
 struct Opened;
 
 impl three::key_value::key_value::Guest for Adapter {

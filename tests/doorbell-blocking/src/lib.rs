@@ -37,7 +37,7 @@ fn answer(method: &Method, path: &[&str]) -> Result<String, Error> {
     Ok("done".into())
 }
 
-/// As the interface names it.
+/// The name in the interface.
 fn shown(waited: Waited) -> &'static str {
     match waited {
         Waited::Set => "set",

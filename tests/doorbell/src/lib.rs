@@ -1,7 +1,6 @@
-//! A component that uses events through `loopless:event/events`: it has loopless as a component dependency, and asks it for
-//! nothing over HTTP.
+//! A component that has loopless as a component dependency, and uses events through `loopless:event/events`, without HTTP.
 //!
-//! The response is what the interface returned: 200 for a result, 500 for an error.
+//! The response is 200 with the result of the interface, or 500 with its error.
 #![cfg(target_os = "wasi")]
 
 use std::pin::pin;
@@ -36,13 +35,13 @@ async fn answer(method: &Method, path: &[&str]) -> Result<String, Error> {
         (&Method::PUT, []) => event.set().await?,
         (&Method::DELETE, []) => event.clear().await?,
         (&Method::GET, ["wait", ms]) => return Ok(shown(event.wait(nanoseconds(ms)).await?)),
-        // A wait and a set at the same time, in one request.
+        // A wait and a set at the same time.
         (&Method::POST, ["meet", ms]) => {
             let (waited, set) = join(event.wait(nanoseconds(ms)), event.set()).await;
             set?;
             return Ok(shown(waited?));
         }
-        // A wait that is given up.
+        // A wait that is dropped.
         (&Method::GET, ["leave", ms]) => {
             let wait = pin!(event.wait(u64::MAX));
             let time = pin!(time::sleep(Duration::from_nanos(nanoseconds(ms))));
@@ -57,7 +56,7 @@ fn nanoseconds(ms: &str) -> u64 {
     ms.parse::<u64>().unwrap_or_default() * 1_000_000
 }
 
-/// As the interface names it.
+/// The name in the interface.
 fn shown(waited: Waited) -> String {
     let text = match waited {
         Waited::Set => "set",

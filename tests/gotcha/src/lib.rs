@@ -1,8 +1,8 @@
-//! The gotcha: an event in a `static`, as one would write it. It works on one's own machine, the first time.
+//! The gotcha: an event in a `static`, which works on one's own machine, the first time.
 //!
-//! Nothing here is wrong for a native server. Where requests run in instances of a component, it fails in two ways:
-//! each instance has an event of its own; and a request that sets the event while another one of its instance waits
-//! wakes a future of another task, which traps, and takes every request of the instance along.
+//! In a native server, this code would be right. In a component, it fails in two ways. Each instance has an event of its own. And
+//! a request that sets the event while another request of its instance waits wakes a future of another task: the instance
+//! traps, and all of its requests fail.
 #![cfg(target_os = "wasi")]
 
 use std::sync::LazyLock;
@@ -13,22 +13,22 @@ use spin_sdk::wasip3::random::random::get_random_u64;
 use spin_sdk::{http_service, time};
 use tokio::sync::watch;
 
-/// The event: one for all requests, it seems.
+/// The event, which seems to be the same for all requests.
 static EVENT: LazyLock<watch::Sender<bool>> = LazyLock::new(watch::Sender::default);
 
-/// What tells this instance from others.
+/// The name of this instance.
 static INSTANCE: LazyLock<String> = LazyLock::new(|| {
     let name = format!("{:04x}", get_random_u64() & 0xffff);
     println!("This is instance {name}");
     name
 });
 
-/// How long a wait takes at most, and work that has nothing to do with the event.
+/// The timeout of a wait, and the time of work that does not use the event.
 const LONGEST: Duration = Duration::from_secs(3);
 
 /// Waits until the event is set.
 async fn is_set() {
-    // An error says that the sender is gone, which a static never is.
+    // It fails only if the sender is dropped, and a static never is.
     _ = EVENT.subscribe().wait_for(|is_set| *is_set).await;
 }
 

@@ -1,6 +1,6 @@
-//! A guestbook: a component that knows nothing of events, to test the host with.
+//! A guestbook: a component without events, to test the host with.
 //!
-//! `POST /NAME` signs it, `GET /` greets and lists who has signed. A store that fails is asked once more, a second later.
+//! `POST /NAME` signs it. `GET /` greets and lists the guests. If the store fails, a write is retried once, after a second.
 #![cfg(target_os = "wasi")]
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use spin_sdk::http::{IntoResponse, Method, Request, StatusCode};
 use spin_sdk::key_value::{Error, Store};
 use spin_sdk::{http_service, time, variables};
 
-/// How many requests this instance has served.
+/// The number of requests that this instance has served.
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
 
 #[http_service]

@@ -1,4 +1,4 @@
-//! What the processes of the model do, and with which code.
+//! The processes of the model: their operations, and the code that they execute.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,13 +11,13 @@ use loopless::strategy::{Exact, Plain, Strategy};
 use super::value::{is_set, number, text};
 use crate::replay::{Answer, Replay, Step};
 
-/// How long a waiter waits: a first reading, and a few more.
+/// The timeout of a wait: long enough for a few reads.
 const TIMEOUT: Duration = Duration::from_millis(10);
 
 /// The one key of the model.
 const KEY: &str = "event/event";
 
-/// What a process does with the event.
+/// An operation of a process on the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
     Set,
@@ -38,22 +38,22 @@ pub enum Outcome {
     Failed,
 }
 
-/// The code of a process: what ships, or something that somebody might write instead.
+/// The code of a process: the code that ships, or a plausible mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
-    /// The strategy that has compare-and-swap.
+    /// The strategy with compare-and-swap.
     Exact,
-    /// The strategy that has registers.
+    /// The strategy on registers.
     Plain,
-    /// On registers: all changes have the same tag.
+    /// On registers, with the same tag for all changes.
     HasNoTags,
-    /// On registers: waits until the generation is a higher one.
+    /// On registers, waits until the generation is higher.
     ComparesGenerations,
-    /// On registers: writes without reading.
+    /// On registers, clears without a read.
     ClearsBlindly,
-    /// Swaps until the answer is that it was applied.
+    /// Swaps until the answer is that the swap was applied.
     TrustsTheSwap,
-    /// Polls until the event is set, not until it is another.
+    /// Waits until the event is set, not until its generation differs.
     WaitsForOdd,
     /// Reads, then writes.
     GetsThenSets,
@@ -82,7 +82,7 @@ async fn shipped<S: Strategy>(events: &Events<S, Replay>, operation: Operation) 
     done.unwrap_or(Outcome::Failed)
 }
 
-/// Runs one operation as somebody might write it.
+/// Runs one operation with a plausible mistake.
 async fn naive(
     store: &Replay,
     tags: &Tags,
@@ -161,7 +161,7 @@ async fn run(
     }
 }
 
-/// Tags that no other change has, of this process or another one.
+/// A source of tags that no other change has, of this process or another.
 #[derive(Clone)]
 struct Tags(Arc<AtomicU64>);
 
@@ -175,10 +175,10 @@ impl Tags {
     }
 }
 
-/// Where the tags of the code that ships come from.
+/// The source of tags for the code that ships.
 type Random = Box<dyn Fn() -> u64 + Send + Sync>;
 
-/// The events of a process, as the code that ships has them.
+/// The events of a process, with the code that ships.
 enum Instance {
     Exact(Events<Exact<Replay, Random>, Replay>),
     Plain(Events<Plain<Replay, Random>, Replay>),
@@ -200,7 +200,7 @@ impl Instance {
 }
 
 impl Code {
-    /// Whether its store has no compare-and-swap.
+    /// Whether the code uses registers, and not compare-and-swap.
     pub fn is_plain(self) -> bool {
         matches!(
             self,
@@ -209,18 +209,18 @@ impl Code {
     }
 }
 
-/// A process: what it does, what the store has answered, and where it is with that.
+/// A process: its program, the answers of the store, and how far it has come with them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Process {
     program: Arc<[Operation]>,
     answers: Vec<Answer>,
     pub is_dead: bool,
-    /// Its tags follow this one.
+    /// Its tags are the numbers after this one.
     first_tag: u64,
     progress: Arc<Progress>,
 }
 
-/// Where a process is.
+/// How far a process has come.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Progress {
     pub outcomes: Vec<Outcome>,
@@ -228,7 +228,7 @@ pub struct Progress {
 }
 
 impl Process {
-    /// One that begins, with tags of its own.
+    /// A process that has taken no step.
     pub fn new(code: Code, program: &[Operation], first_tag: u64) -> Self {
         Self {
             program: program.into(),
@@ -244,17 +244,17 @@ impl Process {
         !self.answers.is_empty()
     }
 
-    /// Where it is.
+    /// How far it has come.
     pub fn progress(&self) -> &Arc<Progress> {
         &self.progress
     }
 
-    /// What it does now, unless it is at its end.
+    /// The operation that it is in, unless it has ended.
     pub fn operation(&self) -> Option<Operation> {
         self.program.get(self.progress.outcomes.len()).copied()
     }
 
-    /// Takes this answer to what it asks.
+    /// Takes its step, with this answer.
     pub fn take(&mut self, code: Code, answer: Answer) {
         self.answers.push(answer);
         let progress = replay(code, &self.program, &self.answers, self.first_tag);
@@ -262,7 +262,7 @@ impl Process {
     }
 }
 
-/// Runs a process from its start to the first step that has no answer yet.
+/// Runs a process from its start to the first step that has no answer yet, or to its end.
 fn replay(code: Code, program: &[Operation], answers: &[Answer], first_tag: u64) -> Progress {
     let store = Replay::new(answers, Duration::ZERO);
     let tags = Tags::after(first_tag);
@@ -273,7 +273,7 @@ fn replay(code: Code, program: &[Operation], answers: &[Answer], first_tag: u64)
             let outcome = run(&store, &tags, code, operation, &events).await;
             outcomes.push(outcome);
             if outcome == Outcome::Failed {
-                // Nobody knows what it did: for the history, it is still under way.
+                // Its effect is unknown, so it stays under way in the history.
                 break;
             }
         }

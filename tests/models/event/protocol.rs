@@ -1,4 +1,4 @@
-//! The model: what may happen in it, and what has to be true then.
+//! The model: its states, the actions that lead from one to the next, and the properties that must hold.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -10,7 +10,7 @@ use super::process::{Code, Operation, Outcome, Process};
 use super::value::{exists, generation, is_set, text};
 use crate::replay::{Answer, Step, Value};
 
-/// A flag, which is what an event is when nobody interferes.
+/// The sequential specification of an event: a flag.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Flag(bool);
 
@@ -29,7 +29,7 @@ impl SequentialSpec for Flag {
     }
 
     fn is_valid_step(&mut self, operation: &Operation, outcome: &Outcome) -> bool {
-        // A wait is not a step but a time: `Wait` has a promise of its own.
+        // A wait takes effect over a time, not at a moment. It has properties of its own.
         *operation == Operation::Wait || self.invoke(operation) == *outcome
     }
 }
@@ -39,7 +39,7 @@ pub struct State {
     value: Value,
     processes: Vec<Process>,
     history: LinearizabilityTester<usize, Flag>,
-    /// What each process does, while it does it.
+    /// The operation of each process that is under way.
     under_way: Vec<Option<UnderWay>>,
     faults_left: u8,
     deaths_left: u8,
@@ -52,29 +52,29 @@ pub struct State {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct UnderWay {
     operation: Operation,
-    /// What its first read that succeeded saw.
+    /// The value of its first successful read.
     start: Option<Value>,
-    /// The event was set at some time since its call.
+    /// Whether the event was set at some time since the call.
     was_set: bool,
-    /// It was set since that first read.
+    /// Whether the event was set at some time since the first read.
     was_set_since_start: bool,
-    /// And a read has succeeded since then: nobody else can know.
+    /// Whether a read has succeeded since then. Without one, the process cannot know about the set.
     could_know: bool,
-    /// It was forgotten since that first read.
+    /// Whether the event was forgotten since the first read.
     was_forgotten_since_start: bool,
-    /// The processes that were clearing it at the time of the call.
+    /// The processes that were clearing the event at the time of the call.
     clearing: BTreeSet<usize>,
-    /// One of those has written since.
+    /// Whether one of those has written since.
     was_cleared_late: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// The process takes its step, and the store tells the truth.
+    /// The process takes its step, and the answer is true.
     Step(usize),
-    /// It takes its swap, and the store says the opposite of the truth.
+    /// The process takes its swap, and the answer is false.
     Lie(usize),
-    /// The store fails, after it did the step or without.
+    /// The store fails, and has done the step or not.
     Fail {
         process: usize,
         is_done: bool,
@@ -82,21 +82,20 @@ pub enum Action {
     Die(usize),
 }
 
-/// The processes, and what their store may do.
+/// The programs of the processes, and what may happen to them.
 #[derive(Clone)]
 pub struct Protocol {
-    pub code: Code,
-    pub programs: Vec<Vec<Operation>>,
-    /// Whether the store is Spin's SQLite: numbers in bytes, and a swap from no value that is a blind write.
-    pub is_sqlite: bool,
-    pub lies: bool,
-    pub faults: u8,
-    pub deaths: u8,
-    /// Whether a wait on registers has to end for the reasons for which one on compare-and-swap does.
-    pub is_strict: bool,
+    code: Code,
+    programs: Vec<Vec<Operation>>,
+    is_sqlite: bool,
+    lies: bool,
+    faults: u8,
+    deaths: u8,
+    is_strict: bool,
 }
 
 impl Protocol {
+    /// A process for each program, with the exact strategy on Redis, on which nothing goes wrong.
     pub fn new(programs: &[&[Operation]]) -> Self {
         Self {
             code: Code::Exact,
@@ -109,12 +108,48 @@ impl Protocol {
         }
     }
 
-    /// Does a step. Returns its true answer.
+    /// The processes execute this code.
+    pub fn with(self, code: Code) -> Self {
+        Self { code, ..self }
+    }
+
+    /// The store is Spin's SQLite: numbers are eight bytes, and a swap from no value is a blind write.
+    pub fn on_sqlite(self) -> Self {
+        Self {
+            is_sqlite: true,
+            ..self
+        }
+    }
+
+    /// Answers to swaps may be false.
+    pub fn lies(self) -> Self {
+        Self { lies: true, ..self }
+    }
+
+    /// So many calls of the store may fail.
+    pub fn faults(self, faults: u8) -> Self {
+        Self { faults, ..self }
+    }
+
+    /// So many processes may die.
+    pub fn deaths(self, deaths: u8) -> Self {
+        Self { deaths, ..self }
+    }
+
+    /// A wait on registers may end only for the reasons for which a wait with compare-and-swap may.
+    pub fn strict(self) -> Self {
+        Self {
+            is_strict: true,
+            ..self
+        }
+    }
+
+    /// Does a step, and returns the true answer.
     fn apply(&self, value: &mut Value, step: &Step) -> Answer {
         match step {
             Step::Get | Step::Look => Answer::Value(value.clone()),
             Step::Add(delta) => {
-                assert_eq!(*delta, 0, "an event is only born by it");
+                assert_eq!(*delta, 0, "the increment only creates an event");
                 let zero = if self.is_sqlite { vec![0; 8] } else { text(0) };
                 value.get_or_insert(zero);
                 Answer::Sum(0)
@@ -196,7 +231,7 @@ impl Model for Protocol {
         let before = last.processes[index].progress();
         let step = before.asks.as_ref()?;
         let operation = last.processes[index].operation()?;
-        // An operation begins with its first step: nothing before it can be told from the outside.
+        // An operation begins with its first step. Nothing before it can be observed.
         if last.under_way[index].is_none() {
             state.history.on_invoke(index, operation).ok()?;
             let others = state.under_way.iter().zip(0..);
@@ -248,7 +283,7 @@ impl Model for Protocol {
                 this.was_set_since_start = is_set(value);
                 this.was_forgotten_since_start = false;
             }
-            // On registers, a set that is forgotten again is not seen by whoever began without an event.
+            // On registers, a wait that began when there was no event cannot see a set that was forgotten again.
             let shows_nothing = is_lenient && this.start == Some(None) && value.is_none();
             this.could_know = this.was_set_since_start && !shows_nothing;
         }
@@ -256,13 +291,13 @@ impl Model for Protocol {
         state.processes[index].take(self.code, answer);
         let after = state.processes[index].progress().clone();
         if let Some(&outcome) = after.outcomes.get(before.outcomes.len()) {
-            // Whoever fails may have written all the same, and may be writing still: it stays under way.
+            // An operation that fails may have written, or may still write. It stays under way.
             if outcome == Outcome::Failed {
                 return Some(state);
             }
             state.history.on_return(index, outcome).ok()?;
             let this = state.under_way[index].take()?;
-            // Nor can anybody tell there that an event was set before it was forgotten.
+            // On registers, a wait cannot see either that the event was set before it was forgotten.
             let is_forgiven =
                 is_lenient && this.was_forgotten_since_start && outcome == Outcome::Forgotten;
             let is_missed = matches!(outcome, Outcome::WaitedInVain | Outcome::Forgotten);
@@ -289,7 +324,7 @@ impl Model for Protocol {
             Property::always("no wait returns without a set", |_, state: &State| {
                 !state.returned_without_a_set
             }),
-            // Without a clear or a forget, however many set it, there is one transition.
+            // Without a clear or a forget, any number of sets makes one transition.
             Property::always(
                 "sets alone make one transition",
                 |model: &Protocol, state: &State| {

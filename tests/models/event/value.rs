@@ -1,4 +1,4 @@
-//! What a value in the store says of the event.
+//! The meaning of a value in the store.
 
 use crate::replay::Value;
 
@@ -14,7 +14,7 @@ pub fn number(value: &Value) -> i64 {
     }
 }
 
-/// Without the tag, which is above its 40 bits.
+/// The generation. The tag above its 40 bits is left out.
 pub fn generation(value: &Value) -> i64 {
     number(value).abs() % (1 << 40)
 }

@@ -1,7 +1,7 @@
-//! A guestbook as one writes it for Spin 2 and 3: a core module for WASI 0.2, with spin-sdk 5.
+//! A guestbook for Spin 2 and 3, with spin-sdk 5: a core module for WASI 0.2.
 //!
-//! `POST /NAME` signs it, `GET /` greets and lists who has signed, a line a second. `GET /memory` needs 200 MiB.
-//! `GET /sqlite` and `GET /redis?URL` use what Spin's interfaces of these names have, and say what they answered.
+//! `POST /NAME` signs it. `GET /` greets and lists the guests, one line a second. `GET /memory` allocates 200 MiB. `GET /sqlite`
+//! and `GET /redis?URL` call every function of Spin's interfaces, and respond with their results.
 #![cfg(target_os = "wasi")]
 
 use std::hint::black_box;
@@ -15,7 +15,7 @@ use spin_sdk::key_value::{Error, Store};
 use spin_sdk::redis::{self, RedisParameter};
 use spin_sdk::{sqlite, variables};
 
-/// How many requests this instance has served.
+/// The number of requests that this instance has served.
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
 
 #[http_component]

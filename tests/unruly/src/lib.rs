@@ -1,7 +1,7 @@
-//! What a component should not do, and a host must bear.
+//! A component that misbehaves, which a host must withstand.
 //!
-//! `GET /loop` computes forever, `GET /memory` needs 200 MiB, `GET /error` answers with an error instead of a response, and
-//! so does `POST /lifespan/startup` if the operator's token is `unruly`. `GET /` is as it should be.
+//! `GET /loop` computes forever. `GET /memory` allocates 200 MiB. `GET /error` returns an error instead of a response, and so does
+//! `POST /lifespan/startup` if the operator's token is `unruly`. `GET /` behaves well.
 #![cfg(target_os = "wasi")]
 
 use std::hint::black_box;

@@ -2,7 +2,8 @@ mod writer;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -32,6 +33,8 @@ pub struct Sqlite {
     path: PathBuf,
     /// In write-ahead mode, a reader with a connection of its own never waits for writers.
     reader: Mutex<Connection>,
+    /// Further connections for readers, so that there is one for each processor.
+    more_readers: Vec<Mutex<Connection>>,
     writer: Writer,
 }
 
@@ -69,20 +72,38 @@ impl Sqlite {
                  PRIMARY KEY (store, key)
              )",
         )?;
-        let reader = Connection::open(path)?;
-        reader.busy_timeout(BUSY_TIMEOUT)?;
+        let reader = || {
+            let reader = Connection::open(path)?;
+            reader.busy_timeout(BUSY_TIMEOUT)?;
+            rusqlite::Result::Ok(Mutex::new(reader))
+        };
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let more_readers = (1..processors).map(|_| reader());
+        let more_readers = more_readers.collect::<rusqlite::Result<_>>()?;
         Ok(Self {
             path: path.into(),
-            reader: Mutex::new(reader),
+            reader: reader()?,
+            more_readers,
             writer: Writer::start(writer)?,
         })
     }
 
     /// Reads on the caller's thread: handing a read to another thread takes longer than the read.
     fn read<T>(&self, run: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
-        // A panic of another reader leaves the connection usable.
-        let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(run(&reader)?)
+        Ok(run(&self.reader())?)
+    }
+
+    /// A connection that nobody else reads from. Waits if there is none.
+    fn reader(&self) -> MutexGuard<'_, Connection> {
+        let free = |reader| match Mutex::try_lock(reader) {
+            Ok(reader) => Some(reader),
+            // A panic of another reader leaves the connection usable.
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        let mut more = self.more_readers.iter();
+        more.find_map(free)
+            .unwrap_or_else(|| self.reader.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -1,24 +1,21 @@
-//! `loopless-host bench`: it measures everything once, in a moment. How fast anything is depends on the machine, and is not
+//! `loopless-host bench`: the shortest possible run measures everything once. The figures depend on the machine, and are not
 //! tested.
-
-use std::path::Path;
 
 use serde_json::Value;
 use tempfile::tempdir;
 
-use crate::conformance::Outcome;
 use crate::shared::redis_server::RedisServer;
-use crate::support::{Host, command, component};
+use crate::support::{Host, Outcome, component};
 
-/// Measures for moments.
+/// Runs a bench that is as short as possible.
 async fn bench(arguments: &[&str]) -> Outcome {
     let mut all = vec!["bench", "--time", "50ms", "--rounds", "1"];
     all.extend(["--connections", "1,2", "--waits", "2", "--ages", "50ms"]);
     all.extend(arguments);
-    Outcome::of(command(Path::new("."), &all)).await
+    Outcome::of(&all).await
 }
 
-/// The rows of a report about this section.
+/// The rows of a section in a report.
 fn rows<'a>(report: &'a Value, section: &str) -> Vec<&'a Value> {
     let rows = report["rows"].as_array().unwrap().iter();
     rows.filter(|row| row["section"] == section).collect()
@@ -32,13 +29,13 @@ fn figure(row: &Value, name: &str) -> f64 {
 #[tokio::test]
 async fn a_bench_measures_its_own_hosts_beside_baselines_and_reports_every_figure() {
     let directory = tempdir().unwrap();
-    let original = Host::start(directory.path(), &["--store", "memory"]).await;
+    let original = Host::in_memory(&[]).await;
     let json = directory.path().join("bench.json");
     let (component, plots) = (component(), directory.path().join("plots"));
     let outcome = bench(&[
         "--component",
         component.to_str().unwrap(),
-        // Something that runs, while another server answers.
+        // The command only runs. A host answers in the place of the original.
         "--original",
         "sleep 600",
         "--original-url",
@@ -67,9 +64,9 @@ async fn a_bench_measures_its_own_hosts_beside_baselines_and_reports_every_figur
     for row in hyper {
         assert_eq!(figure(row, "times_hyper"), 1.0);
     }
-    // In memory, nothing is shared with another process.
+    // A wake across processes needs a store that they share, which one in memory is not.
     assert_eq!(rows(&report, "wakes").len(), 2 + 3);
-    // In memory, all on one event and each on its own; elsewhere, on one.
+    // In memory, waits on one event and on an event each. In SQLite, on one event.
     let waits = rows(&report, "waits");
     assert_eq!(waits.len(), 2 + 1);
     for row in waits {
@@ -83,7 +80,7 @@ async fn a_bench_measures_its_own_hosts_beside_baselines_and_reports_every_figur
     let tables = lines.iter().filter(|line| line.starts_with("| server"));
     assert_eq!(tables.count(), 4, "{}", outcome.stdout);
     let rows = report["rows"].as_array().unwrap().len();
-    // A table has a head and a line below it, and there is an empty line between two.
+    // Each of the four tables has a head and a line below it, and an empty line is between two tables.
     assert_eq!(lines.len(), rows + 4 * 2 + 3, "{}", outcome.stdout);
     assert!(!outcome.stdout.contains('\x1b'), "no colours in a pipe");
     for plot in ["bench-requests.svg", "bench-waits.svg"] {
@@ -93,7 +90,7 @@ async fn a_bench_measures_its_own_hosts_beside_baselines_and_reports_every_figur
 }
 
 #[tokio::test]
-async fn a_bench_compares_the_stores_and_the_builds_that_use_them_themselves() {
+async fn a_bench_compares_the_stores_and_the_builds_that_connect_to_them() {
     let Some(redis) = RedisServer::start().await else {
         return;
     };
@@ -134,33 +131,22 @@ async fn a_bench_compares_the_stores_and_the_builds_that_use_them_themselves() {
 }
 
 #[tokio::test]
-async fn a_bench_measures_a_server_that_runs() {
-    let directory = tempdir().unwrap();
-    let host = Host::start(directory.path(), &["--store", "memory"]).await;
+async fn a_bench_measures_a_running_server() {
+    let host = Host::in_memory(&[]).await;
     let outcome = bench(&["--url", &host.url]).await;
-    assert_eq!(outcome.code, 0, "{}{}", outcome.stdout, outcome.stderr);
-    assert!(
-        outcome.stdout.contains("PUT /events/x"),
-        "{}",
-        outcome.stdout
-    );
-    assert!(
-        outcome.stdout.contains("same server, 50ms old"),
-        "{}",
-        outcome.stdout
-    );
-    assert!(!outcome.stdout.contains("starts"), "{}", outcome.stdout);
+    let Outcome {
+        code,
+        stdout,
+        stderr,
+    } = outcome;
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    assert!(stdout.contains("PUT /events/x"), "{stdout}");
+    assert!(stdout.contains("same server, 50ms old"), "{stdout}");
+    assert!(!stdout.contains("starts"), "{stdout}");
 }
 
 #[tokio::test]
-async fn a_bench_of_no_server_says_what_is_wrong() {
+async fn a_bench_of_no_server_is_an_error_that_names_the_url() {
     let outcome = bench(&["--url", "http://127.0.0.1:1"]).await;
-    assert_eq!(outcome.code, 1);
-    assert!(
-        outcome
-            .stderr
-            .contains("cannot connect to http://127.0.0.1:1"),
-        "{}",
-        outcome.stderr
-    );
+    outcome.is_error(&["cannot connect to http://127.0.0.1:1"]);
 }

@@ -4,9 +4,6 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::conformance::{Server, whole};
-use crate::shared::programs::program;
-use crate::support::Host;
 use fantoccini::elements::Element;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -16,9 +13,13 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-/// ChromeDriver on a port of its choice, and its URL.
+use crate::conformance::{Server, whole};
+use crate::shared::programs::program;
+use crate::support::Host;
+
+/// Starts ChromeDriver on a port that it chooses, and returns its URL too.
 async fn driver(program: PathBuf) -> (Child, String) {
-    // Its choice may be that of another one that starts at the same time: it ends then.
+    // If another one starts at the same time and chooses the same port, it ends.
     for _ in 0..5 {
         let mut driver = Command::new(&program)
             .arg("--port=0")
@@ -39,31 +40,38 @@ async fn driver(program: PathBuf) -> (Child, String) {
     panic!("ChromeDriver did not say on which port it listens");
 }
 
+/// The label of the page's only button.
 pub async fn button(client: &Client) -> String {
     let buttons = client.find_all(Locator::Css("button")).await.unwrap();
     assert_eq!(buttons.len(), 1);
     buttons[0].text().await.unwrap()
 }
 
-/// Waits until the page has such an element, and returns it.
+/// Whether an element matches this selector.
+async fn has(client: &Client, css: &str) -> bool {
+    let found = client.find_all(Locator::Css(css)).await.unwrap();
+    !found.is_empty()
+}
+
+/// Waits until the page has an element that matches, and returns it.
 pub async fn shows(client: &Client, xpath: &str) -> Element {
     let wait = client.wait().at_most(Duration::from_secs(20));
     let shown = wait.for_element(Locator::XPath(xpath)).await;
     shown.unwrap_or_else(|error| panic!("there is no {xpath}: {error}"))
 }
 
-/// Waits until the button says this. The page is told of a click's effect by its stream.
+/// Waits until the button has this label. The page learns the effect of a click from its stream.
 pub async fn button_says(client: &Client, text: &str) {
     shows(client, &format!("//button[normalize-space()='{text}']")).await;
 }
 
-/// Clicks the element of this selector.
+/// Clicks the element that matches this selector.
 pub async fn press(client: &Client, css: &str) {
     let element = client.find(Locator::Css(css)).await.unwrap();
     element.click().await.unwrap();
 }
 
-/// A browser with a directory of its own. Both are gone when this is dropped, also where a test panics.
+/// A browser with a directory of its own. Both are removed when this is dropped, also if the test panics.
 pub struct Browser {
     pub client: Client,
     /// Killed when this is dropped.
@@ -78,7 +86,7 @@ impl Drop for Browser {
         if let Some(id) = id.and_then(|id| Pid::from_raw(id.try_into().ok()?)) {
             _ = kill_process(id, Signal::KILL);
         }
-        // Its other processes end a moment later, and write until then.
+        // The other processes of the browser end a moment later, and write files until then.
         for _ in 0..50 {
             if std::fs::remove_dir_all(self.directory.path()).is_ok() {
                 break;
@@ -89,7 +97,7 @@ impl Drop for Browser {
 }
 
 impl Browser {
-    /// Starts one with these arguments and preferences. If there is none, says so; but CI must have one.
+    /// Starts a browser with these arguments and preferences. `None` if there is none.
     pub async fn start(arguments: &[&str], preferences: Value) -> Option<Self> {
         let chromium = program(&["chromium", "chromium-browser", "google-chrome"]);
         let (Some(chromium), Some(chromedriver)) = (chromium, program(&["chromedriver"])) else {
@@ -101,7 +109,7 @@ impl Browser {
         let profile = format!("--user-data-dir={}", profile.display());
         let all = [
             "--headless=new",
-            // It ends with its driver, also where this process is killed.
+            // The browser then ends with its driver, also if this process is killed.
             "--remote-debugging-pipe",
             "--no-sandbox",
             "--disable-gpu",
@@ -133,7 +141,7 @@ impl Browser {
         })
     }
 
-    /// Starts a host with these arguments, and shows its page.
+    /// Starts a host with these arguments, and opens its page.
     pub async fn show(&self, arguments: &[&str]) -> Host {
         let host = Host::start(self.directory.path(), arguments).await;
         self.client.goto(&host.url).await.unwrap();
@@ -141,7 +149,7 @@ impl Browser {
     }
 }
 
-/// A browser that shows the page of a host with these arguments, if there is a browser.
+/// A browser, and a host with these arguments whose page it shows. `None` if there is no browser.
 pub async fn open(arguments: &[&str]) -> Option<(Browser, Host)> {
     let browser = Browser::start(&[], json!({})).await?;
     let host = browser.show(arguments).await;
@@ -160,46 +168,39 @@ async fn clicking_set_offers_clear_and_clicking_clear_offers_set() {
     let state = client.find(Locator::Css("strong")).await.unwrap();
     assert_eq!(state.text().await.unwrap(), "set");
 
-    // It is the server that knows, not the page.
-    let (_, page) = host.send("GET", "/", "", false).await;
+    // The server's state has changed, and not only the page.
+    let (_, page) = host.get("/").await;
     assert!(page.contains(">Clear<"), "{page}");
     client.refresh().await.unwrap();
     assert_eq!(button(client).await, "Clear");
 
     press(client, "button").await;
     button_says(client, "Set").await;
-    let (_, page) = host.send("GET", "/", "", false).await;
+    let (_, page) = host.get("/").await;
     assert!(page.contains(">Set<"), "{page}");
 
     // The page of a named event changes that event.
-    client
-        .goto(&format!("{}/events/door", host.url))
-        .await
-        .unwrap();
+    let door = format!("{}/events/door", host.url);
+    client.goto(&door).await.unwrap();
     assert_eq!(button(client).await, "Set");
     press(client, "button").await;
     button_says(client, "Clear").await;
-    let (_, shown) = host.send("GET", "/events/door", "", false).await;
+    let (_, shown) = host.get("/events/door").await;
     assert!(shown.contains("\"set\":true"), "{shown}");
-    let (_, page) = host.send("GET", "/", "", false).await;
+    let (_, page) = host.get("/").await;
     assert!(page.contains(">Set<"), "{page}");
 }
 
-/// The browser's own view of an element's text, once there is some.
+/// Waits until the element with this id has a text, and returns the text that the browser shows.
 async fn says(client: &Client, id: &str) -> String {
     let element = format!("//*[@id='{id}'][normalize-space()]");
     shows(client, &element).await.text().await.unwrap()
 }
 
 #[tokio::test]
-async fn a_page_that_may_not_asks_for_the_token_and_keeps_it_for_its_tab() {
-    let variables = [
-        "--variable",
-        "write_token=w1ite",
-        "--variable",
-        "read_token=re4d",
-    ];
-    let arguments = [&["--store", "memory"], &variables[..]].concat();
+async fn a_page_asks_for_the_token_that_it_needs_and_keeps_it_for_its_tab() {
+    let (write, read) = ("write_token=w1ite", "read_token=re4d");
+    let arguments = ["--store", "memory", "--variable", write, "--variable", read];
     let Some((browser, host)) = open(&arguments).await else {
         return;
     };
@@ -211,26 +212,20 @@ async fn a_page_that_may_not_asks_for_the_token_and_keeps_it_for_its_tab() {
         press(client, "#unlock [type=submit]").await;
     };
 
-    // Who may not look is shown nothing but the question.
-    assert!(
-        client
-            .find_all(Locator::Css("button"))
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    // Without the read token, the page has only the form for it.
+    assert!(!has(client, "button").await);
     unlock("wrong").await;
     assert!(says(client, "problem").await.contains("not the token"));
     unlock("re4d").await;
     button_says(client, "Set").await;
 
-    // Who may look may not change: the page asks for the other token, and does what was wanted.
+    // The read token allows no change: the page asks for the write token, and then makes the change.
     press(client, "button").await;
     shows(client, "//form[@id='unlock'][not(@hidden)]").await;
     unlock("w1ite").await;
     button_says(client, "Clear").await;
 
-    // The tab has it, also after a reload; another tab does not.
+    // The tab keeps the token after a reload. Another tab does not have it.
     client.refresh().await.unwrap();
     button_says(client, "Clear").await;
     press(client, "button").await;
@@ -238,22 +233,16 @@ async fn a_page_that_may_not_asks_for_the_token_and_keeps_it_for_its_tab() {
     let tab = client.new_window(true).await.unwrap();
     client.switch_to_window(tab.handle).await.unwrap();
     client.goto(&host.url).await.unwrap();
-    assert!(
-        client
-            .find_all(Locator::Css("button"))
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert!(!has(client, "button").await);
 }
 
 #[tokio::test]
-async fn a_page_of_another_site_can_change_nothing_and_frame_nothing() {
+async fn a_page_of_another_site_can_neither_change_an_event_nor_frame_the_page() {
     let Some((browser, host)) = open(&["--store", "memory"]).await else {
         return;
     };
     let client = &browser.client;
-    // Another host, and so another site, whose page nothing forbids to call ours.
+    // Another host name, and so another site, whose page has no policy that forbids it to call this one.
     let url = host.url.replace("127.0.0.1", "localhost");
     let evil = format!(
         "<iframe src='{url}/'></iframe><form method=post enctype=text/plain action='{url}/change_event'>\
@@ -264,8 +253,7 @@ async fn a_page_of_another_site_can_change_nothing_and_frame_nothing() {
     client.goto(&other.url).await.unwrap();
     // The frame stays empty.
     client.enter_frame(0).await.unwrap();
-    let buttons = client.find_all(Locator::Css("button")).await.unwrap();
-    assert!(buttons.is_empty());
+    assert!(!has(client, "button").await);
     client.enter_parent_frame().await.unwrap();
     let fetches = "const done = arguments[1], url = arguments[0];
         Promise.allSettled([
@@ -278,7 +266,7 @@ async fn a_page_of_another_site_can_change_nothing_and_frame_nothing() {
         .execute_async(fetches, vec![url.as_str().into()])
         .await
         .unwrap();
-    // The first one comes to us, and no page sees what is answered.
+    // The first request is sent, but its response is opaque to the page.
     let expected = json!(["fulfilled", "rejected", "rejected", "rejected"]);
     assert_eq!(done, expected);
     press(client, "input[type=submit]").await;
@@ -290,12 +278,12 @@ async fn a_page_of_another_site_can_change_nothing_and_frame_nothing() {
         .unwrap();
     let shown = client.source().await.unwrap();
     assert!(shown.contains("\"status\":403"), "{shown}");
-    let (_, event) = host.send("GET", "/events/event", "", false).await;
+    let (_, event) = host.get("/events/event").await;
     assert!(event.contains("\"generation\":0"), "{event}");
 }
 
 #[tokio::test]
-async fn nothing_that_comes_from_outside_runs_in_a_browser() {
+async fn no_input_runs_as_a_script_in_a_browser() {
     let Some((browser, host)) = open(&["--store", "memory"]).await else {
         return;
     };
@@ -324,17 +312,16 @@ async fn nothing_that_comes_from_outside_runs_in_a_browser() {
             let title = client.title().await.unwrap();
             assert!(!title.contains("pwned"), "{path}");
         }
-        // What a server says went wrong is text.
+        // The page shows the detail of a problem as text.
         client.goto(&host.url).await.unwrap();
         let ask = "ask('/events?' + arguments[0])";
         client.execute(ask, vec![attack.into()]).await.unwrap();
         says(client, "problem").await;
-        let images = client.find_all(Locator::Css("img, svg")).await.unwrap();
-        assert!(images.is_empty());
+        assert!(!has(client, "img, svg").await);
         let problem = "document.getElementById('problem').innerHTML = arguments[0]";
         let hostile = "<img src=x onerror=\"document.title='pwned'\">";
         client.execute(problem, vec![hostile.into()]).await.unwrap();
-        // Even if a page were wrong, its policy lets no handler of an attribute run, and no script of its own.
+        // Even if the page had such a bug, its policy allows no event handler in an attribute, and no inline script.
         let inline = "const script = document.createElement('script');
             script.textContent = \"document.title = 'pwned'\"; document.body.append(script);
             return document.title";
@@ -343,21 +330,19 @@ async fn nothing_that_comes_from_outside_runs_in_a_browser() {
     }
 }
 
-/// What the page of the gotcha says when a story is over, and the rows of its table.
+/// Presses a button of the gotcha's page, and returns the verdict and the rows of the table.
 async fn story(client: &Client, button: &str) -> (String, Vec<String>) {
     press(client, button).await;
-    let verdict = Locator::XPath("//*[@id='verdict'][normalize-space()]");
-    let wait = client.wait().at_most(Duration::from_secs(20));
-    let verdict = wait.for_element(verdict).await.unwrap();
+    let verdict = says(client, "verdict").await;
     let mut rows = Vec::new();
     for row in client.find_all(Locator::Css("tbody tr")).await.unwrap() {
         rows.push(row.text().await.unwrap());
     }
-    (verdict.text().await.unwrap(), rows)
+    (verdict, rows)
 }
 
 #[tokio::test]
-async fn the_gotchas_page_shows_both_ways_to_lose_an_event() {
+async fn the_page_of_the_gotcha_shows_how_an_event_is_lost_and_how_the_instance_traps() {
     let Some((browser, host)) = open(&["--store", "memory", "--gotcha"]).await else {
         return;
     };
@@ -382,7 +367,7 @@ async fn the_gotchas_page_shows_both_ways_to_lose_an_event() {
     assert_eq!(rows.len(), expected.len(), "{rows:?}");
     assert!(rows.iter().zip(&expected).all(begins), "{rows:?}");
 
-    // The way out leads to the event that works.
+    // The link leads to the event that works.
     press(client, "a[href='../']").await;
     button_says(client, "Set").await;
 }

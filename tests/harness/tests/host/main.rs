@@ -1,7 +1,7 @@
-//! The binary `loopless-host`, run as a user runs it.
+//! The program `loopless-host`, run as a user runs it.
 //!
-//! Tests start in the order of their names. What computes is in the last module, `worlds`: it uses the processors while tests before
-//! it still wait.
+//! Tests start in the order of their names. The last module, `worlds`, computes: it uses the processors while earlier tests still
+//! wait.
 
 mod bench;
 mod browser;
@@ -9,6 +9,7 @@ mod cli;
 mod conformance;
 mod front;
 mod gotcha;
+mod guests;
 mod lifespan;
 mod page;
 mod several;

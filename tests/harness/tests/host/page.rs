@@ -1,37 +1,25 @@
-//! The live page: what it shows, to whom, and for how long that is true.
+//! The live page: what it shows, and when.
 
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-
-use crate::browser::{Browser, button, button_says, open, press, shows};
-use crate::support::{Host, command, component, project};
 use fantoccini::{Client, Locator};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-/// Waits until the text of the element of this name has `text` in it.
+use crate::browser::{Browser, button, button_says, open, press, shows};
+use crate::shared::programs::installed;
+use crate::support::{Host, command, component, free_address, project};
+
+/// Waits until the text of the element with this id contains `text`.
 async fn reads(client: &Client, id: &str, text: &str) {
-    shows(
-        client,
-        &format!("//*[@id='{id}'][contains(normalize-space(), '{text}')]"),
-    )
-    .await;
+    let element = format!("//*[@id='{id}'][contains(normalize-space(), '{text}')]");
+    shows(client, &element).await;
 }
 
-/// The changes on the page, the newest one first: generation and state.
+/// The generation and the state of each change on the page, the newest one first.
 async fn changes(client: &Client) -> Vec<String> {
     let read =
         "return [...document.querySelectorAll('#changes li')].map(item => item.firstChild.data)";
     let changes = client.execute(read, vec![]).await.unwrap();
     serde_json::from_value(changes).unwrap()
-}
-
-async fn put(host: &Host, name: &str, is_set: bool) {
-    let body = format!("{{\"set\": {is_set}}}");
-    let (status, _) = host
-        .send("PUT", &format!("/events/{name}"), &body, false)
-        .await;
-    assert_eq!(status, 200);
 }
 
 #[test]
@@ -44,7 +32,7 @@ fn the_page_with_its_style_and_its_script_is_smaller_than_20_kb() {
 }
 
 #[tokio::test]
-async fn two_pages_are_in_step_with_each_other_and_with_everyone_else() {
+async fn two_pages_show_every_change_of_each_other_and_of_other_clients() {
     let Some((browser, host)) = open(&["--store", "memory"]).await else {
         return;
     };
@@ -62,9 +50,9 @@ async fn two_pages_are_in_step_with_each_other_and_with_everyone_else() {
         client.switch_to_window(other.clone()).await.unwrap();
         button_says(client, then).await;
     }
-    // A pulse is over before anybody could look, and is told all the same.
-    put(&host, "event", true).await;
-    put(&host, "event", false).await;
+    // Both changes of a pulse are shown, however short it was.
+    host.set("event", true).await;
+    host.set("event", false).await;
     reads(client, "generation", "4").await;
     assert_eq!(
         changes(client).await,
@@ -75,23 +63,15 @@ async fn two_pages_are_in_step_with_each_other_and_with_everyone_else() {
 }
 
 #[tokio::test]
-async fn a_lost_connection_is_said_and_what_was_missed_is_told_when_it_is_back() {
+async fn a_lost_connection_is_shown_and_so_are_the_missed_changes_when_it_is_back() {
     let Some(browser) = Browser::start(&[], json!({})).await else {
         return;
     };
     let client = &browser.client;
-    // The port is free again when this is dropped, and is taken by the host.
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
-    let address = address.unwrap().to_string();
-    let component = component();
-    let arguments = [
-        "--listen",
-        &address,
-        "--store",
-        "sqlite:store.db",
-        "--component",
-    ];
-    let arguments = [&arguments, &[component.to_str().unwrap()][..]].concat();
+    let (address, component) = (free_address().await, component());
+    let component = component.to_str().unwrap();
+    let arguments = ["--listen", &address, "--component", component];
+    let arguments = [&arguments, &["--store", "sqlite:store.db"][..]].concat();
     let host = Host::wait_for(command(browser.directory.path(), &arguments)).await;
     client.goto(&host.url).await.unwrap();
     reads(client, "link", "live").await;
@@ -102,12 +82,12 @@ async fn a_lost_connection_is_said_and_what_was_missed_is_told_when_it_is_back()
     reads(client, "link", "connection lost").await;
     press(client, "button").await;
     reads(client, "problem", "did not answer").await;
-    // It says nothing that it does not know.
+    // The page shows the last state that it knows.
     assert_eq!(button(client).await, "Set");
 
     let host = Host::wait_for(command(browser.directory.path(), &arguments)).await;
     for is_set in [true, false, true] {
-        put(&host, "event", is_set).await;
+        host.set("event", is_set).await;
     }
     reads(client, "link", "live").await;
     button_says(client, "Clear").await;
@@ -118,24 +98,21 @@ async fn a_lost_connection_is_said_and_what_was_missed_is_told_when_it_is_back()
 }
 
 #[tokio::test]
-async fn it_shows_a_wait_opens_and_makes_events_and_runs_the_service() {
+async fn the_page_waits_opens_and_creates_events_and_runs_the_service() {
     let Some((browser, host)) = open(&["--store", "memory"]).await else {
         return;
     };
     let client = &browser.client;
-    put(&host, "door", false).await;
-    put(&host, "gate", true).await;
+    host.set("door", false).await;
+    host.set("gate", true).await;
     client.goto(&host.url).await.unwrap();
     reads(client, "list", "gate set").await;
 
     let name = client.find(Locator::Id("name")).await.unwrap();
     name.send_keys("no name").await.unwrap();
     press(client, "#open [type=submit]").await;
-    assert_eq!(
-        client.current_url().await.unwrap().path(),
-        "/",
-        "it is no name"
-    );
+    let url = client.current_url().await.unwrap();
+    assert_eq!(url.path(), "/", "an invalid name");
     name.clear().await.unwrap();
     name.send_keys("new").await.unwrap();
     press(client, "#open [type=submit]").await;
@@ -143,7 +120,7 @@ async fn it_shows_a_wait_opens_and_makes_events_and_runs_the_service() {
 
     press(client, "#wait").await;
     reads(client, "waited", "waiting for").await;
-    put(&host, "new", true).await;
+    host.set("new", true).await;
     reads(client, "waited", "it was set, after").await;
     reads(client, "list", "new set").await;
 
@@ -157,17 +134,13 @@ async fn it_shows_a_wait_opens_and_makes_events_and_runs_the_service() {
 }
 
 #[tokio::test]
-async fn a_build_without_the_service_has_no_panel_for_it_and_all_else() {
+async fn the_page_of_a_build_without_the_service_has_everything_but_its_panel() {
     let Some(browser) = Browser::start(&[], json!({})).await else {
         return;
     };
     let client = &browser.client;
-    let host = Host::of_build(
-        browser.directory.path(),
-        "fermyon-cloud",
-        &["--store", "memory"],
-    )
-    .await;
+    let directory = browser.directory.path();
+    let host = Host::of_build(directory, "fermyon-cloud", &["--store", "memory"]).await;
     client.goto(&host.url).await.unwrap();
     reads(client, "link", "live").await;
     press(client, "button").await;
@@ -183,8 +156,8 @@ async fn without_javascript_the_button_is_a_form() {
         return;
     };
     let client = &browser.client;
-    let host = Host::start(browser.directory.path(), &["--store", "memory"]).await;
-    // To a server of another machine, over plain HTTP, a browser sends the origin and nothing else.
+    let host = Host::in_memory(&[]).await;
+    // To another machine over plain HTTP, a browser sends Origin, but no Sec-Fetch-Site.
     let elsewhere = host.url.replace("127.0.0.1", "loopless.test");
     for url in [&host.url, &elsewhere] {
         for path in ["/", "/events/door"] {
@@ -194,30 +167,25 @@ async fn without_javascript_the_button_is_a_form() {
                 button_says(client, then).await;
                 assert_eq!(client.current_url().await.unwrap().path(), path);
             }
-            // What needs a script is not there.
+            // What needs a script is not shown.
             let sections = client.find_all(Locator::Css("section")).await.unwrap();
             for section in sections {
                 assert!(!section.is_displayed().await.unwrap());
             }
         }
     }
-    let (_, event) = host.send("GET", "/events/event", "", false).await;
+    let (_, event) = host.get("/events/event").await;
     assert!(event.contains("\"generation\":4"), "{event}");
 }
 
-/// axe-core, if it is installed. A test that does not get it has nothing to do: that is said here, and in CI it is a
-/// failure.
+/// The script of axe-core, which CI installs. Without it, a test is skipped.
 fn axe() -> Option<String> {
-    let directory: PathBuf = project().join("target/axe/node_modules/axe-core/axe.min.js");
-    let axe = std::fs::read_to_string(directory).ok();
-    if axe.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "CI must have axe-core");
-        eprintln!("SKIPPED: no axe-core; npm install --prefix target/axe axe-core");
-    }
-    axe
+    let axe = project().join("target/axe/node_modules/axe-core/axe.min.js");
+    let axe = installed(&[axe], "npm install --prefix target/axe axe-core")?;
+    Some(std::fs::read_to_string(axe).unwrap())
 }
 
-/// What axe-core finds wrong with the page, by the rules' names.
+/// The violations that axe-core finds on the page, with their rules.
 async fn violations(client: &Client, axe: &str) -> Vec<String> {
     client.execute(axe, vec![]).await.unwrap();
     let run = "const done = arguments[0];
@@ -235,10 +203,10 @@ fn scheme(name: &str) -> &'static str {
 }
 
 #[tokio::test]
-async fn it_is_for_everybody_as_far_as_axe_core_can_tell() {
+async fn axe_core_finds_no_violation_of_accessibility() {
     let Some(axe) = axe() else { return };
     for name in ["light", "dark"] {
-        // What is on its way into view has no contrast yet.
+        // During a transition, an element has too little contrast.
         let arguments = [scheme(name), "--force-prefers-reduced-motion"];
         let Some(browser) = Browser::start(&arguments, json!({})).await else {
             return;
@@ -263,7 +231,7 @@ async fn it_is_for_everybody_as_far_as_axe_core_can_tell() {
     }
 }
 
-/// Makes the page show all that it can.
+/// Makes the page show everything that it can.
 async fn populate(client: &Client) {
     press(client, "#wait").await;
     press(client, "summary").await;
@@ -278,9 +246,9 @@ async fn screenshots() {
     for name in ["light", "dark"] {
         let browser = Browser::start(&[scheme(name)], json!({})).await.unwrap();
         let client = &browser.client;
-        let host = Host::start(browser.directory.path(), &["--store", "memory"]).await;
-        put(&host, "door", true).await;
-        put(&host, "gate", false).await;
+        let host = Host::in_memory(&[]).await;
+        host.set("door", true).await;
+        host.set("gate", false).await;
         client.set_window_size(640, 1100).await.unwrap();
         client.goto(&host.url).await.unwrap();
         for then in ["Clear", "Set", "Clear", "Set"] {
@@ -289,7 +257,7 @@ async fn screenshots() {
         }
         populate(client).await;
         let picture = client.screenshot().await.unwrap();
-        let file: &Path = &project().join(format!(".github/page-{name}.png"));
+        let file = project().join(format!(".github/page-{name}.png"));
         std::fs::write(file, picture).unwrap();
     }
 }

@@ -1,10 +1,8 @@
-//! Several hosts on one store: what one does is seen on the others, and what one acknowledged is not lost with it.
+//! Several hosts on one store: a change on one is seen on the others, and no change is lost with the host that acknowledged it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::shared::redis_server::{Certificate, RedisServer};
-use crate::support::{Host, REDIS_BUILDS, command, component, project};
 use futures_util::future::join_all;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -14,28 +12,18 @@ use tempfile::tempdir;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-/// Not even a busy machine takes so long.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::shared::redis_server::{Certificate, RedisServer};
+use crate::support::{Host, Outcome, REDIS_BUILDS, project, serve, serve_component, soon};
 
-/// How long it takes to know that a store does not answer, 1.5 s, and to be back, with time for a busy machine.
+/// A call of the store is given up after 1.5 s. The rest is for a busy machine.
 const IN_TIME: Duration = Duration::from_secs(3);
 
-async fn soon<T>(future: impl Future<Output = T>) -> T {
-    let result = tokio::time::timeout(PATIENCE, future).await;
-    result.expect("it takes too long")
-}
-
-async fn set(host: &Host, name: &str, set: bool) -> u64 {
-    let path = format!("/events/{name}");
-    let body = format!("{{\"set\": {set}}}");
-    let (status, state) = host.send("PUT", &path, &body, false).await;
-    assert_eq!(status, 200, "{state}");
-    generation_of(&state)
+async fn set(host: &Host, name: &str, is_set: bool) -> u64 {
+    generation_of(&host.set(name, is_set).await)
 }
 
 async fn generation(host: &Host, name: &str) -> u64 {
-    let path = format!("/events/{name}");
-    let (status, state) = host.send("GET", &path, "", false).await;
+    let (status, state) = host.get(&format!("/events/{name}")).await;
     assert_eq!(status, 200, "{state}");
     generation_of(&state)
 }
@@ -45,7 +33,7 @@ fn generation_of(state: &str) -> u64 {
     state["generation"].as_u64().unwrap()
 }
 
-/// An event's stream, as far as it was read.
+/// The stream of an event, as far as it has been read.
 struct Stream {
     body: Incoming,
     text: String,
@@ -54,7 +42,7 @@ struct Stream {
 impl Stream {
     async fn open(host: &Host, name: &str) -> Self {
         let path = format!("/events/{name}/stream");
-        let response = host.request("GET", &path, "", false).await.unwrap();
+        let response = host.request("GET", &path, "").await.unwrap();
         assert_eq!(response.status(), 200);
         Self {
             body: response.into_body(),
@@ -62,7 +50,7 @@ impl Stream {
         }
     }
 
-    /// Reads until the message of this generation is there.
+    /// Reads until the message of this generation has arrived.
     async fn reaches(&mut self, generation: u64) {
         let message = format!("\"generation\":{generation}}}\n\n");
         while !self.text.contains(&message) {
@@ -83,7 +71,7 @@ impl Stream {
 }
 
 #[tokio::test]
-async fn sixty_four_first_sets_at_once_by_two_processes_on_one_database_are_one_transition() {
+async fn two_hosts_on_one_database_share_every_change() {
     for manifest in [
         "deploy/spin-sqlite.toml",
         "deploy/fermyon-cloud-sqlite.toml",
@@ -104,14 +92,14 @@ async fn sixty_four_first_sets_at_once_by_two_processes_on_one_database_are_one_
     }
 }
 
-/// Two hosts on one empty store.
+/// Checks that two hosts on an empty store share changes and waits, and that the change of one is not lost with it.
 async fn share_every_change(one: Host, two: Host) {
     let sets = (0..64).map(|number| set([&one, &two][number % 2], "door", true));
     let generations = soon(join_all(sets)).await;
     assert_eq!(generations, [1; 64]);
 
-    // What one acknowledges is not lost with it, and ends waits on the other.
-    let wait = two.send("GET", "/events/gate/wait", "", false);
+    // A set on one host ends a wait on the other, and survives the first one.
+    let wait = two.get("/events/gate/wait");
     let change = set(&one, "gate", true);
     let ((status, state), _) = soon(async { tokio::join!(wait, change) }).await;
     assert_eq!(status, 200, "{state}");
@@ -132,9 +120,9 @@ async fn two_hosts_on_one_redis_share_changes_waits_and_pulses() {
         let one = Host::start(directory.path(), &arguments).await;
         let two = Host::start(directory.path(), &arguments).await;
 
-        // A wait ends by a set on the other host.
+        // A set on one host ends a wait on the other.
         let path = format!("/events/{quirks}/wait");
-        let wait = one.send("GET", &path, "", false);
+        let wait = one.get(&path);
         let change = async {
             redis.is_watched().await;
             set(&two, quirks, true).await
@@ -143,9 +131,9 @@ async fn two_hosts_on_one_redis_share_changes_waits_and_pulses() {
         assert_eq!((status, generation), (200, 1), "{state}");
         assert!(state.contains("\"set\":true"), "{state}");
 
-        // A pulse ends a wait, too.
+        // A pulse does too.
         assert_eq!(set(&one, quirks, false).await, 2);
-        let wait = two.send("GET", &path, "", false);
+        let wait = two.get(&path);
         let pulse = async {
             redis.is_watched().await;
             set(&one, quirks, true).await;
@@ -154,7 +142,7 @@ async fn two_hosts_on_one_redis_share_changes_waits_and_pulses() {
         let ((status, state), ()) = soon(async { tokio::join!(wait, pulse) }).await;
         assert_eq!(status, 200, "{state}");
 
-        // No change is missed, whoever makes it.
+        // A stream misses no change of either host.
         let mut stream = Stream::open(&one, quirks).await;
         soon(stream.reaches(4)).await;
         for (host, is_set) in [(&two, true), (&two, false), (&one, true), (&two, false)] {
@@ -182,62 +170,37 @@ async fn a_redis_with_tls_is_used_if_its_certificate_is_trusted() {
         return;
     };
     let store = format!("rediss://localhost:{}/1", redis.port());
-    let component = component();
-    let arguments = [
-        "--listen",
-        "127.0.0.1:0",
-        "--store",
-        &store,
-        "--component",
-        component.to_str().unwrap(),
-    ];
-    let mut trusting = command(directory.path(), &arguments);
+    let arguments = ["--store", &store];
+    let mut trusting = serve_component(directory.path(), &arguments);
     trusting.env("SSL_CERT_FILE", &certificate);
     let host = Host::wait_for(trusting).await;
     assert_eq!(set(&host, "door", true).await, 1);
     assert_eq!(generation(&host, "door").await, 1);
 
-    // A component that connects to it itself trusts the same, and has the same events.
-    let manifest = project().join(REDIS_BUILDS[0]);
+    // A component that connects to Redis itself trusts the same certificates, and has the same events.
     let url = format!("redis_url={store}");
     let address = format!("redis_host=localhost:{}", redis.port());
-    let itself = [
-        "--listen",
-        "127.0.0.1:0",
-        "--store",
-        "memory",
-        "--from",
-        manifest.to_str().unwrap(),
-        "--variable",
-        &url,
-        "--variable",
-        &address,
-    ];
-    let mut trusting = command(directory.path(), &itself);
-    trusting.env("SSL_CERT_FILE", &certificate);
+    let mut trusting = serve(directory.path(), &["--store", "memory"]);
+    trusting
+        .arg("--from")
+        .arg(project().join(REDIS_BUILDS[0]))
+        .args(["--variable", &url, "--variable", &address])
+        .env("SSL_CERT_FILE", &certificate);
     let host = Host::wait_for(trusting).await;
     assert_eq!(set(&host, "door", false).await, 2);
 
-    let wary = command(directory.path(), &arguments)
-        .output()
-        .await
-        .unwrap();
-    assert_eq!(wary.status.code(), Some(1));
-    let error = String::from_utf8(wary.stderr).unwrap();
-    assert_eq!(error.lines().count(), 1, "{error}");
-    assert!(
-        error.contains("localhost") && error.contains("ertificate"),
-        "{error}"
-    );
+    let wary = serve_component(directory.path(), &arguments);
+    let outcome = Outcome::of_command(wary).await;
+    outcome.is_error(&["localhost", "ertificate"]);
 }
 
-/// How a client's requests to a host ended that was killed meanwhile.
+/// The last change of a client that a host acknowledged before it was killed.
 struct Acknowledged {
     name: String,
     generation: u64,
 }
 
-/// Changes an event again and again, until the host is gone. Adds a permit to `count` for each change that was acknowledged.
+/// Changes an event again and again until the host is killed. Adds a permit to `count` for each acknowledged change.
 async fn change_until_it_dies(
     host: Arc<Host>,
     name: String,
@@ -247,7 +210,7 @@ async fn change_until_it_dies(
     let mut generation = 0;
     loop {
         let body = format!("{{\"set\": {}}}", generation % 2 == 0);
-        let Ok(response) = host.request("PUT", &path, &body, false).await else {
+        let Ok(response) = host.request("PUT", &path, &body).await else {
             break;
         };
         let status = response.status();
@@ -257,7 +220,7 @@ async fn change_until_it_dies(
         let state = String::from_utf8(body.to_bytes().into()).unwrap();
         match status.as_u16() {
             200 => generation = generation_of(&state),
-            // Many writers of one event: a refusal acknowledges nothing.
+            // Too many writers of one event. Nothing is acknowledged.
             503 => continue,
             _ => panic!("{state}"),
         }
@@ -273,7 +236,7 @@ async fn loses_nothing_acknowledged_when_killed(store: &str) {
     let count = Arc::new(Semaphore::new(0));
     let mut clients = JoinSet::new();
     for client in 0..8 {
-        // Half of them have an event of their own, the others share one.
+        // Half of the clients have events of their own. The others share one.
         let name = if client % 2 == 0 {
             format!("own-{client}")
         } else {
@@ -281,7 +244,7 @@ async fn loses_nothing_acknowledged_when_killed(store: &str) {
         };
         clients.spawn(change_until_it_dies(victim.clone(), name, count.clone()));
     }
-    // All of them write while it dies.
+    // The clients are still writing when the host is killed.
     drop(soon(count.acquire_many(200)).await.unwrap());
     victim.signal(Signal::KILL);
     let results = soon(clients.join_all()).await;
@@ -297,12 +260,12 @@ async fn loses_nothing_acknowledged_when_killed(store: &str) {
             let now = generation(host, &name).await;
             assert!(acknowledged > 0, "{name}");
             assert!(now >= acknowledged, "{name}: {acknowledged}, now {now}");
-            // One change may have been made and not acknowledged any more.
+            // The last change may have been made and not acknowledged.
             let is_own = name != "shared";
             assert!(!is_own || now <= acknowledged + 1, "{name}: {now}");
         }
     }
-    // And it goes on.
+    // Both hosts go on.
     let before = generation(&other, "shared").await;
     let after = set(&other, "shared", before % 2 == 0).await;
     assert_eq!(after, before + 1);
@@ -324,7 +287,7 @@ async fn a_host_that_is_killed_while_it_writes_to_redis_loses_nothing_acknowledg
     loses_nothing_acknowledged_when_killed(&redis.url()).await;
 }
 
-/// Asks for everything at once, and expects 503 for all of it.
+/// Checks that all requests are 503 with Retry-After while the store is away.
 async fn is_unavailable(host: &Host) {
     let requests = [
         ("GET", "/", ""),
@@ -337,7 +300,7 @@ async fn is_unavailable(host: &Host) {
         ("GET", "/events/kept/stream", ""),
     ];
     let answers = requests.map(async |(method, path, body)| {
-        let response = host.request(method, path, body, false).await.unwrap();
+        let response = host.request(method, path, body).await.unwrap();
         assert_eq!(response.status(), 503, "{method} {path}");
         let headers = response.headers();
         assert!(headers.contains_key("retry-after"), "{method} {path}");
@@ -347,17 +310,13 @@ async fn is_unavailable(host: &Host) {
 }
 
 #[tokio::test]
-async fn while_redis_is_away_requests_get_503_and_waits_go_on() {
+async fn while_redis_is_down_requests_are_503_and_waits_and_streams_go_on() {
     let Some(redis) = RedisServer::start().await else {
         return;
     };
     let directory = tempdir().unwrap();
-    let store = redis.url();
-    survives_an_outage(
-        Host::start(directory.path(), &["--store", &store]).await,
-        redis,
-    )
-    .await;
+    let host = Host::start(directory.path(), &["--store", &redis.url()]).await;
+    survives_an_outage(host, redis).await;
     for build in REDIS_BUILDS {
         let Some(redis) = RedisServer::start().await else {
             return;
@@ -370,7 +329,7 @@ async fn while_redis_is_away_requests_get_503_and_waits_go_on() {
 async fn survives_an_outage(host: Host, mut redis: RedisServer) {
     assert_eq!(set(&host, "kept", true).await, 1);
 
-    let wait = host.send("GET", "/events/door/wait", "", false);
+    let wait = host.get("/events/door/wait");
     let outage = async {
         redis.is_watched().await;
         let mut stream = Stream::open(&host, "door").await;
@@ -378,7 +337,7 @@ async fn survives_an_outage(host: Host, mut redis: RedisServer) {
         redis.stop().await;
         is_unavailable(&host).await;
         redis.start_again().await;
-        // The first request finds it.
+        // The first request after the restart succeeds.
         assert_eq!(generation(&host, "kept").await, 1);
         assert_eq!(set(&host, "door", true).await, 1);
         assert_eq!(set(&host, "door", false).await, 2);
@@ -391,19 +350,19 @@ async fn survives_an_outage(host: Host, mut redis: RedisServer) {
 }
 
 #[tokio::test]
-async fn a_redis_that_hangs_is_503_in_time_and_is_used_again_as_soon_as_it_answers() {
+async fn a_redis_that_hangs_is_503_in_time_and_is_used_again_when_it_answers() {
     let Some(redis) = RedisServer::start().await else {
         return;
     };
     let directory = tempdir().unwrap();
-    // With WASI 0.2, no call can be given up.
+    // Not the build with WASI 0.2, in which no call can be given up.
     let host = Host::of_redis_build(directory.path(), REDIS_BUILDS[0], &redis).await;
     assert_eq!(set(&host, "kept", true).await, 1);
-    let wait = host.send("GET", "/events/door/wait", "", false);
+    let wait = host.get("/events/door/wait");
     let outage = async {
         redis.is_watched().await;
         redis.signal(Signal::STOP);
-        // Over connections that there are, and over new ones.
+        // First over open connections, then over new ones.
         for _ in 0..2 {
             let began = Instant::now();
             is_unavailable(&host).await;

@@ -1,4 +1,4 @@
-//! `loopless-host soak`: it passes where nothing is lost, and fails where something is.
+//! `loopless-host soak`: it passes if nothing is lost, and fails if something is.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,24 +8,32 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::{Method, Request};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use loopless_host::store::{Sqlite, Store};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::process::ChildStdout;
 
-use crate::conformance::{Answer, Fault, Outcome, Server, proxy, whole};
+use crate::conformance::{Answer, Fault, Server, proxy, whole};
 use crate::shared::redis_server::RedisServer;
-use crate::support::{Host, command, component};
+use crate::support::{Host, Outcome, command, component, free_address};
 
-/// Soaks for some seconds: a hundredth of a minute is 600 ms.
+/// Runs a soak. `--minutes 0.01` is 600 ms.
 async fn soak(arguments: &[&str]) -> Outcome {
-    let mut all = vec!["soak"];
-    all.extend(arguments);
-    Outcome::of(command(Path::new("."), &all)).await
+    Outcome::of(&[&["soak"], arguments].concat()).await
+}
+
+/// Runs a soak with hosts of its own, of this project's component.
+async fn soak_component(arguments: &[&str]) -> Outcome {
+    let component = component();
+    let arguments = [&["--component", component.to_str().unwrap()], arguments].concat();
+    soak(&arguments).await
 }
 
 fn passed(outcome: &Outcome) {
@@ -37,7 +45,7 @@ fn passed(outcome: &Outcome) {
     assert!(!outcome.stdout.contains('\x1b'), "no colours in a pipe");
 }
 
-/// Asserts that it failed, with these parts of the verdict, and all of what it found.
+/// Checks that the soak failed, with these parts in its verdict.
 fn failed(outcome: &Outcome, parts: &[&str]) {
     assert_eq!(outcome.code, 1, "{}{}", outcome.stdout, outcome.stderr);
     let verdict = outcome.stdout.lines().last().unwrap();
@@ -48,7 +56,7 @@ fn failed(outcome: &Outcome, parts: &[&str]) {
     assert!(outcome.stderr.contains("wrong: "), "{}", outcome.stderr);
 }
 
-/// The number before this in what a soak printed.
+/// The number before this unit in the output of a soak.
 fn number(outcome: &Outcome, unit: &str) -> u64 {
     let (before, _) = outcome.stdout.split_once(unit).expect(unit);
     let number = before.split_whitespace().last().unwrap();
@@ -56,10 +64,8 @@ fn number(outcome: &Outcome, unit: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn hosts_that_are_killed_and_whose_store_fails_lose_nothing() {
-    let component = component();
-    let component = component.to_str().unwrap();
-    let outcome = soak(&["--minutes", "0.1", "--component", component]).await;
+async fn hosts_that_are_killed_on_a_store_that_fails_lose_nothing() {
+    let outcome = soak_component(&["--minutes", "0.1"]).await;
     passed(&outcome);
     for unit in [
         " acknowledged changes",
@@ -73,41 +79,31 @@ async fn hosts_that_are_killed_and_whose_store_fails_lose_nothing() {
 }
 
 #[tokio::test]
-async fn hosts_on_one_redis_lose_nothing_either() {
+async fn hosts_that_are_killed_on_a_redis_lose_nothing() {
     let Some(redis) = RedisServer::start().await else {
         return;
     };
-    let component = component();
-    let component = component.to_str().unwrap();
-    let store = ["--store", &redis.url(), "--quirks", "spin-redis"];
-    let arguments = ["--minutes", "0.05", "--component", component];
-    passed(&soak(&[&arguments[..], &store].concat()).await);
+    let (store, quirks) = (redis.url(), "spin-redis");
+    let arguments = ["--minutes", "0.05", "--store", &store, "--quirks", quirks];
+    passed(&soak_component(&arguments).await);
 }
 
 #[tokio::test]
-async fn a_server_that_runs_is_soaked_from_outside_and_left_as_it_was() {
+async fn a_soak_of_a_running_server_passes_and_leaves_no_trace() {
     let directory = tempdir().unwrap();
-    let host = Host::of_build(
-        directory.path(),
-        "akamai-functions",
-        &["--without", "batch"],
-    )
-    .await;
-    host.send("PUT", "/events/mine", "{\"set\": true}", false)
-        .await;
+    let host = Host::of_build(directory.path(), "akamai-functions", &[]).await;
+    host.set("mine", true).await;
     let outcome = soak(&["--url", &host.url, "--minutes", "0.05"]).await;
     passed(&outcome);
     assert!(outcome.stdout.contains(&host.url), "{}", outcome.stdout);
     let verdict = outcome.stdout.lines().last().unwrap();
-    assert!(
-        verdict.contains("cannot be checked from outside"),
-        "{verdict}"
-    );
-    let (_, list) = host.send("GET", "/events", "", false).await;
+    let unchecked = "cannot be checked from outside";
+    assert!(verdict.contains(unchecked), "{verdict}");
+    let (_, list) = host.get("/events").await;
     assert_eq!(list.matches("\"name\"").count(), 1, "{list}");
 }
 
-/// A proxy that acknowledges every tenth change, and does not make it.
+/// A proxy that acknowledges every tenth change without making it.
 async fn drops_changes(
     count: Arc<AtomicU64>,
     upstream: Arc<str>,
@@ -118,24 +114,16 @@ async fn drops_changes(
     if !is_dropped {
         return proxy(Fault::Nothing, upstream, request).await;
     }
-    let (mut parts, body) = request.into_parts();
-    let Ok(wanted) = http_body_util::BodyExt::collect(body).await else {
-        // Its client has hung up.
+    let (parts, body) = request.into_parts();
+    let Ok(wanted) = body.collect().await else {
+        // The client has hung up.
         return whole(400, "text/plain", "");
     };
     let wanted: Value = serde_json::from_slice(&wanted.to_bytes()).unwrap_or_default();
-    parts.method = Method::GET;
-    parts.headers.clear();
-    let host = upstream.strip_prefix("http://").unwrap().to_owned();
-    parts.headers.insert("host", host.try_into().unwrap());
-    let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new());
-    let uri = format!("{upstream}{}", parts.uri.path())
-        .try_into()
-        .unwrap();
-    let state = client.build_http::<String>().get(uri).await.unwrap();
-    let state = http_body_util::BodyExt::collect(state.into_body())
-        .await
-        .unwrap();
+    let client = Client::builder(TokioExecutor::new()).build_http::<String>();
+    let uri = format!("{upstream}{}", parts.uri.path());
+    let state = client.get(uri.try_into().unwrap()).await.unwrap();
+    let state = state.into_body().collect().await.unwrap();
     let Ok(state) = serde_json::from_slice::<Value>(&state.to_bytes()) else {
         return whole(400, "text/plain", "");
     };
@@ -148,7 +136,7 @@ async fn drops_changes(
 }
 
 #[tokio::test]
-async fn changes_that_are_acknowledged_and_not_made_are_found() {
+async fn a_change_that_is_acknowledged_and_not_made_is_found() {
     for build in ["spin", "akamai-functions"] {
         let directory = tempdir().unwrap();
         let host = Host::of_build(directory.path(), build, &["--store", "memory"]).await;
@@ -164,21 +152,16 @@ async fn changes_that_are_acknowledged_and_not_made_are_found() {
 }
 
 #[tokio::test]
-async fn waits_that_end_too_early_are_found() {
-    let directory = tempdir().unwrap();
-    let host = Host::start(directory.path(), &["--store", "memory"]).await;
-    let upstream: Arc<str> = host.url.as_str().into();
-    let server =
-        Server::start(move |request| proxy(Fault::EndsWaitsAtOnce, upstream.clone(), request))
-            .await;
+async fn a_wait_that_ends_without_a_set_is_found() {
+    let host = Host::in_memory(&[]).await;
+    let server = Server::proxy(&host, Fault::EndsWaitsAtOnce).await;
     let outcome = soak(&["--url", &server.url, "--minutes", "0.03"]).await;
     failed(&outcome, &["waits, polls and streams with a wrong result"]);
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_all_changes_does_not_pass() {
-    let directory = tempdir().unwrap();
-    let host = Host::start(directory.path(), &["--store", "memory"]).await;
+async fn a_server_that_rejects_all_changes_fails() {
+    let host = Host::in_memory(&[]).await;
     let upstream: Arc<str> = host.url.as_str().into();
     let server = Server::start(move |request: Request<Incoming>| {
         let upstream = upstream.clone();
@@ -194,7 +177,7 @@ async fn a_server_that_refuses_all_changes_does_not_pass() {
     failed(&outcome, &["requests rejected or cut off"]);
 }
 
-/// A soak with hosts of its own on a store in this directory, which meet something that the soak does not expect.
+/// A running soak with hosts of its own, on a store in which a test injects a fault that the soak does not expect.
 struct Own {
     soak: tokio::process::Child,
     stdout: Lines<BufReader<ChildStdout>>,
@@ -221,14 +204,14 @@ impl Own {
         (soak, store)
     }
 
-    /// The address of the host that is not killed before the last look.
+    /// The address of the host that the soak kills last.
     fn address(&self) -> String {
         let mut words = self.printed.split_whitespace();
         let address = words.find_map(|word| word.strip_prefix("http://"));
         address.expect(&self.printed).to_owned()
     }
 
-    /// Waits until it ends. What it met goes on until then.
+    /// Waits until it ends.
     async fn ends(mut self) -> Outcome {
         while let Some(line) = self.stdout.next_line().await.unwrap() {
             self.printed += &(line + "\n");
@@ -242,15 +225,15 @@ impl Own {
     }
 }
 
-/// How often a fault strikes, for as long as the soak goes on.
+/// The time between two injections of a fault, which goes on until the soak ends.
 const AGAIN: Duration = Duration::from_millis(50);
 
 #[tokio::test]
-async fn a_store_that_goes_back_behind_its_hosts_is_found() {
+async fn a_store_that_loses_changes_is_found() {
     let directory = tempdir().unwrap();
     let (soak, store) = Own::start(directory.path()).await;
     let goes_back = async {
-        // What each key had when it was first seen.
+        // The first value of each key.
         let mut old = HashMap::new();
         loop {
             for key in store.keys().await.unwrap() {
@@ -271,7 +254,7 @@ async fn a_store_that_goes_back_behind_its_hosts_is_found() {
 
 #[tokio::test]
 async fn a_connection_that_stays_open_is_found() {
-    /// The soak looks at two events before the traffic, and sees then what its hosts have open without any.
+    /// The number of events before the traffic. Until then, the soak measures what its hosts have open without any.
     const BEFORE: usize = 2;
 
     let directory = tempdir().unwrap();
@@ -281,7 +264,7 @@ async fn a_connection_that_stays_open_is_found() {
         while store.keys().await.unwrap().len() <= BEFORE {
             tokio::time::sleep(AGAIN).await;
         }
-        // A connection is closed if nothing comes for long. No instance sees this request, which names no host.
+        // The host closes idle connections. No instance sees this request, because it names no host.
         while let Ok(mut connection) = TcpStream::connect(&address).await {
             let mut answer = [0; 1024];
             while connection
@@ -293,7 +276,7 @@ async fn a_connection_that_stays_open_is_found() {
                 tokio::time::sleep(AGAIN).await;
             }
         }
-        // The host was killed: the look is over.
+        // The host was killed, so the soak has measured it.
         std::future::pending().await
     };
     let outcome = tokio::select! {
@@ -306,7 +289,7 @@ async fn a_connection_that_stays_open_is_found() {
 }
 
 #[tokio::test]
-async fn an_interrupt_ends_it_early_with_a_verdict() {
+async fn an_interrupted_soak_ends_with_a_verdict() {
     let component = component();
     let component = component.to_str().unwrap();
     let arguments = ["soak", "--minutes", "10", "--component", component];
@@ -321,7 +304,7 @@ async fn an_interrupt_ends_it_early_with_a_verdict() {
     kill_process(Pid::from_raw(id).unwrap(), Signal::INT).unwrap();
     stdout.read_to_string(&mut printed).await.unwrap();
     let status = soak.wait().await.unwrap();
-    // With no change acknowledged yet, it has not passed.
+    // It has passed only if a change was acknowledged.
     let verdict = printed.lines().last().unwrap();
     let is_verdict = verdict.starts_with("passed: ") || verdict.starts_with("failed: ");
     assert!(is_verdict, "{printed}");
@@ -329,32 +312,25 @@ async fn an_interrupt_ends_it_early_with_a_verdict() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_soaked_is_one_line_and_exit_code_1() {
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let nobody = format!("http://{}", free.local_addr().unwrap());
-    drop(free);
+async fn a_soak_that_cannot_start_is_one_line() {
+    let nowhere = format!("http://{}", free_address().await);
     let other = Server::start(async |_| whole(200, "text/plain", "hello")).await;
-    let component = component();
-    let component = component.to_str().unwrap();
-    for (arguments, what) in [
-        (&["--url", &nobody][..], nobody.as_str()),
+    for (arguments, part) in [
+        (["--url", &nowhere], nowhere.as_str()),
         (
-            &["--url", &other.url],
+            ["--url", &other.url],
             "does not say what the component promises",
         ),
-        (&["--component", "no.wasm"], "no.wasm"),
-        (&["--component", component, "--store", "memory"], "--store"),
+        (["--component", "no.wasm"], "no.wasm"),
     ] {
-        let outcome = soak(arguments).await;
-        assert_eq!(outcome.code, 1, "{arguments:?}");
-        assert_eq!(outcome.stdout, "");
-        assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
-        assert!(outcome.stderr.contains(what), "{}", outcome.stderr);
+        soak(&arguments).await.is_error(&[part]);
     }
+    let in_memory = soak_component(&["--store", "memory"]).await;
+    in_memory.is_error(&["--store"]);
 }
 
 #[tokio::test]
-async fn arguments_that_make_no_sense_are_usage_errors() {
+async fn invalid_arguments_are_usage_errors() {
     for arguments in [
         &["--minutes", "0"][..],
         &["--minutes", "soon"],
@@ -365,8 +341,6 @@ async fn arguments_that_make_no_sense_are_usage_errors() {
         &["--url", "http://localhost", "--store", "sqlite:a"],
         &["--url", "http://localhost", "--component", "a.wasm"],
     ] {
-        let outcome = soak(arguments).await;
-        assert_eq!(outcome.code, 2, "{arguments:?}: {}", outcome.stderr);
-        assert!(outcome.stderr.contains("--help"), "{}", outcome.stderr);
+        soak(arguments).await.is_usage_error();
     }
 }

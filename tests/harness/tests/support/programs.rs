@@ -1,21 +1,26 @@
-//! Programs that tests need and cargo does not bring.
+//! Programs that tests need and cargo does not install.
 
 use std::path::PathBuf;
 
-/// A program on the path, by the first of these names that is there. A test that gets none has nothing to do: that is
-/// said here, and in CI it is a failure.
+/// A program on the path: the first of these names that exists. Without one, a test is skipped.
+///
+/// # Panics
+///
+/// In CI if there is none: CI skips nothing.
 pub fn program(names: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut candidates = std::env::split_paths(&path)
-        .flat_map(|directory| names.iter().map(move |name| directory.join(name)));
-    let found = candidates.find(|candidate| candidate.is_file());
+    let candidates: Vec<_> = std::env::split_paths(&path)
+        .flat_map(|directory| names.iter().map(move |name| directory.join(name)))
+        .collect();
+    installed(&candidates, &format!("put {} on the path", names[0]))
+}
+
+/// The first of these files that exists. Otherwise as [`program`], and prints how to install it.
+pub fn installed(candidates: &[PathBuf], how: &str) -> Option<PathBuf> {
+    let found = candidates.iter().find(|file| file.is_file()).cloned();
     if found.is_none() {
-        let name = names[0];
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "no {name} on the path; CI must have it"
-        );
-        eprintln!("SKIPPED: no {name} on the path");
+        assert!(std::env::var_os("CI").is_none(), "CI skips no test: {how}");
+        eprintln!("SKIPPED: to run this test, {how}");
     }
     found
 }

@@ -1,15 +1,16 @@
-//! A Redis of a test's own.
+//! A Redis of the test's own.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use redis::aio::MultiplexedConnection;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-/// A `redis-server` on a free port. What it acknowledges is on the disk, and there again when it is started again.
+/// A `redis-server` on a free port. It writes each change to disk before it acknowledges it, so that a restart loses none.
 pub struct RedisServer {
     program: PathBuf,
     directory: TempDir,
@@ -19,7 +20,7 @@ pub struct RedisServer {
     running: Option<Running>,
 }
 
-/// A certificate of `localhost`, and its key, in files.
+/// The files of a certificate for `localhost` and of its key.
 pub struct Certificate<'a> {
     pub certificate: &'a str,
     pub key: &'a str,
@@ -27,17 +28,17 @@ pub struct Certificate<'a> {
 
 struct Running {
     child: Child,
-    /// Kept open: a server whose output nobody takes would fail to print.
+    /// Kept open, because the server fails to print if the pipe is closed.
     _stdout: Lines<BufReader<ChildStdout>>,
 }
 
 impl RedisServer {
-    /// Starts it, and waits until it is ready. `None` where there is no `redis-server`.
+    /// Starts the server, and waits until it is ready. `None` if there is no `redis-server`.
     pub async fn start() -> Option<Self> {
         Self::start_with(|port| vec!["--port".into(), port.to_string()]).await
     }
 
-    /// As [`start`](Self::start), for clients with TLS only.
+    /// Starts the server as [`start`](Self::start) does, but with TLS.
     pub async fn start_with_tls(Certificate { certificate, key }: Certificate<'_>) -> Option<Self> {
         Self::start_with(|port| {
             let port = port.to_string();
@@ -65,7 +66,7 @@ impl RedisServer {
             let port = free.local_addr().unwrap().port();
             drop(free);
             let options = options(port);
-            // Somebody else may have taken it meanwhile.
+            // Another process may have taken the port meanwhile.
             if let Some(running) = run(&program, &directory, &options).await {
                 return Some(Self {
                     program,
@@ -79,68 +80,67 @@ impl RedisServer {
         panic!("redis-server does not start");
     }
 
-    /// Its URL, with a database.
+    /// The URL of one of its databases.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/1", self.port)
     }
 
-    /// The port that it listens on.
+    /// The port on which it listens.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// How many values have been read from it.
-    pub async fn reads(&self) -> u64 {
+    /// A new connection.
+    pub async fn client(&self) -> MultiplexedConnection {
         let client = redis::Client::open(self.url()).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        client.get_multiplexed_async_connection().await.unwrap()
+    }
+
+    /// The number of `GET` commands so far.
+    async fn reads(client: &mut MultiplexedConnection) -> u64 {
         let mut info = redis::cmd("INFO");
-        let info: String = info
-            .arg("commandstats")
-            .query_async(&mut connection)
-            .await
-            .unwrap();
+        let info: String = info.arg("commandstats").query_async(client).await.unwrap();
         let gets = info.split_once("cmdstat_get:calls=").map_or("0", |it| it.1);
         gets.split(',').next().unwrap().parse().unwrap()
     }
 
     /// Waits until somebody reads from it again and again, as a wait that is under way does.
     pub async fn is_watched(&self) {
-        let before = self.reads().await;
-        while self.reads().await < before + 3 {
+        let client = &mut self.client().await;
+        let before = Self::reads(client).await;
+        while Self::reads(client).await < before + 3 {
             tokio::task::yield_now().await;
         }
     }
 
-    /// Forgets all that it holds.
+    /// Deletes all keys.
     pub async fn wipe(&self) {
-        let client = redis::Client::open(self.url()).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-        let wiped = redis::cmd("FLUSHALL").exec_async(&mut connection).await;
-        wiped.unwrap();
+        let flush = redis::cmd("FLUSHALL");
+        flush.exec_async(&mut self.client().await).await.unwrap();
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the server.
     pub fn signal(&self, signal: Signal) {
         let running = self.running.as_ref().unwrap();
         let id = running.child.id().unwrap().try_into().unwrap();
         kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
     }
 
-    /// Stops it as its operator does, and waits until it is gone.
+    /// Stops the server as its operator does, and waits until it has ended.
     pub async fn stop(&mut self) {
         self.signal(Signal::TERM);
         let mut running = self.running.take().unwrap();
         assert!(running.child.wait().await.unwrap().success());
     }
 
-    /// Starts it again, where it was and with what it had.
+    /// Starts the server again, on the same port and with its data.
     pub async fn start_again(&mut self) {
         let running = run(&self.program, &self.directory, &self.options).await;
         self.running = Some(running.expect("redis-server starts again"));
     }
 }
 
-/// Starts a server and waits until it says that it is ready. `None` if it ends instead.
+/// Starts a server, and waits until it prints that it is ready. `None` if it ends instead.
 async fn run(program: &PathBuf, directory: &TempDir, options: &[String]) -> Option<Running> {
     let mut child = Command::new(program)
         .args(["--bind", "127.0.0.1"])

@@ -325,22 +325,25 @@ impl Soak {
         self.insist(client, Method::DELETE, &path).await;
     }
 
-    /// Forgets all events of the soak. Reads the list of events, because a change that its client cancelled may have created an
+    /// Forgets all events of the soak. Reads the list of events, twice, because a change that its client cancelled may create an
     /// event again.
     async fn forget_all(&self, server: usize) {
         let client = self.client(server);
         let prefix = self.world.prefix();
-        let path = format!("/events?after={prefix}&limit=200");
-        while let Some(page) = self.insist(&client, Method::GET, &path).await {
-            let page: Value = serde_json::from_str(&page).unwrap_or_default();
-            let events = page["events"].as_array().into_iter().flatten();
-            let names = events.filter_map(|event| event["name"].as_str());
-            let names: Vec<_> = names.filter(|name| name.starts_with(prefix)).collect();
-            if names.is_empty() {
-                return;
-            }
-            for name in names {
-                self.forget(&client, name).await;
+        for _ in 0..2 {
+            let mut path = format!("/events?after={prefix}&limit=200");
+            while let Some(page) = self.insist(&client, Method::GET, &path).await {
+                let page: Value = serde_json::from_str(&page).unwrap_or_default();
+                let events = page["events"].as_array().into_iter().flatten();
+                let names = events.filter_map(|event| event["name"].as_str());
+                let names: Vec<_> = names.filter(|name| name.starts_with(prefix)).collect();
+                let Some(last) = names.last() else {
+                    break;
+                };
+                path = format!("/events?after={last}&limit=200");
+                for name in names {
+                    self.forget(&client, name).await;
+                }
             }
         }
     }

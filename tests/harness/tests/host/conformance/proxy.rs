@@ -1,4 +1,4 @@
-//! Servers of this process: one that answers as a test says, and a proxy that breaks a promise.
+//! Servers in this process: one that a test scripts, and a proxy that breaks a promise.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,34 +14,75 @@ use hyper::service::service_fn;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use rcgen::{CertifiedKey, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::support::Host;
 
 pub type Answer = Response<BoxBody<Bytes, hyper::Error>>;
 
-/// A server of this process.
+/// A server in this process.
 ///
-/// If an answer of it panics, the test fails when the server is dropped. Its client only sees that a connection breaks off, which
-/// is easily taken for the fault that the test wants to be found.
+/// If its code panics, the client sees only a connection that breaks off, which looks like a fault that the test wants to be found.
+/// So the test fails when the server is dropped.
 pub struct Server {
     pub url: String,
     has_panicked: Arc<AtomicBool>,
 }
 
 impl Server {
-    /// Starts one that answers like this.
+    /// Starts a server whose responses are those of `answer`.
     pub async fn start<F>(answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static) -> Self
     where
         F: Future<Output = Answer> + Send + 'static,
     {
+        Self::start_with(None, answer).await
+    }
+
+    /// Starts a proxy of this host.
+    pub async fn proxy(host: &Host, fault: Fault) -> Self {
+        let upstream: Arc<str> = host.url.as_str().into();
+        Self::start(move |request| proxy(fault, upstream.clone(), request)).await
+    }
+
+    /// Starts a proxy of this host without a fault, for HTTP/2 over TLS, with this certificate of `localhost`.
+    pub async fn proxy_with_tls(host: &Host, pair: &CertifiedKey<KeyPair>) -> Self {
+        let key = PrivateKeyDer::try_from(pair.signing_key.serialize_der()).unwrap();
+        let mut config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![pair.cert.der().clone()], key)
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let upstream: Arc<str> = host.url.as_str().into();
+        Self::start_with(Some(Arc::new(config).into()), move |request| {
+            proxy(Fault::Nothing, upstream.clone(), request)
+        })
+        .await
+    }
+
+    async fn start_with<F>(
+        tls: Option<TlsAcceptor>,
+        answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Answer> + Send + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let address = listener.local_addr().unwrap();
+        let url = match tls {
+            Some(_) => format!("https://localhost:{}", address.port()),
+            None => format!("http://{address}"),
+        };
         let has_panicked = Arc::<AtomicBool>::default();
         let panicked = has_panicked.clone();
         tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let (answer, panicked) = (answer.clone(), panicked.clone());
+                let (answer, panicked, tls) = (answer.clone(), panicked.clone(), tls.clone());
                 connections.spawn(async move {
                     let service = service_fn(move |request| {
                         let (answer, watch) = (answer(request), PanicWatch(panicked.clone()));
@@ -51,10 +92,20 @@ impl Server {
                         }
                     });
                     let builder = auto::Builder::new(TokioExecutor::new());
-                    // A client that goes away does not concern this server.
-                    _ = builder
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
+                    // It is no failure of the server if a client hangs up.
+                    match tls {
+                        Some(tls) => {
+                            let Ok(stream) = tls.accept(stream).await else {
+                                return;
+                            };
+                            let stream = TokioIo::new(stream);
+                            _ = builder.serve_connection(stream, service).await;
+                        }
+                        None => {
+                            let stream = TokioIo::new(stream);
+                            _ = builder.serve_connection(stream, service).await;
+                        }
+                    }
                 });
             }
         });
@@ -67,12 +118,12 @@ impl Drop for Server {
         let has_panicked = self.has_panicked.load(Ordering::Relaxed);
         assert!(
             !has_panicked || std::thread::panicking(),
-            "an answer of the test's own server panicked"
+            "the code of the test's own server panicked"
         );
     }
 }
 
-/// Notes that it is dropped by a panic.
+/// Records that a panic drops it.
 struct PanicWatch(Arc<AtomicBool>);
 
 impl Drop for PanicWatch {
@@ -83,6 +134,7 @@ impl Drop for PanicWatch {
     }
 }
 
+/// A response with this status, content type and body.
 pub fn whole(status: u16, kind: &'static str, body: &str) -> Answer {
     let body = Full::from(body.to_owned()).map_err(|never| match never {});
     Response::builder()
@@ -92,7 +144,7 @@ pub fn whole(status: u16, kind: &'static str, body: &str) -> Answer {
         .unwrap()
 }
 
-/// What a proxy does wrong.
+/// The fault of a proxy.
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
     Nothing,
@@ -113,7 +165,7 @@ pub enum Fault {
     CutsTags,
 }
 
-/// Gives a request to a server that keeps all promises, and breaks one on the way.
+/// Passes a request on to a server that keeps all promises, and breaks one on the way.
 pub async fn proxy(fault: Fault, upstream: Arc<str>, request: Request<Incoming>) -> Answer {
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
@@ -148,7 +200,7 @@ pub async fn proxy(fault: Fault, upstream: Arc<str>, request: Request<Incoming>)
     let client = Client::builder(TokioExecutor::new()).build_http();
     let sent = client.request(Request::from_parts(parts, body)).await;
     let Ok(response) = sent else {
-        return whole(502, "text/plain", "nobody is there");
+        return whole(502, "text/plain", "no server");
     };
     let (mut parts, body) = response.into_parts();
     match fault {
@@ -169,7 +221,7 @@ pub async fn proxy(fault: Fault, upstream: Arc<str>, request: Request<Incoming>)
             parts.headers.insert(header::CONTENT_TYPE, json);
         }
         Fault::EndsStreamsEarly if path.ends_with("/stream") && parts.status == 200 => {
-            // The first part has a message. Dropping the rest closes the stream upstream.
+            // The first frame has a message. When the rest is dropped, the stream upstream closes.
             let mut body = body;
             let frame = body.frame().await.unwrap().unwrap();
             let first = Full::from(frame.into_data().unwrap());
@@ -177,7 +229,7 @@ pub async fn proxy(fault: Fault, upstream: Arc<str>, request: Request<Incoming>)
         }
         _ => {}
     }
-    // The suite also asks with a method that this path does not take.
+    // The suite also tries a method that this path does not have.
     let is_description = path == "/openapi.json" && parts.status == 200;
     if matches!(fault, Fault::ClaimsMore | Fault::SaysNothing) && is_description {
         let document = body.collect().await.unwrap().to_bytes();

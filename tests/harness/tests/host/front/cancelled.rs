@@ -1,4 +1,4 @@
-//! Requests that nobody waits for any more: what they do ends, and nothing else does.
+//! Requests that are cancelled because their client has hung up: they end, and nothing else does.
 
 use std::time::Duration;
 
@@ -11,10 +11,9 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
-use super::soon;
-use crate::support::{component, project};
+use crate::support::{component, project, soon};
 
 /// A host in this process, and its store.
 pub(super) async fn observed(reuse: Reuse, limits: Limits) -> (Harness, Observed) {
@@ -24,7 +23,7 @@ pub(super) async fn observed(reuse: Reuse, limits: Limits) -> (Harness, Observed
     (harness.start().await.unwrap(), store)
 }
 
-/// That many requests may be under way.
+/// Limits that allow this many requests under way.
 pub(super) fn at_once(concurrent_requests: usize) -> Limits {
     Limits {
         concurrent_requests,
@@ -54,29 +53,29 @@ pub(super) async fn set(harness: &Harness) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_nobody_waits_for_reads_the_store_no_more_and_ends_its_instance() {
+async fn a_cancelled_request_stops_reading_the_store() {
     let (harness, store) = observed(Reuse::default(), Limits::default()).await;
     let mut waits = JoinSet::new();
     for _ in 0..100 {
         wait(&harness, &mut waits);
     }
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    sleep(Duration::from_secs(2)).await;
     let before = store.count(Operation::Get);
     assert!(before >= 100, "{before} reads");
     waits.shutdown().await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    sleep(Duration::from_secs(1)).await;
     let after = store.count(Operation::Get);
-    // Those that were under way.
+    // Reads that were under way may finish.
     assert!(after <= before + 100, "{} reads more", after - before);
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_secs(60)).await;
     assert_eq!(store.count(Operation::Get), after);
     assert_eq!(harness.printed(Output::Stderr), [""; 0], "nothing failed");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_others_of_its_instance_go_on() {
+async fn other_requests_of_its_instance_go_on() {
     let (harness, store) = observed(Reuse::default(), at_once(8)).await;
-    // One request at a time is taken while the instance starts. Then, there is one for all.
+    // While an instance starts, it takes one request. After this one, it can take all the others.
     harness.get("/").await;
     let mut kept = JoinSet::new();
     let mut gone = JoinSet::new();
@@ -86,21 +85,21 @@ async fn the_others_of_its_instance_go_on() {
         } else {
             wait_for("door", &harness, &mut kept);
         }
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(harness.instances(), 1, "all of them in one instance");
     gone.shutdown().await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let began = tokio::time::Instant::now();
+    sleep(Duration::from_secs(2)).await;
+    let began = Instant::now();
     set(&harness).await;
     let ended = soon(kept.join_all()).await;
     assert_eq!(ended, [StatusCode::OK; 4]);
     assert!(began.elapsed() < Duration::from_secs(2), "told in time");
 
-    // What was cancelled ends too, in its own time, and reads nothing. Then all places are free.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // The cancelled requests end too and read nothing. Then all their places are free.
+    sleep(Duration::from_secs(2)).await;
     let after = store.count(Operation::Get);
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_secs(60)).await;
     assert_eq!(store.count(Operation::Get), after);
     let routes = Routes::from(harness.clone());
     let mut held = Vec::new();
@@ -115,19 +114,19 @@ async fn the_others_of_its_instance_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_request_left_behind_goes_on_when_others_of_its_instance_are_cancelled() {
+async fn a_task_that_a_request_left_behind_goes_on_when_others_of_its_instance_are_cancelled() {
     let (harness, _) = observed(Reuse::default(), Limits::default()).await;
     let started = harness.post("/service/start", "").await;
     assert_eq!(started.status(), StatusCode::ACCEPTED);
     let mut waits = JoinSet::new();
     for _ in 0..4 {
         wait(&harness, &mut waits);
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        sleep(Duration::from_millis(1)).await;
     }
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    sleep(Duration::from_secs(2)).await;
     assert_eq!(harness.instances(), 1, "beside the service");
     waits.shutdown().await;
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_secs(60)).await;
     let service = harness.get("/service").await;
     let service: Value = serde_json::from_slice(service.body()).unwrap();
     assert_eq!(service["state"], "running", "{service}");
@@ -136,25 +135,25 @@ async fn what_a_request_left_behind_goes_on_when_others_of_its_instance_are_canc
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancelled_request_beside_what_another_one_left_behind_ends_with_an_error() {
+async fn a_cancelled_request_beside_such_a_task_ends_and_frees_its_place() {
     let (harness, store) = observed(Reuse::default(), at_once(1)).await;
     store.slow_down(Operation::Get, Duration::from_secs(1));
     let started = harness.post("/service/start", "").await;
     assert_eq!(started.status(), StatusCode::ACCEPTED);
     let routes = Routes::from(harness.clone());
-    // It reads, changes, and reads again. Nobody waits for it any more at the second reading.
+    // The request is cancelled while it waits for the store.
     let change = Request::put("/events/door").body("{\"set\": true}".to_owned());
     let change = timeout(Duration::from_millis(500), routes.handle(change.unwrap()));
     assert!(change.await.is_err(), "the store is slow");
     assert_eq!(harness.instances(), 1, "beside the service");
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_secs(60)).await;
     let next = Request::get("/events/door").body(String::new());
     let next = routes.handle(next.unwrap()).await;
     assert_eq!(next.status(), StatusCode::OK, "its place is free");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_of_wasi_0_2_that_nobody_waits_for_ends_its_instance() {
+async fn a_cancelled_request_of_wasi_0_2_ends_its_instance() {
     let store = Observed::new(Memory::default());
     let manifest = project().join("deploy/fermyon-cloud.toml");
     let harness = Harness::builder().manifest(manifest).store(store.clone());
@@ -163,18 +162,18 @@ async fn a_request_of_wasi_0_2_that_nobody_waits_for_ends_its_instance() {
     for _ in 0..10 {
         wait(&harness, &mut waits);
     }
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    sleep(Duration::from_secs(2)).await;
     waits.shutdown().await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    sleep(Duration::from_secs(1)).await;
     let after = store.count(Operation::Get);
     assert!(after >= 10, "{after} reads");
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_secs(60)).await;
     assert_eq!(store.count(Operation::Get), after);
     assert_eq!(harness.printed(Output::Stderr), [""; 0], "nothing failed");
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_gives_its_place_to_the_next_one() {
+async fn a_client_that_hangs_up_frees_its_place() {
     for http2 in [false, true] {
         let (harness, store) = observed(Reuse::default(), at_once(1)).await;
         let server = harness.serve().await.unwrap();
@@ -194,17 +193,16 @@ async fn a_client_that_hangs_up_gives_its_place_to_the_next_one() {
             status = status("/events/door/wait") => panic!("nobody sets it: {status}"),
             () = soon(has_begun) => {}
         }
-        // Not after the 25 s that the wait would have taken.
+        // The place is free before the 25 s are over that the wait would have taken.
         let next =
             async { while status("/events/door").await == StatusCode::SERVICE_UNAVAILABLE {} };
-        timeout(Duration::from_secs(10), next)
-            .await
-            .expect("it is still under way");
+        let freed = timeout(Duration::from_secs(10), next).await;
+        freed.expect("it is still under way");
     }
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_stops_its_stream() {
+async fn a_client_that_hangs_up_ends_its_stream() {
     let (harness, store) = observed(Reuse::default(), Limits::default()).await;
     let server = harness.serve().await.unwrap();
     let mut stream = TcpStream::connect(server.address()).await.unwrap();
@@ -212,7 +210,7 @@ async fn a_client_that_goes_away_stops_its_stream() {
     stream.write_all(request.as_bytes()).await.unwrap();
     stream.read_exact(&mut [0; 12]).await.unwrap();
     drop(stream);
-    // It reads until it has noticed. A second without a read says that it has.
+    // The stream reads until the host notices. After a second without a read, it has ended.
     let reads = || store.count(Operation::Get);
     let mut quiet = tokio::time::interval(Duration::from_secs(1));
     let mut before = None;

@@ -1,7 +1,8 @@
-//! Generated input: whatever bytes come, in whatever pieces, they are nobody else's trouble.
+//! Arbitrary bytes in arbitrary pieces: they do not keep the host from serving others.
 //!
-//! By default some hundred cases of several connections each; as many as `PROPTEST_CASES` says, and others with
-//! `PROPTEST_RNG_SEED`. `PROPTEST_CASES=5000 cargo test --test host front::fuzz -- --nocapture` prints what was answered.
+//! By default, these are a few hundred cases of several connections each. `PROPTEST_CASES` changes their number, and
+//! `PROPTEST_RNG_SEED` generates others. `PROPTEST_CASES=5000 cargo test --test host front::fuzz -- --nocapture` prints which
+//! answers came how often.
 
 mod floods;
 mod fragile;
@@ -12,31 +13,22 @@ mod trial;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
-use tokio::time::timeout;
 
-use super::{PATIENCE, get};
+use crate::support::connection::get;
+use crate::support::soon;
 use arbitrary::runner;
 use http1::{broken_http1, valid_request};
 use http2::broken_http2;
-use trial::{Answers, Ending, Input, Tried, fails_not, tell};
+use trial::{Ending, Input, Tried, fails_not, has_answers, tell};
 
 #[allow(dead_code, reason = "the tests of the router need more of it")]
 #[path = "../../../../support/arbitrary.rs"]
 mod arbitrary;
 
-fn came(answers: &Answers, kinds: &[&str]) {
-    for kind in kinds {
-        assert!(
-            answers.contains_key(*kind),
-            "{kind} is not among {answers:?}"
-        );
-    }
-}
-
 #[test]
-fn broken_requests_of_http_1_1_are_nobody_elses_trouble() {
+fn broken_requests_of_http_1_1_do_not_affect_others() {
     let answers = Tried::start().withstands(150, broken_http1());
-    came(
+    has_answers(
         &answers,
         &[
             "nothing", "200", "204", "400", "404", "405", "408", "414", "431",
@@ -45,9 +37,9 @@ fn broken_requests_of_http_1_1_are_nobody_elses_trouble() {
 }
 
 #[test]
-fn arbitrary_frames_of_http_2_are_nobody_elses_trouble() {
+fn arbitrary_frames_of_http_2_do_not_affect_others() {
     let answers = Tried::start().withstands(150, broken_http2());
-    came(
+    has_answers(
         &answers,
         &["nothing", "SETTINGS", "GOAWAY 1", "GOAWAY 6", "GOAWAY 11"],
     );
@@ -66,11 +58,8 @@ fn requests_are_answered_in_their_order_however_they_are_cut_into_pieces() {
             cuts,
             ending: Ending::Stays,
         };
-        let telling = tell(tried.address().to_owned(), input);
-        let told = tried
-            .runtime
-            .block_on(async { timeout(PATIENCE, telling).await });
-        let told = told.map_err(|_| TestCaseError::fail("no end"))?;
+        let told = soon(tell(tried.host.address().to_owned(), input));
+        let told = tried.runtime.block_on(told);
         let told = String::from_utf8_lossy(&told);
         let statuses: Vec<u16> = told
             .match_indices("HTTP/1.1 ")
@@ -78,7 +67,7 @@ fn requests_are_answered_in_their_order_however_they_are_cut_into_pieces() {
             .collect();
         prop_assert_eq!(statuses.len(), expected.len() + 1, "{}", told);
         for (status, expected) in statuses.iter().zip(expected) {
-            // A wait without time is over at once, whatever the state.
+            // A wait with a timeout of 0 ends at once, whether the event is set or not.
             let is_expected = match expected {
                 0 => [200, 408].contains(status),
                 expected => *status == expected,

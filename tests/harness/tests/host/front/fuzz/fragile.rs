@@ -1,4 +1,4 @@
-//! The check itself: it finds a front that breaks.
+//! The fuzzing itself is tested: it finds a server that breaks.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use tokio::sync::mpsc;
 use super::arbitrary::runner;
 use super::http1::broken_http1;
 use super::trial::{Trial, input};
-use crate::front::PATIENCE;
+use crate::support::PATIENCE;
 
-/// A front that breaks.
+/// A server that breaks.
 #[derive(Clone, Copy, Debug)]
 enum Fragile {
-    /// It takes a connection when the one before has ended.
+    /// It accepts a connection only when the previous one has ended.
     Hangs,
-    /// It takes no more connections when it has read a byte that is 0.
+    /// It accepts no more connections after it has read a byte that is 0.
     Ends,
 }
 
@@ -60,7 +60,7 @@ impl Fragile {
 }
 
 #[test]
-fn a_front_that_ends_or_hangs_is_found() {
+fn a_server_that_ends_or_hangs_is_found() {
     let runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = { runtime }.enable_all().build().unwrap();
     for (fragile, patience, expected) in [
@@ -71,7 +71,7 @@ fn a_front_that_ends_or_hangs_is_found() {
         let trial = Trial::new(&address, patience, None);
         runtime.block_on(trial.serves()).unwrap();
         let trial = RefCell::new(trial);
-        // What fails once fails from then on: there is nothing to make smaller.
+        // After the first failure, every case fails, so shrinking finds nothing.
         let mut runner = TestRunner::new(Config {
             max_shrink_iters: 0,
             ..runner(500).config().clone()

@@ -1,4 +1,4 @@
-//! Requests of HTTP/1.1, and what is almost one.
+//! Requests of HTTP/1.1, valid and broken.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -12,13 +12,13 @@ pub(super) fn bytes_of(known: &'static [&'static [u8]]) -> impl Strategy<Value =
     select(known).prop_map(<[u8]>::to_vec)
 }
 
-/// How a request says where its body ends.
+/// How a request declares the end of its body.
 #[derive(Clone, Debug)]
 enum Framing {
     Length,
-    /// In chunks of at most so many bytes, with something after each chunk's size.
+    /// In chunks of at most so many bytes, with this extension after the size of each chunk.
     Chunks(usize, &'static str),
-    /// With these headers, and these bytes for a body.
+    /// With these headers, and these bytes as the body.
     Broken(&'static str, Vec<u8>),
 }
 
@@ -116,7 +116,7 @@ fn http1(request: &Arbitrary, more: &str, framing: &Framing) -> Vec<u8> {
     bytes
 }
 
-/// Headers that no client has.
+/// More headers, which no ordinary client sends.
 fn more_headers() -> impl Strategy<Value = String> {
     prop_oneof![
         12 => Just(String::new()),
@@ -127,7 +127,7 @@ fn more_headers() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A change of one place in what a client sends.
+/// A change at one place of the bytes.
 #[derive(Clone, Debug)]
 pub(super) enum Mutation {
     Truncate(Index),
@@ -197,7 +197,7 @@ pub(super) fn mutation() -> impl Strategy<Value = Mutation> {
     ]
 }
 
-/// Some requests, one behind the other, and changes of them.
+/// A few pipelined requests with mutations.
 pub(super) fn broken_http1() -> impl Strategy<Value = Vec<u8>> {
     let requests = vec((request(), more_headers(), framing()), 1..5);
     (requests, vec(mutation(), 0..4)).prop_map(|(requests, mutations)| {
@@ -212,7 +212,7 @@ pub(super) fn broken_http1() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// A request that is answered, and its status.
+/// A valid request, and the status of its response. 0 is 200 or 408.
 pub(super) fn valid_request() -> impl Strategy<Value = (Vec<u8>, u16)> {
     let request = select(
         &[
@@ -230,7 +230,7 @@ pub(super) fn valid_request() -> impl Strategy<Value = (Vec<u8>, u16)> {
     );
     let framing = prop_oneof![Just(Framing::Length), chunks_of()];
     (request, framing).prop_map(|((method, target, body, status), framing)| {
-        // Who needs no body may answer before the end of an empty one, and close the connection then.
+        // A handler that reads no body may answer before the end of an empty chunked one. Then the connection closes.
         let framing = if body.is_empty() {
             Framing::Length
         } else {

@@ -1,13 +1,12 @@
-//! Frames of HTTP/2, and what is almost one.
+//! Frames of HTTP/2, valid and broken.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::http1::{bytes_of, mutation};
-use crate::front::frame;
 
-/// What a connection of HTTP/2 begins with.
+/// The first bytes of a connection of HTTP/2.
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 pub(super) const DATA: u8 = 0;
@@ -25,12 +24,28 @@ pub(super) const END_STREAM: u8 = 1;
 pub(super) const ACK: u8 = 1;
 pub(super) const END_HEADERS: u8 = 4;
 
-/// Headers in HPACK: a request, or what is none.
+/// A frame.
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+pub(super) const GET: u8 = 0x82;
+const POST: u8 = 0x83;
+
+/// The headers of a request in HPACK. The method, the scheme and the names are in its static table; the path and the authority
+/// are literals.
+pub(super) fn head(method: u8, path: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(path.len()).unwrap();
+    [&[method, 0x86, 0x04, length], path, &[0x01, 1, b'a']].concat()
+}
+
+/// Headers in HPACK, of a request or malformed.
 fn block() -> impl Strategy<Value = Vec<u8>> {
-    let request = |method: u8, path: &[u8]| {
-        let length = u8::try_from(path.len()).unwrap();
-        [&[method, 0x86, 0x04, length], path, &[0x01, 1, b'a']].concat()
-    };
     let paths = bytes_of(&[
         b"/",
         b"/events/a",
@@ -39,13 +54,13 @@ fn block() -> impl Strategy<Value = Vec<u8>> {
         b"x",
     ]);
     prop_oneof![
-        8 => paths.clone().prop_map(move |path| request(0x82, &path)),
-        3 => paths.prop_map(move |path| request(0x83, &path)),
+        8 => paths.clone().prop_map(|path| head(GET, &path)),
+        3 => paths.prop_map(|path| head(POST, &path)),
         2 => vec(any::<u8>(), 0..60),
-        // An index that is none, a size of the table over the limit, an integer without end, and a string longer than all.
+        // An invalid index, a table size over the limit, an endless integer, and a string that is longer than the block.
         1 => bytes_of(&[b"\x80", b"\xff\xff\xff\x7f", b"\x3f\xe1\xff\xff\xff\x07", b"\x7f\xff\xff\xff\xff\xff\xff",
             b"\x40\x7f\xff\xff\xff\x07", b"\x04\x85\xff\xff\xff\xff\xff", b"\x82\x82\x86\x84"]),
-        // A header that is said once and meant a thousand times.
+        // A header that is sent once and referred to thousands of times.
         1 => (0..4_000_usize, 0..8_000_usize).prop_map(|(length, count)| {
             let mut block = vec![0x82, 0x86, 0x84, 0x40, 1, b'x', 0x7f];
             let mut rest = length;
@@ -88,7 +103,7 @@ fn setting() -> impl Strategy<Value = [u8; 6]> {
     })
 }
 
-/// A number as frames have it.
+/// The payload of a frame with one number.
 fn number() -> impl Strategy<Value = Vec<u8>> {
     let number = prop_oneof![
         3 => select(&[0, 1, 8, 0xffff, 0x7fff_0000, 0x7fff_ffff, 0x8000_0000, u32::MAX][..]),

@@ -1,4 +1,4 @@
-//! A host that is sent whatever bytes come, in whatever pieces, and that has to go on serving.
+//! A host that gets arbitrary bytes in arbitrary pieces, and has to go on serving others.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -10,7 +10,6 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::TestError;
-use rustix::process::Signal;
 use tempfile::{TempDir, tempdir};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -20,20 +19,20 @@ use tokio::time::timeout;
 
 use super::arbitrary::runner;
 use super::http2::{DATA, GOAWAY, HEADERS, PING, RESET, SETTINGS, WINDOW_UPDATE};
-use crate::front::{PATIENCE, get};
-use crate::support::{Host, command, component};
+use crate::support::connection::get;
+use crate::support::{Host, PATIENCE, serve_component};
 
-/// Clients that stay are cut off after a second or two. No more of them at once than a process may have files.
+/// The most clients that stay open at the same time, because a process may open only so many files.
 const MOST_THAT_STAY: usize = 200;
 
-/// What a client does when it has sent all.
+/// What a client does after it has sent everything.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Ending {
-    /// It goes, whatever it has not been told.
+    /// It closes the connection without waiting for answers.
     HangsUp,
-    /// It says that nothing more will come, and takes what does.
+    /// It closes its half of the connection, and reads to the end.
     Closes,
-    /// It takes what comes until the front ends the connection.
+    /// It reads until the host ends the connection, which takes a timeout.
     Stays,
 }
 
@@ -41,7 +40,7 @@ pub(super) enum Ending {
 #[derive(Clone, Debug)]
 pub(super) struct Input {
     pub(super) bytes: Bytes,
-    /// Where it is cut into pieces, each of them sent on its own.
+    /// Where the bytes are cut into pieces, which are sent one by one.
     pub(super) cuts: Vec<Index>,
     pub(super) ending: Ending,
 }
@@ -76,7 +75,17 @@ pub(super) fn input(bytes: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Valu
 /// How often each kind of answer came.
 pub(super) type Answers = BTreeMap<String, u64>;
 
-/// Counts what a client has been told. It is an error if that is no HTTP, or says that something failed.
+/// Checks that answers of these kinds came.
+pub(super) fn has_answers(answers: &Answers, kinds: &[&str]) {
+    for kind in kinds {
+        assert!(
+            answers.contains_key(*kind),
+            "{kind} is not among {answers:?}"
+        );
+    }
+}
+
+/// Counts the answers that a client has received. It is an error if they are not HTTP, or 500 or 502.
 fn count(told: &[u8], answers: &mut Answers) -> Result<(), String> {
     let mut add = |kind: String| *answers.entry(kind).or_default() += 1;
     if told.is_empty() {
@@ -103,12 +112,12 @@ fn count(told: &[u8], answers: &mut Answers) -> Result<(), String> {
     let mut rest = told;
     while let Some((head, after)) = rest.split_at_checked(9) {
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-        // A client that goes gets no more than a part of the last frame.
+        // A client that hangs up may have only a part of the last frame.
         let (payload, next) = after.split_at_checked(length).unwrap_or((after, &[]));
         let code = |from: usize| payload.get(from + 3).copied().unwrap_or_default();
         let kind = match head[3] {
             DATA => "DATA".into(),
-            // The first of its headers is the status: an index in the static table, or a literal.
+            // Its first header is the status, as an index in the static table or as a literal.
             HEADERS => match payload.first() {
                 Some(0x8e) => return Err("a response of HTTP/2 is 500".into()),
                 Some(0x88) => "HEADERS 200".into(),
@@ -134,10 +143,10 @@ fn count(told: &[u8], answers: &mut Answers) -> Result<(), String> {
     Ok(())
 }
 
-/// Sends this over a connection of its own, and returns what came until its end.
+/// Sends the input over a connection of its own, and returns everything that arrived until its end.
 pub(super) async fn tell(address: String, input: Input) -> Vec<u8> {
     let mut told = Vec::new();
-    // If nobody listens any more, the request of every case says so.
+    // If the host does not listen any more, the ordinary request after this case fails.
     let Ok(mut stream) = TcpStream::connect(address).await else {
         return told;
     };
@@ -145,7 +154,7 @@ pub(super) async fn tell(address: String, input: Input) -> Vec<u8> {
     let (mut read, mut write) = stream.split();
     let sending = async {
         for piece in input.pieces() {
-            // The front need not take all of it.
+            // The host may close the connection before it has read everything.
             if write.write_all(&piece).await.is_err() {
                 break;
             }
@@ -159,12 +168,8 @@ pub(super) async fn tell(address: String, input: Input) -> Vec<u8> {
     };
     let reading = async { _ = read.read_to_end(&mut told).await };
     match input.ending {
-        Ending::HangsUp => tokio::select! {
-            () = sending => {}
-            () = reading => {}
-        },
         Ending::Closes => _ = tokio::join!(sending, reading),
-        Ending::Stays => tokio::select! {
+        Ending::HangsUp | Ending::Stays => tokio::select! {
             () = sending => {}
             () = reading => {}
         },
@@ -172,13 +177,13 @@ pub(super) async fn tell(address: String, input: Input) -> Vec<u8> {
     told
 }
 
-/// A front under generated input.
+/// A host under arbitrary input.
 pub(super) struct Trial<'a> {
-    /// Where it listens.
+    /// The address on which the host listens.
     address: String,
-    /// How long it may take for whatever it does.
+    /// The longest time that anything may take.
     patience: Duration,
-    /// A file with what it says on standard error: nothing.
+    /// A file with the host's standard error, which must stay empty.
     errors: Option<&'a Path>,
     staying: JoinSet<Vec<u8>>,
     pub(super) answers: Answers,
@@ -195,7 +200,7 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// These come at the same time. Then, an ordinary request is answered.
+    /// Sends these inputs at the same time, and checks that the host then answers an ordinary request.
     pub(super) async fn tries(&mut self, inputs: Vec<Input>) -> Result<(), String> {
         let mut going = JoinSet::new();
         for input in inputs {
@@ -214,7 +219,7 @@ impl<'a> Trial<'a> {
         self.serves().await
     }
 
-    /// Waits until no more than so many of these are left.
+    /// Waits until at most `left` of these clients are left.
     async fn ends(
         &mut self,
         mut clients: JoinSet<Vec<u8>>,
@@ -231,6 +236,7 @@ impl<'a> Trial<'a> {
         Ok(clients)
     }
 
+    /// Checks that an ordinary request is answered, and that nothing is on standard error.
     pub(super) async fn serves(&self) -> Result<(), String> {
         let request = Input {
             bytes: get("/events/other").into(),
@@ -238,12 +244,13 @@ impl<'a> Trial<'a> {
             ending: Ending::Stays,
         };
         let answer = timeout(self.patience, tell(self.address.clone(), request)).await;
-        let answer = answer.map_err(|_| {
+        let late = |_| {
             format!(
-                "an ordinary request is not answered within {:?}",
+                "no answer to an ordinary request within {:?}",
                 self.patience
             )
-        })?;
+        };
+        let answer = answer.map_err(late)?;
         let answer = String::from_utf8_lossy(&answer);
         if !(answer.starts_with("HTTP/1.1 200") && answer.contains("\"name\":\"other\"")) {
             return Err(format!("an ordinary request gets {answer:?}"));
@@ -253,11 +260,11 @@ impl<'a> Trial<'a> {
         };
         match std::fs::read_to_string(errors) {
             Ok(errors) if errors.is_empty() => Ok(()),
-            said => Err(format!("the host says {said:?}")),
+            errors => Err(format!("on standard error: {errors:?}")),
         }
     }
 
-    /// Waits until all connections are over.
+    /// Waits until all connections have ended, and checks that the host serves.
     pub(super) async fn finish(&mut self) -> Result<(), String> {
         let staying = std::mem::take(&mut self.staying);
         self.ends(staying, 0).await?;
@@ -265,29 +272,27 @@ impl<'a> Trial<'a> {
     }
 }
 
-/// A host, and a file with what it says on standard error.
+/// A host, and a directory with the file of its standard error.
 pub(super) struct Tried {
     pub(super) runtime: Runtime,
-    host: Host,
+    pub(super) host: Host,
     directory: TempDir,
 }
 
 impl Tried {
-    /// Starts it. Whoever sends it a part of something does not wait for long.
+    /// Starts a host with short timeouts.
     pub(super) fn start() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = { runtime }.enable_all().build().unwrap();
         let directory = tempdir().unwrap();
-        let component = component();
-        let mut arguments = vec!["--listen", "127.0.0.1:0", "--store", "memory"];
-        arguments.extend(["--component", component.to_str().unwrap()]);
+        let mut arguments = vec!["--store", "memory"];
         for limit in ["--head-timeout", "--body-timeout", "--write-timeout"] {
             arguments.extend([limit, "2s"]);
         }
         for variable in ["wait_max_seconds=1", "stream_max_seconds=1"] {
             arguments.extend(["--variable", variable]);
         }
-        let mut command = command(directory.path(), &arguments);
+        let mut command = serve_component(directory.path(), &arguments);
         command.stderr(std::fs::File::create(directory.path().join("errors")).unwrap());
         let host = runtime.block_on(Host::wait_for(command));
         Self {
@@ -297,18 +302,14 @@ impl Tried {
         }
     }
 
-    pub(super) fn address(&self) -> &str {
-        self.host.url.strip_prefix("http://").unwrap()
-    }
-
     pub(super) fn errors(&self) -> PathBuf {
         self.directory.path().join("errors")
     }
 
-    /// Sends it cases of such bytes, and returns what was answered.
+    /// Sends the host so many cases of such bytes, and returns the answers.
     pub(super) fn withstands(self, cases: u32, bytes: impl Strategy<Value = Vec<u8>>) -> Answers {
         let errors = self.errors();
-        let trial = Trial::new(self.address(), PATIENCE, Some(&errors));
+        let trial = Trial::new(self.host.address(), PATIENCE, Some(&errors));
         let (began, trial) = (Instant::now(), RefCell::new(trial));
         let mut runner = runner(cases);
         let cases = runner.config().cases;
@@ -321,13 +322,11 @@ impl Tried {
         self.runtime.block_on(trial.finish()).unwrap();
         let answers = trial.answers;
         println!("{cases} cases in {:?}: {answers:?}", began.elapsed());
-        let (status, _) = self
-            .runtime
-            .block_on(self.host.send("GET", "/healthz", "", true));
-        assert_eq!(status, 200, "with HTTP/2");
-        self.host.signal(Signal::TERM);
-        let (status, _) = self.runtime.block_on(self.host.ended());
-        assert!(status.success(), "{status}");
+        self.runtime.block_on(async {
+            let health = self.host.send_over(true, "GET", "/healthz", "").await;
+            assert_eq!(health.0, 200, "with HTTP/2");
+            self.host.stop().await;
+        });
         let errors = std::fs::read_to_string(errors).unwrap();
         assert!(
             errors.starts_with("Stopping") && errors.lines().count() == 1,
