@@ -46,7 +46,7 @@
 //! - A *run* outlives its holders. A process that takes over from a lost holder continues its run and its count. A run ends
 //!   when its holder [releases](Lease::release) it, or when another process [finishes](Lease::finish) it.
 //!
-//! `tests/lease.rs` checks these promises in every order of the steps of two holders.
+//! `tests/models/lease.rs` checks these promises in every order of the steps of two holders.
 //!
 //! # Protocol
 //!

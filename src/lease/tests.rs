@@ -1,4 +1,4 @@
-//! The contract of the lease, on the store of every host with compare-and-swap. `tests/lease.rs` checks every order of steps.
+//! The contract of the lease, on the store of every host with compare-and-swap. `tests/models/lease.rs` checks every order of steps.
 
 use loopless_host::store::{Quirks, Store as _};
 

@@ -1,4 +1,7 @@
 //! The program `loopless-host`, run as a user runs it.
+//!
+//! Tests start in the order of their names. The last module, `worlds`, computes: it uses the processors while earlier tests still
+//! wait.
 
 mod bench;
 mod browser;
@@ -12,6 +15,6 @@ mod page;
 mod several;
 #[path = "../support/mod.rs"]
 mod shared;
-mod simulation;
 mod soak;
 mod support;
+mod worlds;

@@ -1,15 +1,10 @@
 //! The event's protocols, model-checked: every order in which a few processes take their steps on the store, with false answers
 //! to swaps, a process that dies between any two steps, and a store that fails.
 //!
-//! The processes execute the code that ships, `loopless::event`: see `support/replay.rs`.
+//! The processes execute the code that ships, `loopless::event`: see `replay.rs`.
 
-#[path = "model/process.rs"]
 mod process;
-#[path = "model/protocol.rs"]
 mod protocol;
-#[path = "support/replay.rs"]
-mod replay;
-#[path = "model/value.rs"]
 mod value;
 
 use std::io::{self, Write};
@@ -32,7 +27,7 @@ fn announce() {
     static ANNOUNCED: Once = Once::new();
     ANNOUNCED.call_once(|| {
         let what =
-            "The model checker explores every order of steps of small programs: about a minute";
+            "The model checker explores every order of steps of small programs: a few seconds";
         _ = writeln!(io::stderr(), "{what}");
     });
 }

@@ -1,39 +1,64 @@
 //! The lease of the service, model-checked: every order in which two runners take their steps on the store. By its own date,
 //! each runner believes that the earlier one is dead, and the answers to swaps may be false.
 //!
-//! The runners execute the code that ships, `loopless::lease` in `loopless::service`: see `support/replay.rs`. The death of a
+//! The runners execute the code that ships, `loopless::lease` in `loopless::service`: see `replay.rs`. The death of a
 //! process needs no step of its own, because the properties hold in every state, also in the last one that a process reaches.
-
-#[path = "support/replay.rs"]
-mod replay;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use loopless::event::{Events, Polling};
 use loopless::service::{DID_SOMETHING, Service, Started};
 use loopless::strategy::Exact;
-use replay::{Answer, Replay, Step};
 use stateright::{Checker, Model, Property};
+
+use crate::replay::{Answer, Replay, Step};
 
 /// The number of ticks after which a runner takes no more steps.
 const TICKS: usize = 2;
 
 const LEASE: Duration = Duration::from_secs(5);
 
+/// A runner: the answers of the store, and how far it has come with them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Process {
+    index: usize,
+    answers: Vec<Answer>,
+    progress: Arc<Progress>,
+}
+
 /// How far a process has come.
+#[derive(Debug, PartialEq, Eq, Hash)]
 struct Progress {
     asks: Option<(String, Step)>,
     term: u64,
     ticks: usize,
 }
 
+impl Process {
+    /// A process that has taken no step.
+    fn new(index: usize) -> Self {
+        Self {
+            index,
+            answers: Vec::new(),
+            progress: Arc::new(replay(index, &[])),
+        }
+    }
+
+    /// Takes its step, with this answer.
+    fn take(&mut self, answer: Answer) {
+        self.answers.push(answer);
+        self.progress = Arc::new(replay(self.index, &self.answers));
+    }
+}
+
 /// Runs a process from its start to the first step that has no answer yet, or to its last tick.
-fn progress(index: usize, answers: &[Answer]) -> Progress {
+fn replay(index: usize, answers: &[Answer]) -> Progress {
     // An hour later than the previous process's date, so this process believes that the previous one is dead.
     let date = Duration::from_secs(1_700_000_000 + 3600 * index as u64);
     // Nothing sets the two events of the service here.
@@ -67,7 +92,7 @@ fn progress(index: usize, answers: &[Answer]) -> Progress {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct State {
     store: BTreeMap<String, Vec<u8>>,
-    processes: Vec<Vec<Answer>>,
+    processes: Vec<Process>,
     /// The term of the last tick.
     last: u64,
     /// Whether a tick had an earlier term than the one before it.
@@ -77,8 +102,8 @@ struct State {
 impl State {
     /// The number of ticks of each process.
     fn ticks(&self) -> impl Iterator<Item = usize> {
-        let processes = self.processes.iter().enumerate();
-        processes.map(|(index, answers)| progress(index, answers).ticks)
+        let processes = self.processes.iter();
+        processes.map(|process| process.progress.ticks)
     }
 }
 
@@ -165,12 +190,12 @@ impl Model for Protocol {
     fn init_states(&self) -> Vec<State> {
         let mut state = State {
             store: BTreeMap::new(),
-            processes: vec![Vec::new(); self.runners],
+            processes: (0..self.runners).map(Process::new).collect(),
             last: 0,
             went_back: false,
         };
         // The first runner takes the lease. From there on, every order is explored.
-        while !self.is_fresh && progress(0, &state.processes[0]).term == 0 {
+        while !self.is_fresh && state.processes[0].progress.term == 0 {
             let next = self.next_state(&state, Action::Step(0));
             state = next.expect("it has a step to take until it has the lease");
         }
@@ -178,11 +203,11 @@ impl Model for Protocol {
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        for (index, answers) in state.processes.iter().enumerate() {
-            if let Some((_, step)) = progress(index, answers).asks {
-                actions.push(Action::Step(index));
+        for process in &state.processes {
+            if let Some((_, step)) = &process.progress.asks {
+                actions.push(Action::Step(process.index));
                 if self.lies && matches!(step, Step::Swap { .. }) {
-                    actions.push(Action::Lie(index));
+                    actions.push(Action::Lie(process.index));
                 }
             }
         }
@@ -191,14 +216,14 @@ impl Model for Protocol {
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
         let mut state = last.clone();
         let (Action::Step(index) | Action::Lie(index)) = action;
-        let before = progress(index, &last.processes[index]);
-        let (key, step) = before.asks?;
-        let answer = match (self.apply(&mut state.store, &key, &step), action) {
+        let before = &last.processes[index].progress;
+        let (key, step) = before.asks.as_ref()?;
+        let answer = match (self.apply(&mut state.store, key, step), action) {
             (Answer::Swapped(is_applied), Action::Lie(_)) => Answer::Swapped(!is_applied),
             (answer, _) => answer,
         };
-        state.processes[index].push(answer);
-        let after = progress(index, &state.processes[index]);
+        state.processes[index].take(answer);
+        let after = &state.processes[index].progress;
         if after.ticks > before.ticks {
             state.went_back |= after.term < state.last;
             state.last = after.term;
@@ -207,7 +232,7 @@ impl Model for Protocol {
     }
 
     fn within_boundary(&self, state: &State) -> bool {
-        let steps = state.processes.iter().map(Vec::len);
+        let steps = state.processes.iter().map(|process| process.answers.len());
         steps.max() <= Some(self.steps)
     }
 

@@ -1,9 +1,12 @@
 //! The promises hold in every world that a few hundred seeds make, and the search finds what breaks them.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::{Mutex, Once};
+use std::sync::{Mutex, Once, PoisonError};
+
+use loopless_host::manifest::Manifest;
 
 use crate::support::{component, project};
 
@@ -374,55 +377,142 @@ const SWAPS_BLINDLY: Mutation = Mutation {
     )],
 };
 
-/// Builds the component with a mistake in it, from a copy of its sources.
+/// All of them, in the order of their tests.
+const MUTATIONS: [&Mutation; 19] = [
+    &SWAPS_BLINDLY,
+    &TAKES_OVER_UNSEALED,
+    &BELIEVES_WHAT_IT_READ_BEFORE,
+    &CACHES_THE_STATE,
+    &STOPS_ITS_INSTANCE,
+    &CLEARS_BLINDLY,
+    &COMPARES_GENERATIONS,
+    &CREATES_BY_WRITING,
+    &EXPECTS_NO_STORE_TO_GO_BACK,
+    &FORGETS_TO_READ_AGAIN,
+    &READS_NO_ERROR,
+    &SAYS_WHAT_IT_DID_TWICE,
+    &TAKES_NO_LAST_LOOK,
+    &TAKES_READINGS_UNDER_WAY,
+    &TICKS_WITHOUT_A_LEASE,
+    &TRUSTS_THE_SWAP,
+    &WAITS_FOR_THE_STORE,
+    &WAITS_FOR_ODD,
+    &WRITES_NO_TAG,
+];
+
+/// If all tests run, the mutants are built while the first of them wait for what takes its time.
+pub fn build_mutants_ahead() {
+    static STARTED: Once = Once::new();
+
+    let is_filtered = std::env::args().len() > 1;
+    if !is_filtered {
+        STARTED.call_once(|| drop(std::thread::spawn(|| MUTATIONS.map(mutant))));
+    }
+}
+
+/// The component with a mistake in it, built once.
 fn mutant(mutation: &Mutation) -> PathBuf {
-    static BUILDING: Mutex<()> = Mutex::new(());
+    static BUILT: Mutex<BTreeMap<&str, PathBuf>> = Mutex::new(BTreeMap::new());
+
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    let path = built.entry(mutation.name);
+    path.or_insert_with(|| build(mutation)).clone()
+}
+
+/// Builds the component with a mistake in it, from a copy of its sources.
+fn build(mutation: &Mutation) -> PathBuf {
     static SAID: Once = Once::new();
 
-    // All of them in one place, so that what they depend on is built once.
-    let place = project().join("target/mutants");
-    let directory = place.join(mutation.name);
-    let _building = BUILDING.lock();
     say(
         &SAID,
-        "The mutants are built, each with a mistake that the simulation has to find: some minutes",
+        "The mutants are built, each with a mistake that the simulation has to find: a minute or two",
     );
+    // One copy for each build of the component. It is changed in place for one mistake after the other, so that what a mistake does
+    // not touch is not compiled again.
+    let package = match mutation.features {
+        [] => "mutant".to_owned(),
+        features => format!("mutant-{}", features.join("-")),
+    };
+    let directory = project().join("target/mutants").join(&package);
+    for (file, ..) in mutation.edits {
+        assert!(project().join("src").join(file).is_file(), "{file}");
+    }
     for part in ["src", "wit"] {
-        copy(&project().join(part), &directory.join(part));
+        copy(&project().join(part), &directory.join(part), mutation);
     }
-    for (file, from, to) in mutation.edits {
-        let path = directory.join("src").join(file);
-        let source = std::fs::read_to_string(&path).unwrap();
-        let places = source.matches(from).count();
-        assert_eq!(places, 1, "{}: {from:?} in {file}", mutation.name);
-        std::fs::write(path, source.replace(from, to)).unwrap();
+    let manifest = package_manifest(&package, mutation.features);
+    write(&directory.join("Cargo.toml"), &manifest.to_string());
+    if !directory.join("Cargo.lock").exists() {
+        std::fs::copy(project().join("Cargo.lock"), directory.join("Cargo.lock")).unwrap();
     }
+    // What they depend on is built once for all. What is built for the next mistake gets the same name.
+    let name = mutation.name;
+    let built = format!("wasm32-wasip2/release/{}.wasm", package.replace('-', "_"));
+    let command = format!(
+        "nice cargo build --target wasm32-wasip2 --release --target-dir ../target && cp ../target/{built} {name}.wasm"
+    );
+    let manifest = format!(
+        "spin_manifest_version = 2
+[application]
+name = \"{package}\"
+[[trigger.http]]
+route = \"/...\"
+component = \"mutant\"
+[component.mutant]
+source = \"{name}.wasm\"
+[component.mutant.build]
+command = \"{command}\"
+"
+    );
+    let path = directory.join(format!("{name}.toml"));
+    write(&path, &manifest);
+    Manifest::read(&path).unwrap().build().unwrap()
+}
 
+/// The manifest of a copy of the component that has these features.
+fn package_manifest(name: &str, features: &[&str]) -> toml::Table {
     let manifest = std::fs::read_to_string(project().join("Cargo.toml")).unwrap();
     let mut manifest: toml::Table = manifest.parse().unwrap();
-    let mut workspace = manifest.remove("workspace").unwrap();
-    let members = workspace.as_table_mut().unwrap();
-    // Not the others: one of them may be what a test that was interrupted has left.
-    members.insert("members".into(), vec![mutation.name].into());
-    members.remove("default-members");
-    manifest.remove("profile");
     manifest.remove("dev-dependencies");
+    let workspace = manifest["workspace"].as_table_mut().unwrap();
+    workspace.remove("members");
+    workspace.remove("default-members");
     let package = manifest["package"].as_table_mut().unwrap();
-    package.insert("name".into(), format!("loopless-{}", mutation.name).into());
-    let features = manifest["features"].as_table_mut().unwrap();
-    features.insert("default".into(), mutation.features.to_vec().into());
-    write(&directory.join("Cargo.toml"), &manifest.to_string());
-    // A mistake is as good without optimization, and is built in a moment.
-    let profile = "[profile.release]\nopt-level = 1\ncodegen-units = 16\nstrip = true\n";
-    let workspace = toml::Table::from_iter([("workspace".into(), workspace)]);
-    write(
-        &place.join("Cargo.toml"),
-        &format!("{workspace}\n{profile}"),
-    );
-    if !place.join("Cargo.lock").exists() {
-        std::fs::copy(project().join("Cargo.lock"), place.join("Cargo.lock")).unwrap();
+    package.insert("name".into(), name.into());
+    let defaults = manifest["features"].as_table_mut().unwrap();
+    defaults.insert("default".into(), features.to_vec().into());
+    // A mistake is as good without the shipped component's optimizations, and is built in a moment.
+    let profile = toml::toml! {
+        opt-level = 1
+        codegen-units = 16
+        incremental = true
+        lto = "off"
+        strip = true
+    };
+    let profile = toml::Table::from_iter([("release".into(), profile.into())]);
+    manifest.insert("profile".into(), profile.into());
+    manifest
+}
+
+/// Copies sources, and makes the mistake in the copy.
+fn copy(from: &Path, to: &Path, mutation: &Mutation) {
+    for entry in from.read_dir().unwrap() {
+        let entry = entry.unwrap();
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type().unwrap().is_dir() {
+            copy(&from, &to, mutation);
+            continue;
+        }
+        let mut source = std::fs::read_to_string(&from).unwrap();
+        for (file, old, new) in mutation.edits {
+            if from == project().join("src").join(file) {
+                let places = source.matches(old).count();
+                assert_eq!(places, 1, "{}: {old:?} in {file}", mutation.name);
+                source = source.replace(old, new);
+            }
+        }
+        write(&to, &source);
     }
-    loopless_host::component::build(&directory).unwrap()
 }
 
 /// Writes a file unless it says that already: cargo would take it for changed.
@@ -434,25 +524,19 @@ fn write(path: &Path, contents: &str) {
     std::fs::write(path, contents).unwrap();
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in from.read_dir().unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).unwrap();
-        }
-    }
-}
-
 /// Checks that the search finds the mistake, and that the seed that it names shows it again.
 fn is_caught(mutation: &Mutation) {
+    is_caught_from(0, mutation);
+}
+
+/// The same, if the search begins with this seed.
+fn is_caught_from(first: u64, mutation: &Mutation) {
     let [option, path] = on(&mutant(mutation));
     let world = ["--about", mutation.about];
+    let first = ["--from", &first.to_string()];
     let search = [
         &[&option, &path, "--seeds", "3000", "--fail-fast"][..],
+        &first,
         &world,
     ];
     let output = simulate(&search.concat());

@@ -6,9 +6,9 @@ use std::fmt::Debug;
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester, SequentialSpec};
 use stateright::{Model, Property};
 
-use crate::process::{Code, Operation, Outcome, Process};
+use super::process::{Code, Operation, Outcome, Process};
+use super::value::{exists, generation, is_set, text};
 use crate::replay::{Answer, Step, Value};
-use crate::value::{exists, generation, is_set, text};
 
 /// The sequential specification of an event: a flag.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -176,16 +176,9 @@ impl Model for Protocol {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        let processes = self
-            .programs
-            .iter()
-            .zip(1..)
-            .map(|(program, first)| Process {
-                program: program.clone(),
-                answers: Vec::new(),
-                is_dead: false,
-                first_tag: first << 32,
-            });
+        let programs = self.programs.iter().zip(1..);
+        let processes =
+            programs.map(|(program, first)| Process::new(self.code, program, first << 32));
         vec![State {
             value: None,
             processes: processes.collect(),
@@ -201,11 +194,8 @@ impl Model for Protocol {
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
         for (index, process) in state.processes.iter().enumerate() {
-            let Some(step) = process
-                .progress(self.code)
-                .asks
-                .filter(|_| !process.is_dead)
-            else {
+            let asks = process.progress().asks.as_ref();
+            let Some(step) = asks.filter(|_| !process.is_dead) else {
                 continue;
             };
             actions.push(Action::Step(index));
@@ -220,7 +210,7 @@ impl Model for Protocol {
                     });
                 }
             }
-            if state.deaths_left > 0 && !process.answers.is_empty() {
+            if state.deaths_left > 0 && process.has_begun() {
                 actions.push(Action::Die(index));
             }
         }
@@ -238,18 +228,11 @@ impl Model for Protocol {
             return Some(state);
         }
 
-        let before = last.processes[index].progress(self.code);
-        let step = before.asks?;
-        let operation = last.processes[index].program[before.outcomes.len()];
+        let before = last.processes[index].progress();
+        let step = before.asks.as_ref()?;
+        let operation = last.processes[index].operation()?;
         // An operation begins with its first step. Nothing before it can be observed.
-        let is_first = {
-            let mut earlier = last.processes[index].clone();
-            earlier
-                .answers
-                .pop()
-                .is_none_or(|_| earlier.progress(self.code).outcomes.len() < before.outcomes.len())
-        };
-        if is_first {
+        if last.under_way[index].is_none() {
             state.history.on_invoke(index, operation).ok()?;
             let others = state.under_way.iter().zip(0..);
             let clearing = others.filter(|(other, _)| {
@@ -273,15 +256,15 @@ impl Model for Protocol {
             Action::Fail { is_done, .. } => {
                 state.faults_left -= 1;
                 if is_done {
-                    self.apply(&mut state.value, &step);
+                    self.apply(&mut state.value, step);
                 }
                 Answer::Failed
             }
-            Action::Lie(_) => match self.apply(&mut state.value, &step) {
+            Action::Lie(_) => match self.apply(&mut state.value, step) {
                 Answer::Swapped(is_applied) => Answer::Swapped(!is_applied),
                 answer => answer,
             },
-            _ => self.apply(&mut state.value, &step),
+            _ => self.apply(&mut state.value, step),
         };
         let is_lenient = self.code.is_plain() && !self.is_strict;
         state.went_back |= generation(&state.value) < generation(&last.value);
@@ -305,8 +288,8 @@ impl Model for Protocol {
             this.could_know = this.was_set_since_start && !shows_nothing;
         }
 
-        state.processes[index].answers.push(answer);
-        let after = state.processes[index].progress(self.code);
+        state.processes[index].take(self.code, answer);
+        let after = state.processes[index].progress().clone();
         if let Some(&outcome) = after.outcomes.get(before.outcomes.len()) {
             // An operation that fails may have written, or may still write. It stays under way.
             if outcome == Outcome::Failed {

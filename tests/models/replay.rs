@@ -4,8 +4,6 @@
 //! nor compared. But a process is determined by the store's answers to it. So a state of a model holds these answers, and the
 //! future runs again from its start to find out which step comes next.
 
-#![allow(dead_code, reason = "each test file uses its own part")]
-
 use std::future::{Future, pending, poll_fn};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -8,8 +8,8 @@ use loopless::event::{Events, Name, Polling, Waited};
 use loopless::store::{Error, Store};
 use loopless::strategy::{Exact, Plain, Strategy};
 
+use super::value::{is_set, number, text};
 use crate::replay::{Answer, Replay, Step};
-use crate::value::{is_set, number, text};
 
 /// The timeout of a wait: long enough for a few reads.
 const TIMEOUT: Duration = Duration::from_millis(10);
@@ -209,42 +209,77 @@ impl Code {
     }
 }
 
-/// A process: its program, and the answers of the store.
+/// A process: its program, the answers of the store, and how far it has come with them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Process {
-    pub program: Vec<Operation>,
-    pub answers: Vec<Answer>,
+    program: Arc<[Operation]>,
+    answers: Vec<Answer>,
     pub is_dead: bool,
     /// Its tags are the numbers after this one.
-    pub first_tag: u64,
+    first_tag: u64,
+    progress: Arc<Progress>,
 }
 
 /// How far a process has come.
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Progress {
     pub outcomes: Vec<Outcome>,
     pub asks: Option<Step>,
 }
 
 impl Process {
-    /// Runs the process from its start to the first step that has no answer yet.
-    pub fn progress(&self, code: Code) -> Progress {
-        let store = Replay::new(&self.answers, Duration::ZERO);
-        let tags = Tags::after(self.first_tag);
-        let mut outcomes = Vec::new();
-        let asks = store.play(async {
-            let events = Instance::new(&store, &tags, code);
-            for &operation in &self.program {
-                let outcome = run(&store, &tags, code, operation, &events).await;
-                outcomes.push(outcome);
-                if outcome == Outcome::Failed {
-                    // Its effect is unknown, so it stays under way in the history.
-                    break;
-                }
-            }
-        });
-        Progress {
-            outcomes,
-            asks: asks.map(|(_, step)| step),
+    /// A process that has taken no step.
+    pub fn new(code: Code, program: &[Operation], first_tag: u64) -> Self {
+        Self {
+            program: program.into(),
+            answers: Vec::new(),
+            is_dead: false,
+            first_tag,
+            progress: Arc::new(replay(code, program, &[], first_tag)),
         }
+    }
+
+    /// Whether it has taken a step.
+    pub fn has_begun(&self) -> bool {
+        !self.answers.is_empty()
+    }
+
+    /// How far it has come.
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.progress
+    }
+
+    /// The operation that it is in, unless it has ended.
+    pub fn operation(&self) -> Option<Operation> {
+        self.program.get(self.progress.outcomes.len()).copied()
+    }
+
+    /// Takes its step, with this answer.
+    pub fn take(&mut self, code: Code, answer: Answer) {
+        self.answers.push(answer);
+        let progress = replay(code, &self.program, &self.answers, self.first_tag);
+        self.progress = Arc::new(progress);
+    }
+}
+
+/// Runs a process from its start to the first step that has no answer yet, or to its end.
+fn replay(code: Code, program: &[Operation], answers: &[Answer], first_tag: u64) -> Progress {
+    let store = Replay::new(answers, Duration::ZERO);
+    let tags = Tags::after(first_tag);
+    let mut outcomes = Vec::new();
+    let asks = store.play(async {
+        let events = Instance::new(&store, &tags, code);
+        for &operation in program {
+            let outcome = run(&store, &tags, code, operation, &events).await;
+            outcomes.push(outcome);
+            if outcome == Outcome::Failed {
+                // Its effect is unknown, so it stays under way in the history.
+                break;
+            }
+        }
+    });
+    Progress {
+        outcomes,
+        asks: asks.map(|(_, step)| step),
     }
 }
