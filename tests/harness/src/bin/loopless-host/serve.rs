@@ -109,7 +109,7 @@ pub struct Arguments {
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
     cpu_timeout: Duration,
 
-    /// How many threads serve connections; without this, one per processor
+    /// How many threads serve connections; without this, one per processor, and with --gotcha one
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
 
@@ -346,6 +346,8 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<Running> {
     lifespan.startup().await?;
     let threads = match arguments.threads {
         Some(threads) => threads,
+        // The gotcha needs two requests in one instance, and an instance stays on its thread.
+        None if arguments.gotcha => NonZeroUsize::MIN,
         None => std::thread::available_parallelism()?,
     };
     let threads = Threads::start(threads)?;
