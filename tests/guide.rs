@@ -32,7 +32,7 @@ fn the_table_of_promises_is_the_list_in_the_code() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_on_a_cloud_makes_as_many_reads_as_the_guide_says() {
-    assert!(GUIDE.contains("A wait that takes all of its 25 s costs 94 reads"));
+    assert!(GUIDE.contains("A wait of 25 s makes 94 reads"));
     for manifest in ["akamai-functions", "fermyon-cloud"] {
         let project = env!("CARGO_MANIFEST_DIR");
         let store = Observed::new(Memory::default());
