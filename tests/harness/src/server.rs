@@ -80,6 +80,12 @@ impl Threads {
         });
         threads.collect::<io::Result<_>>().map(Self)
     }
+
+    /// How many tasks there are on the threads: those of connections and of instances.
+    pub fn tasks(&self) -> usize {
+        let tasks = |thread: &Thread| thread.runtime.metrics().num_alive_tasks();
+        self.0.iter().map(tasks).sum()
+    }
 }
 
 impl Drop for Thread {

@@ -7,7 +7,7 @@ use anstream::{eprintln, println};
 use loopless_host::redis::Network;
 use loopless_host::sqlite::Database;
 use loopless_host::store::{Observed, Operation, Store};
-use loopless_host::{Builder, Harness, Server, Usage};
+use loopless_host::{Builder, Harness, Server, Threads, Usage};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader, stdin};
 use tokio::runtime::Handle;
@@ -81,7 +81,7 @@ impl Controlled {
     }
 
     /// Executes the controller's commands until standard input ends. Never returns if the host is not controlled.
-    pub async fn obey(&self, harness: &Harness, server: &Server) {
+    pub async fn obey(&self, harness: &Harness, server: &Server, threads: &Threads) {
         let Some(store) = &self.0 else {
             return pending().await;
         };
@@ -111,7 +111,7 @@ impl Controlled {
                 instances,
                 handles,
                 most_handles,
-                tasks: Handle::current().metrics().num_alive_tasks(),
+                tasks: Handle::current().metrics().num_alive_tasks() + threads.tasks(),
                 reads: store.count(Operation::Get),
             };
             // Numbers always serialize.

@@ -254,14 +254,14 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         harness,
         lifespan,
         controlled,
-        threads: _threads,
+        threads,
     } = tokio::select! {
         started = start(arguments) => started?,
         () = &mut stopped => return Ok(()),
     };
     tokio::select! {
         () = stopped => {}
-        () = controlled.obey(&harness, &server) => return Ok(()),
+        () = controlled.obey(&harness, &server, &threads) => return Ok(()),
     }
     eprintln!(
         "Stopping: running requests have {} s to finish",
