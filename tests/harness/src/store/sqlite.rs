@@ -75,6 +75,8 @@ impl Sqlite {
         let reader = || {
             let reader = Connection::open(path)?;
             reader.busy_timeout(BUSY_TIMEOUT)?;
+            // The first read opens the write-ahead log.
+            value(&reader, "")?;
             rusqlite::Result::Ok(Mutex::new(reader))
         };
         let processors = thread::available_parallelism().map_or(1, usize::from);
