@@ -6,29 +6,28 @@
 //!
 //! # Where the time goes
 //!
-//! `GET /` of a set event, with the profile `host`, the store in memory and 32 connections (`perf record`), takes 26 to 28 µs of
-//! processor time: 42 % in this host and Wasmtime, 21 % in the kernel, 19 % in the component, 17 % in the allocator and copies. No
-//! function takes more than 1 %, except the kernel's sends and the allocator.
+//! `GET /` of a set event, with the profile `host`, the store in memory, 32 connections and glibc's allocator (`perf record`), takes
+//! 28 µs of processor time: 42 % in this host and Wasmtime, 21 % in the kernel, 19 % in the component, 17 % in the allocator and
+//! copies. No function takes more than 1 %, except the kernel's sends and the allocator, which is mimalloc now: it saves 2 µs.
 //!
 //! - *Threads.* Each thread that serves has a runtime of its own ([`loopless_host::Threads`]). On one runtime with two threads,
 //!   requests move between them: 34 % more processor time, and 0.4 task switches a request instead of 0.2.
 //! - *Instances.* Starting an instance takes 0.4 ms of processor time with the first requests that it serves: page faults, 0.07 ms for
 //!   Wasmtime, and 0.05 ms for the component's router. An instance serves 1,024 requests, so that this is 1 % of each. With Spin's 128,
 //!   it is a tenth.
-//! - *Allocator.* The one of glibc adds 8 %.
 //!
 //! # What bounds it
 //!
-//! - *One connection.* A request takes three system calls (`epoll_wait`, `recvfrom`, `writev`) and wakes no other thread. The Python
-//!   original makes the same calls, and computes for less time between waking up and answering. A route of the component that reads
-//!   nothing has the same bound: 0.95 times the original.
-//! - *The 99th percentile.* The load generator, hyper and the original have the same tail on two cores: hyper alone answers half of its
-//!   requests/s with a p99 of 6 times its p50. Under full load, the p99 is 2.8 times the p50.
+//! - *One connection.* A request takes three system calls (`epoll_wait`, `recvfrom`, `writev`) and wakes no other thread. The rest is
+//!   computed, in Wasmtime for the most part. A route of the component that reads nothing does not reach the original either: 0.95 times
+//!   its requests/s, and 0.9 for `GET /`.
+//! - *The 99th percentile.* On two cores that it shares with the load generator, hyper alone answers half of its requests/s with a p99 of
+//!   4 to 6 times its p50. Under full load (`wrk`), the component's p99 is 3 to 4 times its p50.
 //! - *Processor time of many waits.* 10,000 old waits wake up 12 times a second each, to see a set within 100 ms. One wake-up takes 7 µs:
 //!   a timer of tokio's, Wasmtime's event loop, a call of the component, and a new timer. Fewer wake-ups would need a wait that wakes
 //!   others, which nothing here does: futures never cross requests.
-//! - *Memory of many waits.* A wait takes about 53 KiB: 32 for its connection, of which 16 are hyper's two buffers, and 21 in its instance
-//!   and in what Wasmtime keeps of it.
+//! - *Memory of many waits.* A wait takes 53 to 56 KiB: 32 for its connection, of which 16 are hyper's two buffers, and the rest in its
+//!   instance and in what Wasmtime keeps of it.
 //!
 //! Concurrent waits are spread over instances, because Wasmtime's handler starts an instance when none can take a request at
 //! once. A host that takes no more requests than it has threads, until each pauses, halves the reads of 100 waits. This is not

@@ -102,6 +102,8 @@ fn plot(path: &Path, title: &str, x: &str, y: &str, lines: Vec<Line>) -> anyhow:
         .y_desc(y)
         .x_label_formatter(&number)
         .y_label_formatter(&number)
+        .y_labels(5)
+        .max_light_lines(1)
         .draw()?;
     for ((name, points), colour) in lines.iter().zip(COLOURS.iter().cycle()) {
         let line = LineSeries::new(points.iter().copied(), colour.stroke_width(2)).point_size(3);
@@ -114,7 +116,7 @@ fn plot(path: &Path, title: &str, x: &str, y: &str, lines: Vec<Line>) -> anyhow:
         .configure_series_labels()
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.3))
-        .position(SeriesLabelPosition::LowerRight)
+        .position(SeriesLabelPosition::UpperLeft)
         .draw()?;
     area.present()?;
     Ok(())
