@@ -31,8 +31,8 @@ pub const GRACE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
-    /// Each connection holds a clone.
-    open: Arc<()>,
+    /// For each [`Worker`], its `connections`.
+    connections: Vec<Arc<()>>,
     stop: oneshot::Sender<()>,
     running: JoinHandle<bool>,
 }
@@ -162,11 +162,12 @@ impl Server {
     ) -> anyhow::Result<Self> {
         let address = listener.local_addr().context("the socket has no address")?;
         let (stop, stopped) = oneshot::channel();
-        let open = Arc::new(());
-        let running = tokio::spawn(serve(listener, workers, bounds, open.clone(), stopped));
+        let connections = workers.iter().map(|worker| worker.connections.clone());
+        let connections = connections.collect();
+        let running = tokio::spawn(serve(listener, workers, bounds, stopped));
         Ok(Self {
             address,
-            open,
+            connections,
             stop,
             running,
         })
@@ -184,8 +185,9 @@ impl Server {
 
     /// How many connections are open.
     pub fn connections(&self) -> usize {
-        // Without `self.open`, and the one that is cloned for new connections.
-        Arc::strong_count(&self.open).saturating_sub(2)
+        // Without the server's own clone and the worker's.
+        let of_worker = |connections| Arc::strong_count(connections).saturating_sub(2);
+        self.connections.iter().map(of_worker).sum()
     }
 
     /// Stops taking requests, and waits at most [`GRACE`] for those under way. Returns whether all of them finished.
@@ -224,7 +226,6 @@ async fn serve(
     listener: TcpListener,
     workers: Vec<Worker>,
     bounds: Bounds,
-    open: Arc<()>,
     mut stopped: oneshot::Receiver<()>,
 ) -> bool {
     let (shutdown, is_shutdown) = watch::channel(false);
@@ -287,7 +288,7 @@ async fn serve(
         });
         let stream = TokioIo::new(Stream::new(tcp, connection.clone()));
         let serving = connections.watch(http.serve_connection(stream, service).into_owned());
-        let held = (place, open.clone(), worker.connections.clone());
+        let held = (place, worker.connections.clone());
         worker.runtime.spawn(async move {
             let _held = held;
             tokio::select! {
