@@ -75,14 +75,13 @@ impl Harness {
 
     /// The same host for another thread. Its instances serve only requests that are given to this `Harness` or its clones.
     pub(crate) fn apart(&self) -> Self {
-        let OfThread(instances) = self.handler.state();
         Self {
-            handler: ProxyHandler::new(OfThread(instances.clone())),
+            handler: ProxyHandler::new(OfThread(self.state().clone())),
             ..self.clone()
         }
     }
 
-    fn state(&self) -> &Instances {
+    fn state(&self) -> &Arc<Instances> {
         let OfThread(instances) = self.handler.state();
         instances
     }
@@ -161,7 +160,7 @@ impl Harness {
     pub fn usage(&self) -> Usage {
         let Instances {
             limits, handles, ..
-        } = self.state();
+        } = &**self.state();
         let places = limits.concurrent_requests.min(Semaphore::MAX_PERMITS);
         Usage {
             requests: places - self.places.available_permits(),

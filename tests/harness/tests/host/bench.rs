@@ -148,7 +148,7 @@ async fn a_bench_measures_a_running_server() {
 #[tokio::test]
 async fn a_bench_of_no_server_is_an_error_that_names_the_url() {
     let outcome = bench(&["--url", "http://127.0.0.1:1"]).await;
-    // Not the only line: this host warns that it is hardly optimized.
+    // Not the only line: this host warns that it is not fully optimized.
     let (_, error) = outcome.stderr.split_once("error: ").unwrap();
     assert!(
         error.contains("cannot connect to http://127.0.0.1:1"),

@@ -199,7 +199,7 @@ impl Kept {
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if cfg!(debug_assertions) {
         eprintln!(
-            "This program is hardly optimized, and has a third of its full speed. Use `cargo run --profile host -p loopless-host -- bench`"
+            "This program is not fully optimized, and has two thirds of its full speed. Use `cargo run --profile host -p loopless-host -- bench`"
         );
     }
     // Each wait of a bench is a connection.
