@@ -59,7 +59,7 @@
 //! ```
 //!
 //! `tests/harness` is the crate `loopless-host`: the same host interfaces on Wasmtime, as a program and as a library for the
-//! tests in `tests/`. It does not depend on this crate, because it runs the built component.
+//! tests in `tests/component/`. It does not depend on this crate, because it runs the built component.
 //!
 //! # The one rule
 //!

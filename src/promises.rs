@@ -2,7 +2,7 @@
 //!
 //! `/openapi.json` lists the promises of the build that serves it, in `info.x-loopless`. The [deployment
 //! guide](crate::guide::deployment) has the same table, which a test compares. The conformance suite checks the promises of a
-//! server, and `tests/promises.rs` those of each build.
+//! server, and `tests/component/promises` those of each build.
 
 use std::fmt;
 

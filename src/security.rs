@@ -26,20 +26,20 @@
 //!
 //! | attack | defence | tested in |
 //! | --- | --- | --- |
-//! | changing or reading without a token | 401, before the handler or the store is used. Tokens are compared in constant time, so only their length can leak. If a variable for tokens or origins is not valid, all requests are rejected | `tests/promises/access.rs` |
+//! | changing or reading without a token | 401, before the handler or the store is used. Tokens are compared in constant time, so only their length can leak. If a variable for tokens or origins is not valid, all requests are rejected | `tests/component/promises/access.rs` |
 //! | guessing a token | only the token's length: attempts are not counted. The 32 random bytes in README cannot be guessed | |
-//! | invalid requests | limits on the path, the headers, the body (1 KiB), names (64 characters), times and list pages; 4xx with a problem document, and nothing is changed | `tests/fuzz.rs`, `tests/promises/errors.rs` |
-//! | making the component trap, which would end the other requests of the instance | no `unwrap` outside tests; arbitrary requests find no panic; no unsafe code in the workspace except what wit-bindgen generates | `tests/fuzz.rs` |
-//! | many waits and streams | an instance accepts at most `instance_waits_max`, and answers others with 429. The waits on an event share its reads (WASI 0.3), and each wait has a timeout. If the host reports that a client has disconnected, its wait ends | `tests/promises/waits.rs`, `tests/harness/tests/host/front.rs` |
+//! | invalid requests | limits on the path, the headers, the body (1 KiB), names (64 characters), times and list pages; 4xx with a problem document, and nothing is changed | `tests/component/fuzz.rs`, `tests/component/promises/errors.rs` |
+//! | making the component trap, which would end the other requests of the instance | no `unwrap` outside tests; arbitrary requests find no panic; no unsafe code in the workspace except what wit-bindgen generates | `tests/component/fuzz.rs` |
+//! | many waits and streams | an instance accepts at most `instance_waits_max`, and answers others with 429. The waits on an event share its reads (WASI 0.3), and each wait has a timeout. If the host reports that a client has disconnected, its wait ends | `tests/component/promises/waits.rs`, `tests/harness/tests/host/front.rs` |
 //! | creating many events, to fill the store | with a `write_token`, only writers can. Only the store limits the number of events | |
-//! | `GET /healthz`, which needs no token | one read of the store per request, and a response within 1.5 s (with WASI 0.3) | `tests/promises/store.rs` |
+//! | `GET /healthz`, which needs no token | one read of the store per request, and a response within 1.5 s (with WASI 0.3) | `tests/component/promises/store.rs` |
 //! | slow, broken or flooding connections | the platform. `loopless-host` limits connections, heads, bodies, responses and concurrent requests | `tests/harness/tests/host/front.rs` |
 //!
 //! **A page of another site, in a writer's browser**
 //!
 //! | attack | defence | tested in |
 //! | --- | --- | --- |
-//! | sending a form or a fetch that changes something | 403, according to `Sec-Fetch-Site`, or else by comparing `Origin` and `Host`. Nothing relies on cookies, so a browser adds no credentials by itself | `tests/promises/access.rs`, `tests/harness/tests/host/browser.rs` |
+//! | sending a form or a fetch that changes something | 403, according to `Sec-Fetch-Site`, or else by comparing `Origin` and `Host`. Nothing relies on cookies, so a browser adds no credentials by itself | `tests/component/promises/access.rs`, `tests/harness/tests/host/browser.rs` |
 //! | reading a response | the browser, because CORS is enabled only for `allowed_origins` | the same |
 //! | clickjacking: showing the page in a frame | `frame-ancestors 'none'` | the same |
 //! | injecting a script into the page, by a name or a body | the page's template escapes its values, and few characters are allowed in names. The Content-Security-Policy allows only the component's own script; `nosniff` | the same |
@@ -48,16 +48,16 @@
 //! An allowed origin may do everything that the application's own page may do, so its scripts are trusted as much.
 //!
 //! **Others who write to the store.** A value that no build of the component writes results in a 500, and is not changed. A key that
-//! is not an event's name is skipped. (Tested in `tests/promises/errors.rs`.) Forged events cannot be detected.
+//! is not an event's name is skipped. (Tested in `tests/component/promises/errors.rs`.) Forged events cannot be detected.
 //!
 //! **A store that misbehaves**, by a fault or an attack
 //!
 //! | fault | result | tested in |
 //! | --- | --- | --- |
-//! | it fails | 503 with `Retry-After`. Waits and streams continue when it recovers. No acknowledged change is lost by the component | `tests/promises/store.rs`, `tests/promises/waits.rs` |
-//! | it hangs | 503 after 1.5 s (see [`Bounded`](crate::store::Bounded)). A call that cannot time out is only made if the store has just answered. With WASI 0.2, no call can time out, and the host ends the request | `tests/promises/store.rs` |
-//! | it is wiped, or goes back to an earlier state | the newest read is believed: see [`Exact`](crate::strategy::Exact) and, without compare-and-swap, [`Plain`](crate::strategy::Plain). The service's runner ends at its next beat (see [`service`](crate::service)) | `tests/promises/store.rs`, `tests/service.rs` |
-//! | it applies an `increment` twice | no event changes. The service loses a term, but no tick | `tests/service.rs` |
+//! | it fails | 503 with `Retry-After`. Waits and streams continue when it recovers. No acknowledged change is lost by the component | `tests/component/promises/store.rs`, `tests/component/promises/waits.rs` |
+//! | it hangs | 503 after 1.5 s (see [`Bounded`](crate::store::Bounded)). A call that cannot time out is only made if the store has just answered. With WASI 0.2, no call can time out, and the host ends the request | `tests/component/promises/store.rs` |
+//! | it is wiped, or goes back to an earlier state | the newest read is believed: see [`Exact`](crate::strategy::Exact) and, without compare-and-swap, [`Plain`](crate::strategy::Plain). The service's runner ends at its next beat (see [`service`](crate::service)) | `tests/component/promises/store.rs`, `tests/component/service.rs` |
+//! | it applies an `increment` twice | no event changes. The service loses a term, but no tick | `tests/component/service.rs` |
 //!
 //! `loopless-host simulate` checks the promises under each of these faults. `loopless-host soak` kills hosts and makes the store
 //! fail under mixed traffic. It reports a lost acknowledged change, leaked resources, and an incomplete recovery.

@@ -1,4 +1,4 @@
-"""The doorbell in Python, with most of its routes. `tests/dependency.rs` builds a component of it."""
+"""The doorbell in Python, with most of its routes. `tests/component/dependency.rs` builds a component of it."""
 
 import asyncio
 

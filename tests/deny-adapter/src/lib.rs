@@ -4,7 +4,7 @@
 //! is defined (`undefined`). The methods of an open store are never called.
 #![cfg(target_os = "wasi")]
 
-wit_bindgen::generate!({
+spin_sdk::wit_bindgen::generate!({
     path: "../../wit",
     inline: "
         package loopless:deny-adapter;
@@ -18,10 +18,11 @@ wit_bindgen::generate!({
         }
     ",
     world: "loopless:deny-adapter/deny-adapter",
+    runtime_path: "spin_sdk::wit_bindgen::rt",
     generate_all,
 });
 
-use wit_bindgen::rt::async_support::{FutureReader, StreamReader};
+use spin_sdk::wit_bindgen::rt::async_support::{FutureReader, StreamReader};
 
 use exports::fermyon::spin as two;
 use exports::spin as three;

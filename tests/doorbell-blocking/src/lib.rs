@@ -4,9 +4,10 @@
 use spin_sdk::http::{Method, Request, Response};
 use spin_sdk::http_component;
 
-wit_bindgen::generate!({
+spin_sdk::wit_bindgen::generate!({
     path: "../../wit/blocking-events.wit",
     world: "blocking-imports",
+    runtime_path: "spin_sdk::wit_bindgen::rt",
 });
 
 use loopless::event::blocking_events::{Error, Event, Waited};

@@ -15,7 +15,8 @@ use crate::memo::Memo;
 /// The Rust target of components for WASI 0.2 and 0.3.
 pub const TARGET: &str = "wasm32-wasip2";
 
-/// Builds the library of the cargo package in `directory` as a component, in release mode, and returns its path.
+/// Builds the library of the cargo package in `directory` as a component (with the crate type `cdylib` alone), in release mode, and
+/// returns its path.
 ///
 /// The first call for a directory runs cargo, which prints its progress to standard error. Later calls in this process return
 /// the same path. If the Rust target is missing, this prints so and installs it with rustup.
@@ -95,9 +96,11 @@ fn run_cargo(directory: &Path) -> anyhow::Result<PathBuf> {
     let manifest = directory.join("Cargo.toml");
     let mut cargo = cargo_command(&directory);
     cargo
-        .args(["build", "--release", "--lib", "--target", TARGET])
-        // In a workspace, cargo would build the other default members too.
+        .args(["rustc", "--release", "--lib", "--target", TARGET])
+        // In a workspace, cargo would look at the other default members too.
         .args(["--package", &package(&directory)?])
+        // With other crate types beside it, cargo would not optimize while linking, whatever the profile says.
+        .args(["--crate-type", "cdylib"])
         .args(["--message-format", "json-render-diagnostics"])
         .stdout(Stdio::piped());
     let mut child = cargo.spawn().context("cannot run cargo")?;
@@ -112,12 +115,7 @@ fn run_cargo(directory: &Path) -> anyhow::Result<PathBuf> {
         status.success(),
         "cargo could not build the component ({status}); its messages are above"
     );
-    component.with_context(|| {
-        format!(
-            "cargo built no component: the library in {} needs crate-type = [\"cdylib\"]",
-            directory.display()
-        )
-    })
+    component.with_context(|| format!("cargo built no component of {}", directory.display()))
 }
 
 /// The package ID specification of the package in `directory`.

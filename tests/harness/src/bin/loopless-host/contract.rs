@@ -36,7 +36,7 @@ pub enum Promise {
     Conditions,
     /// Suite: what the service says of itself. Simulation: the worlds of the service.
     Service,
-    /// Not visible from outside: `tests/promises/waits.rs` counts the reads of an instance.
+    /// Not visible from outside: `tests/component/promises/waits.rs` counts the reads of an instance.
     SharedReads,
     /// A promise of a newer component, which is not checked.
     #[serde(other)]

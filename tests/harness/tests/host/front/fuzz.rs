@@ -22,7 +22,7 @@ use http2::broken_http2;
 use trial::{Ending, Input, Tried, fails_not, has_answers, tell};
 
 #[allow(dead_code, reason = "the tests of the router need more of it")]
-#[path = "../../../../support/arbitrary.rs"]
+#[path = "../../../../component/support/arbitrary.rs"]
 mod arbitrary;
 
 #[test]

@@ -342,11 +342,11 @@ fn build(mutation: &Mutation) -> PathBuf {
     if !directory.join("Cargo.lock").exists() {
         std::fs::copy(project().join("Cargo.lock"), directory.join("Cargo.lock")).unwrap();
     }
-    // What they depend on is built once for all. What is built for the next mistake gets the same name.
+    // In the project's target directory, macros are built for all. What is built for the next mistake gets the same name.
     let name = mutation.name;
     let built = format!("wasm32-wasip2/release/{}.wasm", package.replace('-', "_"));
     let command = format!(
-        "nice cargo build --target wasm32-wasip2 --release --target-dir ../target && cp ../target/{built} {name}.wasm"
+        "nice cargo build --target wasm32-wasip2 --release --target-dir ../.. && cp ../../{built} {name}.wasm"
     );
     let manifest = format!(
         "spin_manifest_version = 2
@@ -378,15 +378,18 @@ fn package_manifest(name: &str, features: &[&str]) -> toml::Table {
     package.insert("name".into(), name.into());
     let defaults = manifest["features"].as_table_mut().unwrap();
     defaults.insert("default".into(), features.to_vec().into());
-    // A mistake is as good without the shipped component's optimizations, and is built in a moment.
-    let profile = toml::toml! {
+    // A mistake is as good without the shipped component's optimizations, and is built in a moment. The profile itself is the
+    // shipped component's, so that macros are the same. It does not optimize while linking, because there are two crate types.
+    let mut profile = manifest["profile"]["release"].clone();
+    let ours = toml::toml! {
         opt-level = 1
         codegen-units = 16
         incremental = true
-        lto = "off"
-        strip = true
     };
-    let profile = toml::Table::from_iter([("release".into(), profile.into())]);
+    let ours = toml::Table::from_iter([(name.to_owned(), ours.into())]);
+    let release = profile.as_table_mut().unwrap();
+    release.insert("package".into(), ours.into());
+    let profile = toml::Table::from_iter([("release".to_owned(), profile)]);
     manifest.insert("profile".into(), profile.into());
     manifest
 }

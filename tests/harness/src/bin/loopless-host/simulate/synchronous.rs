@@ -14,8 +14,9 @@ const FRESH: Duration = ms(100);
 pub fn check_synchronous(calls: &[Call]) -> Option<String> {
     let is_fresh = |call: &Call| {
         let instance = (&*call.host, call.instance);
-        calls
-            .iter()
+        // Usually, one of the latest is the one.
+        let latest_first = calls.iter().rev();
+        latest_first
             .filter(|other| (&*other.host, other.instance) == instance)
             .filter_map(|other| Some((other, other.answered?)))
             .filter(|(_, answered)| answered.order < call.asked.order)

@@ -1,20 +1,19 @@
 //! The harness runs any component: here a guestbook, which uses no events.
 
 /// The first example of the harness's documentation.
-#[path = "guestbook/signing.rs"]
+#[path = "../guestbook/signing.rs"]
 mod signing;
-mod support;
 
 use std::path::Path;
 use std::time::Duration;
 
+use crate::support::{problem, text};
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use loopless_host::console::{Line, Output};
 use loopless_host::simulation::{Database, Faults, Settings, Simulation};
 use loopless_host::store::{Memory, Observed, Operation, Sqlite, Store};
 use loopless_host::{Builder, Harness, Reuse, Routes, component};
-use support::{problem, text};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use loopless::settings::{self, Access, Settings, Variables};
+use loopless_host::manifest::Manifest;
 use toml::{Table, Value};
 
 const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
@@ -51,6 +51,11 @@ const REQUEST: Duration = Duration::from_secs(30);
 fn read(file: &str) -> Table {
     let path = Path::new(PROJECT).join(file);
     std::fs::read_to_string(path).unwrap().parse().unwrap()
+}
+
+/// The manifest as the host reads it.
+fn manifest(file: &str) -> Manifest {
+    Manifest::read(&Path::new(PROJECT).join(file)).unwrap()
 }
 
 fn component(file: &str) -> Value {
@@ -116,10 +121,6 @@ fn each_manifest_grants_the_store_that_the_component_uses_and_no_other() {
 
 #[test]
 fn each_build_command_makes_its_source() {
-    // If two builds shared a source, it would be the one that was built last.
-    let sources: BTreeSet<_> = MANIFESTS.map(source).into();
-    assert_eq!(sources.len(), MANIFESTS.len(), "{sources:?}");
-
     let builds = [
         (SPIN, true, true),
         (SPIN_SQLITE, true, false),
@@ -131,75 +132,41 @@ fn each_build_command_makes_its_source() {
         (SPIN_3_REDIS, false, false),
     ];
     // Side by side: where they share a target directory, cargo lets one wait for the other.
-    let built = std::thread::scope(|scope| {
-        let builds = builds.map(|(file, ..)| scope.spawn(move || build(file)));
+    let sources = std::thread::scope(|scope| {
+        let builds = builds.map(|(file, ..)| scope.spawn(move || manifest(file).build().unwrap()));
         builds.map(|build| build.join().unwrap())
     });
-    for ((file, is_component, has_atomics), built) in builds.into_iter().zip(built) {
-        assert_eq!(&built[..4], b"\0asm", "{file}");
+    // If two builds shared a source, it would be the one that was built last.
+    let distinct: BTreeSet<_> = sources.iter().collect();
+    assert_eq!(distinct.len(), MANIFESTS.len(), "{distinct:?}");
+
+    for ((file, is_component, has_atomics), source) in builds.into_iter().zip(sources) {
+        assert_eq!(source, built(file), "{file}");
+        let bytes = std::fs::read(source).unwrap();
+        assert_eq!(&bytes[..4], b"\0asm", "{file}");
         // https://github.com/WebAssembly/component-model/blob/main/design/mvp/Binary.md
-        assert_eq!(built[6] == 1, is_component, "{file}");
+        assert_eq!(bytes[6] == 1, is_component, "{file}");
         let atomics = b"wasi:keyvalue/atomics";
-        let names_atomics = built.windows(atomics.len()).any(|bytes| bytes == atomics);
+        let names_atomics = bytes.windows(atomics.len()).any(|bytes| bytes == atomics);
         assert_eq!(names_atomics, has_atomics, "{file}");
     }
 }
 
-/// The path of the component's source.
-fn source(file: &str) -> PathBuf {
-    let directory = Path::new(PROJECT).join(file).parent().unwrap().to_owned();
-    let source = directory.join(component(file)["source"].as_str().unwrap());
-    std::path::absolute(source)
-        .unwrap()
-        .components()
-        .fold(PathBuf::new(), |mut path, part| {
-            match part {
-                std::path::Component::ParentDir => drop(path.pop()),
-                part => path.push(part),
-            }
-            path
-        })
-}
-
-/// Runs the build command as `spin build` does, and returns the source that it made.
-fn build(file: &str) -> Vec<u8> {
+/// The file that the build command makes, by its arguments.
+fn built(file: &str) -> PathBuf {
     let component = component(file);
-    let build = &component["build"];
-    let command = build["command"].as_str().unwrap();
-    let mut directory = Path::new(PROJECT).join(file).parent().unwrap().to_owned();
-    directory.extend(build.get("workdir").and_then(Value::as_str));
-
-    let mut words = command.split(' ').skip_while(|word| *word != "--target");
-    let target = words.nth(1).unwrap();
-    // If the target cannot be installed, the build says that it is missing.
-    let _ = Command::new("rustup")
-        .args(["target", "add", target])
-        .current_dir(&directory)
-        .status();
-
-    // The source must not be an older build of another kind. cargo puts it back if it is up to date.
-    let _ = std::fs::remove_file(source(file));
-    let mut shell = Command::new("sh");
-    shell.args(["-c", command]).current_dir(&directory);
-    // `spin build` does not run below cargo.
-    for (name, _) in std::env::vars_os() {
-        let is_outer = name.to_str().is_some_and(|name| {
-            name == "CARGO"
-                || name == "CARGO_TARGET_DIR"
-                || name.starts_with("CARGO_PKG_")
-                || name.starts_with("CARGO_MANIFEST_")
-                || name.starts_with("CARGO_BIN_")
-        });
-        if is_outer {
-            shell.env_remove(name);
-        }
-    }
-    let status = shell.status().unwrap();
-    assert!(status.success(), "{file}: {command}");
-    std::fs::read(source(file)).unwrap_or_else(|error| {
-        let source = source(file);
-        panic!("{file}: {command}: {}: {error}", source.display())
-    })
+    let command = component["build"]["command"].as_str().unwrap();
+    let words: Vec<_> = command.split(' ').collect();
+    let after = |option| {
+        let options = words.windows(2).find(|words| words[0] == option);
+        options.map(|words| words[1])
+    };
+    assert_eq!(after("--crate-type"), Some("cdylib"), "{file}");
+    let directory = after("--target-dir").unwrap_or("target");
+    let target = after("--target").unwrap();
+    let built = Path::new(PROJECT).join(directory).join(target);
+    let built = built.join("release/loopless.wasm");
+    built.canonicalize().unwrap()
 }
 
 /// The defaults of a manifest's variables, and the names that the component has read.

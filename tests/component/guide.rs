@@ -1,14 +1,12 @@
 //! The deployment guide agrees with the code.
 
-mod support;
-
+use crate::support::set;
 use http::StatusCode;
 use loopless::promises::{Build, PROMISES};
 use loopless_host::Harness;
 use loopless_host::store::{Memory, Observed, Operation};
-use support::set;
 
-const GUIDE: &str = include_str!("../src/guide/deployment.md");
+const GUIDE: &str = include_str!("../../src/guide/deployment.md");
 
 #[test]
 fn the_table_of_promises_is_the_list_in_the_code() {

@@ -1,15 +1,13 @@
 //! The builds that keep their events in SQLite. If the database cannot be used, the error says why, and no answer is wrong.
 
-mod support;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::{Build, has_logged_once, is_unavailable, json, problem, set, try_set};
 use http::StatusCode;
 use loopless_host::Harness;
 use loopless_host::sqlite::{Connection, Database, Value};
-use support::{Build, has_logged_once, is_unavailable, json, problem, set, try_set};
 
 const BUILDS: [Build; 2] = [Build::SPIN_SQLITE, Build::FERMYON_CLOUD_SQLITE];
 

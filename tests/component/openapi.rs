@@ -1,17 +1,15 @@
 //! `/openapi.json` agrees with the code.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::support::{Build, json, problem, send};
 use http::{StatusCode, header};
 use loopless::event::Name;
 use loopless::promises::PROMISES;
 use loopless::settings::Settings;
 use loopless_host::Harness;
 use serde_json::{Value, json as value};
-use support::{Build, json, problem, send};
 
 const METHODS: [&str; 8] = [
     "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE",
@@ -55,14 +53,14 @@ async fn every_path_has_the_methods_of_its_description_and_no_others() {
 
 #[test]
 fn every_route_is_described() {
-    let described: Value = serde_json::from_str(include_str!("../src/openapi.json")).unwrap();
+    let described: Value = serde_json::from_str(include_str!("../../src/openapi.json")).unwrap();
     let described: BTreeSet<&str> = described["paths"]
         .as_object()
         .unwrap()
         .keys()
         .map(String::as_str)
         .collect();
-    let routes: BTreeSet<&str> = include_str!("../src/routes.rs")
+    let routes: BTreeSet<&str> = include_str!("../../src/routes.rs")
         .split(".route(")
         .skip(1)
         .filter_map(|route| route.split('"').nth(1))
@@ -114,7 +112,7 @@ async fn the_description_lists_the_promises_of_the_build() {
 /// The host does not depend on this crate, so it lists the promises again.
 #[test]
 fn the_hosts_list_of_promises_is_complete() {
-    let contract = include_str!("harness/src/bin/loopless-host/contract.rs");
+    let contract = include_str!("../harness/src/bin/loopless-host/contract.rs");
     let variant = |id: &str| -> String {
         let words = id
             .split('-')

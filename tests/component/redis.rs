@@ -1,10 +1,10 @@
 //! The builds that keep their events in a Redis. If it cannot be used, the error says why, and no value is overwritten.
 
-mod support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::shared::redis_server::RedisServer;
+use crate::support::{Build, has_logged_once, is_unavailable, json, problem, set, try_set};
 use async_trait::async_trait;
 use http::StatusCode;
 use loopless_host::Harness;
@@ -12,8 +12,6 @@ use loopless_host::console::Output;
 use loopless_host::redis::{Connection, Error, Network, Server};
 use loopless_host::store::{self, Quirks};
 use redis::aio::MultiplexedConnection;
-use support::shared::redis_server::RedisServer;
-use support::{Build, has_logged_once, is_unavailable, json, problem, set, try_set};
 use tokio::time::timeout;
 
 const BUILDS: [Build; 2] = [Build::AKAMAI_FUNCTIONS_REDIS, Build::SPIN_3_REDIS];

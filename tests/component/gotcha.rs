@@ -2,15 +2,13 @@
 //!
 //! `tests/gotcha/` is the component. Its event is a `tokio::sync::watch` in a `static`, which would be right in a native server.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{json, text};
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use loopless_host::console::Output;
 use loopless_host::{Harness, Reuse};
-use support::{json, text};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 

@@ -1,20 +1,18 @@
 //! Another component uses events through `loopless:event/events`, without HTTP. Spin composes a component with its
 //! dependencies. Here, the tests do.
 
-#[path = "dependency/pair.rs"]
 mod pair;
-mod support;
 
 use std::time::Duration;
 
+use self::pair::{ALL, ASYNC};
+use crate::support::{Build, json, request, send, set, text};
 use async_trait::async_trait;
 use http::StatusCode;
 use http_body_util::Empty;
 use loopless_host::Harness;
 use loopless_host::console::Output;
 use loopless_host::store::{self, Memory, Numbers, Observed, Operation, Quirks, Store};
-use pair::{ALL, ASYNC};
-use support::{Build, json, request, send, set, text};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 

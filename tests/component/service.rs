@@ -1,19 +1,16 @@
 //! The service and the lifespan of the application, on the real component.
 
-#[path = "service/lifespan.rs"]
 mod lifespan;
-#[path = "service/stream.rs"]
 mod stream;
-mod support;
 
 use std::time::Duration;
 
+use crate::support::{json, problem, set};
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
 use loopless_host::store::{Memory, Observed, Operation, Quirks, Store};
 use loopless_host::{Harness, Reuse};
 use serde_json::Value;
-use support::{json, problem, set};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 

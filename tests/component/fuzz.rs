@@ -1,14 +1,16 @@
 //! Arbitrary requests: no request makes the component fail, and a request that is rejected changes nothing.
 //!
 //! The router is tested natively, where a panic has a backtrace, and the component in the host, where a trap is a 500. By
-//! default, these are a few thousand requests. `PROPTEST_CASES=5000 cargo test --test fuzz` sends about 100,000 to each build
-//! and each router, and `PROPTEST_RNG_SEED` generates others.
-
-mod support;
+//! default, these are a few thousand requests. `PROPTEST_CASES=5000 cargo test --test component fuzz` sends about 100,000 to each
+//! build and each router, and `PROPTEST_RNG_SEED` generates others.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use crate::support::Build;
+use crate::support::arbitrary::{
+    Arbitrary, Dump, ORIGIN, REQUESTS, TOKEN, check, is_of_events, requests, runner,
+};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use http::{Request, Response, StatusCode};
@@ -21,10 +23,6 @@ use loopless::store::{Memory, Store};
 use loopless::strategy::{Exact, Plain, Strategy};
 use loopless_host::store::{Observed, Store as _};
 use proptest::test_runner::TestCaseError;
-use support::Build;
-use support::arbitrary::{
-    Arbitrary, Dump, ORIGIN, REQUESTS, TOKEN, check, is_of_events, requests, runner,
-};
 use tokio::runtime::Runtime;
 
 /// Makes waits and streams end after a second of virtual time.

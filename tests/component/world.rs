@@ -1,11 +1,9 @@
 //! Each build of the component imports and exports what its world in `wit/` says, and nothing else.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use support::Build;
+use crate::support::Build;
 use wit_component::DecodedWasm;
 use wit_parser::{Resolve, WorldId, WorldItem, WorldKey};
 

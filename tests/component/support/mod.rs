@@ -1,10 +1,9 @@
 //! What the integration tests share: builds of the component, requests to them, and checks of their responses.
-#![allow(dead_code, reason = "each test file uses its own part")]
 
 pub mod arbitrary;
 mod build;
 pub mod redis;
-#[path = "../harness/tests/support/mod.rs"]
+#[path = "../../harness/tests/support/mod.rs"]
 pub mod shared;
 pub mod sse;
 pub mod table;
@@ -15,7 +14,6 @@ use loopless_host::Harness;
 use loopless_host::console::Output;
 use serde_json::Value;
 
-#[allow(unused_imports, reason = "each test file uses its own part")]
 pub use build::{Build, Kept, Seen};
 
 /// The bodies that set and clear an event.
