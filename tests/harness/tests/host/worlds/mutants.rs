@@ -378,12 +378,12 @@ fn package_manifest(name: &str, features: &[&str]) -> toml::Table {
     package.insert("name".into(), name.into());
     let defaults = manifest["features"].as_table_mut().unwrap();
     defaults.insert("default".into(), features.to_vec().into());
-    // A mistake is as good without the shipped component's optimizations, and is built in a moment. The profile itself is the
-    // shipped component's, so that macros are the same. It does not optimize while linking, because there are two crate types.
+    // A mistake is as good in code that is not optimized, and is built in a moment. All else is as in the shipped component, so that
+    // macros are built once for both. cargo does not optimize while linking, because there are two crate types.
     let mut profile = manifest["profile"]["release"].clone();
     let ours = toml::toml! {
-        opt-level = 1
-        codegen-units = 16
+        opt-level = 0
+        codegen-units = 256
         incremental = true
     };
     let ours = toml::Table::from_iter([(name.to_owned(), ours.into())]);
