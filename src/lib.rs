@@ -107,6 +107,16 @@
 //!    the next generation with a new tag.
 //! 4. An error in any of these steps becomes a [`problem::Problem`]. The instance stays usable.
 //!
+//! # Changing it
+//!
+//! - To add a route, edit `src/routes.rs` and `src/openapi.json`, test it in `tests/component/promises/`, and describe it in
+//!   `src/guide/api.md`.
+//! - To add a promise, edit `src/promises.rs`, the table in `src/guide/deployment.md`, and `contract.rs` in
+//!   `tests/harness/src/bin/loopless-host/`, which says where each promise is checked: from outside in `conformance/full.rs`, under
+//!   faults in `simulate/events/promises.rs` and `simulate/service/promises.rs`.
+//! - If a seed of the simulation fails, it prints the command that replays it. For arbitrary requests, use `PROPTEST_CASES` and
+//!   proptest's file of regressions.
+//!
 //! # Guides
 //!
 //! - [API](guide::api), [languages](guide::languages), [service](guide::service) and [deployment](guide::deployment)
