@@ -1,6 +1,6 @@
 //! The program `loopless-host`, run as a user runs it.
 //!
-//! Tests start in the order of their names. The last module, `worlds`, computes: it uses the processors while earlier tests still
+//! The searches of the last module, `worlds`, compute. If all tests run, they begin with the first test, because most of the others
 //! wait.
 
 mod bench;

@@ -42,7 +42,7 @@ pub fn project() -> &'static Path {
 
 /// The component of this project, built once in a test process.
 pub fn component() -> PathBuf {
-    crate::worlds::build_mutants_ahead();
+    crate::worlds::search_ahead();
     loopless_host::component::build(project()).unwrap()
 }
 
