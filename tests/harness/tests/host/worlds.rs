@@ -29,14 +29,16 @@ const BUILDS: [Build; 5] = [
 ];
 
 fn simulate(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_loopless-host"))
+    // It computes, and other tests have deadlines.
+    Command::new("nice")
+        .arg(env!("CARGO_BIN_EXE_loopless-host"))
         .arg("simulate")
         .args(arguments)
         .output()
         .unwrap()
 }
 
-/// Searches worlds: the same with these arguments, once in this process, and beside everything else.
+/// The result of a simulation with these arguments, which runs once in this process.
 fn search(arguments: &[&str]) -> Output {
     type Found = Arc<OnceLock<Output>>;
     static FOUND: Mutex<BTreeMap<String, Found>> = Mutex::new(BTreeMap::new());
@@ -45,15 +47,7 @@ fn search(arguments: &[&str]) -> Output {
         let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
         found.entry(arguments.join(" ")).or_default().clone()
     };
-    let run = || {
-        Command::new("nice")
-            .arg(env!("CARGO_BIN_EXE_loopless-host"))
-            .arg("simulate")
-            .args(arguments)
-            .output()
-            .unwrap()
-    };
-    found.get_or_init(run).clone()
+    found.get_or_init(|| simulate(arguments)).clone()
 }
 
 /// If all tests run, worlds are searched while the first tests wait for what takes its time.
