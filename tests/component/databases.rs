@@ -1,11 +1,12 @@
 //! The harness provides SQLite and Redis to any component: here, to components without events, for WASI 0.3 and 0.2.
 
-use crate::support::shared::redis_server::RedisServer;
-use crate::support::text;
 use http::StatusCode;
 use loopless_host::platform::{Interface, Platform};
 use loopless_host::{Builder, Harness};
 use redis::AsyncCommands;
+
+use crate::support::shared::redis_server::RedisServer;
+use crate::support::text;
 
 const GUESTS: [&str; 2] = ["tests/databases/spin.toml", "tests/spin2/spin.toml"];
 

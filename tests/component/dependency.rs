@@ -5,8 +5,6 @@ mod pair;
 
 use std::time::Duration;
 
-use self::pair::{ALL, ASYNC};
-use crate::support::{Build, json, request, send, set, text};
 use async_trait::async_trait;
 use http::StatusCode;
 use http_body_util::Empty;
@@ -15,6 +13,9 @@ use loopless_host::console::Output;
 use loopless_host::store::{self, Memory, Numbers, Observed, Operation, Quirks, Store};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
+
+use self::pair::{ALL, ASYNC};
+use crate::support::{Build, json, request, send, set, text};
 
 /// The longest poll interval, and how late timers are.
 const READING: Duration = Duration::from_millis(110);

@@ -7,10 +7,6 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use crate::support::Build;
-use crate::support::arbitrary::{
-    Arbitrary, Dump, ORIGIN, REQUESTS, TOKEN, check, is_of_events, requests, runner,
-};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use http::{Request, Response, StatusCode};
@@ -24,6 +20,11 @@ use loopless::strategy::{Exact, Plain, Strategy};
 use loopless_host::store::{Observed, Store as _};
 use proptest::test_runner::TestCaseError;
 use tokio::runtime::Runtime;
+
+use crate::support::Build;
+use crate::support::arbitrary::{
+    Arbitrary, Dump, ORIGIN, REQUESTS, TOKEN, check, is_of_events, requests, runner,
+};
 
 /// Makes waits and streams end after a second of virtual time.
 const SHORT: [(&str, &str); 2] = [("wait_max_seconds", "1"), ("stream_max_seconds", "1")];

@@ -4,13 +4,14 @@
 
 use std::time::Duration;
 
-use crate::support::{json, text};
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use loopless_host::console::Output;
 use loopless_host::{Harness, Reuse};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
+
+use crate::support::{json, text};
 
 async fn start(reuse: Reuse) -> Harness {
     let builder = Harness::builder().package("tests/gotcha").reuse(reuse);

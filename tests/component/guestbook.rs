@@ -7,7 +7,6 @@ mod signing;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::{problem, text};
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use loopless_host::console::{Line, Output};
@@ -17,6 +16,8 @@ use loopless_host::{Builder, Harness, Reuse, Routes, component};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
+
+use crate::support::{problem, text};
 
 fn guestbook() -> Builder {
     Harness::builder().package("tests/guestbook")

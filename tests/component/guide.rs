@@ -1,10 +1,11 @@
 //! The deployment guide agrees with the code.
 
-use crate::support::set;
 use http::StatusCode;
 use loopless::promises::{Build, PROMISES};
 use loopless_host::Harness;
 use loopless_host::store::{Memory, Observed, Operation};
+
+use crate::support::set;
 
 const GUIDE: &str = include_str!("../../src/guide/deployment.md");
 

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::support::{Build, json, problem, send};
 use http::{StatusCode, header};
 use loopless::event::Name;
 use loopless::promises::PROMISES;
 use loopless::settings::Settings;
 use loopless_host::Harness;
 use serde_json::{Value, json as value};
+
+use crate::support::{Build, json, problem, send};
 
 const METHODS: [&str; 8] = [
     "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE",

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::shared::redis_server::RedisServer;
-use crate::support::{Build, has_logged_once, is_unavailable, json, problem, set, try_set};
 use async_trait::async_trait;
 use http::StatusCode;
 use loopless_host::Harness;
@@ -13,6 +11,9 @@ use loopless_host::redis::{Connection, Error, Network, Server};
 use loopless_host::store::{self, Quirks};
 use redis::aio::MultiplexedConnection;
 use tokio::time::timeout;
+
+use crate::support::shared::redis_server::RedisServer;
+use crate::support::{Build, has_logged_once, is_unavailable, json, problem, set, try_set};
 
 const BUILDS: [Build; 2] = [Build::AKAMAI_FUNCTIONS_REDIS, Build::SPIN_3_REDIS];
 

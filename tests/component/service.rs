@@ -5,7 +5,6 @@ mod stream;
 
 use std::time::Duration;
 
-use crate::support::{json, problem, set};
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
 use loopless_host::store::{Memory, Observed, Operation, Quirks, Store};
@@ -13,6 +12,8 @@ use loopless_host::{Harness, Reuse};
 use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
+
+use crate::support::{json, problem, set};
 
 const SECOND: Duration = Duration::from_secs(1);
 

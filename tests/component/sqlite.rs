@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{Build, has_logged_once, is_unavailable, json, problem, set, try_set};
 use http::StatusCode;
 use loopless_host::Harness;
 use loopless_host::sqlite::{Connection, Database, Value};
+
+use crate::support::{Build, has_logged_once, is_unavailable, json, problem, set, try_set};
 
 const BUILDS: [Build; 2] = [Build::SPIN_SQLITE, Build::FERMYON_CLOUD_SQLITE];
 

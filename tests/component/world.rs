@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::support::Build;
 use wit_component::DecodedWasm;
 use wit_parser::{Resolve, WorldId, WorldItem, WorldKey};
+
+use crate::support::Build;
 
 /// The builds and their worlds.
 const WORLDS: [(Build, &str); 7] = [
