@@ -114,8 +114,8 @@
 //! - To add a promise, edit `src/promises.rs`, the table in `src/guide/deployment.md`, and `contract.rs` in
 //!   `tests/harness/src/bin/loopless-host/`, which says where each promise is checked: from outside in `conformance/full.rs`, under
 //!   faults in `simulate/events/promises.rs` and `simulate/service/promises.rs`.
-//! - If a seed of the simulation fails, it prints the command that replays it. For arbitrary requests, use `PROPTEST_CASES` and
-//!   proptest's file of regressions.
+//! - If a seed of the simulation fails, it prints the command that replays it. Arbitrary requests are the same in each run:
+//!   `PROPTEST_CASES` makes more of them, and `PROPTEST_RNG_SEED` others.
 //!
 //! # Guides
 //!
