@@ -11,6 +11,8 @@ mod front;
 mod gotcha;
 mod guests;
 mod lifespan;
+#[path = "../../src/memo.rs"]
+mod memo;
 mod page;
 mod several;
 #[path = "../support/mod.rs"]

@@ -2,13 +2,13 @@
 
 mod mutants;
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
+use std::sync::Once;
 
 use self::mutants::{Mutation, mutant};
+use crate::memo::Memo;
 use crate::support::{component, project};
 
 /// A build whose worlds are searched: its manifest, and how many seeds.
@@ -40,14 +40,10 @@ fn simulate(arguments: &[&str]) -> Output {
 
 /// The result of a simulation with these arguments, which runs once in this process.
 fn search(arguments: &[&str]) -> Output {
-    type Found = Arc<OnceLock<Output>>;
-    static FOUND: Mutex<BTreeMap<String, Found>> = Mutex::new(BTreeMap::new());
+    static FOUND: Memo<String, Output> = Memo::new();
 
-    let found = {
-        let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
-        found.entry(arguments.join(" ")).or_default().clone()
-    };
-    found.get_or_init(|| simulate(arguments)).clone()
+    let found = FOUND.get_or_make(arguments.join(" "), || Ok(simulate(arguments)));
+    found.unwrap()
 }
 
 /// If all tests run, worlds are searched while the first tests wait for what takes its time.
@@ -168,13 +164,19 @@ fn one_seed_is_one_run() {
     assert!(trace != text(&other));
 }
 
+/// The arguments that name worlds of the component that has this mistake.
+fn worlds_of(mutation: &Mutation) -> [String; 4] {
+    let [option, path] = on(&mutant(mutation));
+    [option, path, "--about".into(), mutation.about.into()]
+}
+
 /// Searches worlds of the component that has this mistake, until one shows it.
 fn search_for(mutation: &Mutation) -> Output {
-    let [option, path] = on(&mutant(mutation));
-    let world = ["--about", mutation.about];
-    let first = ["--from", &mutation.first_seed().to_string()];
-    let search_all = [&option, &path[..], "--seeds", "3000", "--fail-fast"];
-    search(&[&search_all[..], &first, &world].concat())
+    let worlds = worlds_of(mutation);
+    let worlds = worlds.each_ref().map(String::as_str);
+    let first = mutation.first_seed().to_string();
+    let seeds = ["--seeds", "3000", "--fail-fast", "--from", &first];
+    search(&[&worlds[..], &seeds].concat())
 }
 
 /// Checks that the search finds the mistake, and that the seed that it names shows it again.
@@ -187,10 +189,9 @@ fn is_caught(mutation: &Mutation) {
     println!("{}, after {}", mutation.name, found.lines().next().unwrap());
     println!("{errors}");
 
-    let [option, path] = on(&mutant(mutation));
-    let world = ["--about", mutation.about];
-    let replay = [&option, &path, "--seed", seed, "--trace"];
-    let replay = simulate(&[&replay[..], &world].concat());
+    let worlds = worlds_of(mutation);
+    let worlds = worlds.each_ref().map(String::as_str);
+    let replay = simulate(&[&worlds[..], &["--seed", seed, "--trace"]].concat());
     assert_eq!(replay.status.code(), Some(1));
     assert!(text(&replay.stdout).contains("broken: "));
 }
